@@ -1,0 +1,29 @@
+"""Bundle to pictures: the runner, which knows numpy and ONNX Runtime but no PyTorch.
+
+from dreamcache.runtime import Pipeline
+
+pipe = Pipeline.load("bundle")
+subject = pipe.cache("toy.png")
+image = pipe.generate("a robot on the beach", subject, steps=20, seed=7)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dreamcache.runtime.pipeline import Pipeline
+    from dreamcache.runtime.subject import Subject
+
+__all__ = ["Pipeline", "Subject"]
+
+# Importing the package stays cheap: onnxruntime, pydantic and tokenizers load with the first use.
+_HOMES = {"Pipeline": "dreamcache.runtime.pipeline", "Subject": "dreamcache.runtime.subject"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,295 @@
+"""`dreamcache.json`: everything the runner has to know about a bundle (DESIGN.md, "The bundle").
+
+The exporter writes these models, the runner reads them, and nothing sniffs names. The shapes of the two
+UNet graphs follow from the architecture (`tensors.py`); a contract that contradicts itself is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.tensors import (
+    Architecture,
+    ContractModel,
+    SiteSpec,
+    TensorSpec,
+    cache_tensors,
+    caching_graph_inputs,
+    caching_graph_outputs,
+    denoiser_inputs,
+    denoiser_outputs,
+)
+
+__all__ = [
+    "CONTRACT_NAME",
+    "FORMAT_VERSION",
+    "Architecture",
+    "Contract",
+    "FileRecord",
+    "Fingerprints",
+    "GraphSpec",
+    "Graphs",
+    "GuidanceDefaults",
+    "ParityReport",
+    "SchedulerSpec",
+    "SiteSpec",
+    "TensorSpec",
+    "TextSpec",
+    "VaeSpec",
+    "cache_tensors",
+    "caching_graph_inputs",
+    "caching_graph_outputs",
+    "denoiser_inputs",
+    "denoiser_outputs",
+    "dump_contract",
+    "graph_fingerprint",
+    "parse_contract",
+]
+
+FORMAT_VERSION = 1
+CONTRACT_NAME = "dreamcache.json"
+
+GuidanceMode = Literal["dual", "classic", "none"]
+SchedulerKind = Literal["ddim", "euler", "dpm", "lcm"]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _check_relative(path: str) -> str:
+    """A path below the bundle's folder, with forward slashes; anything else is refused."""
+    unsafe = (
+        "\\" in path
+        or ":" in path
+        or any(ord(character) < 32 for character in path)
+        or any(part in ("", ".", "..") for part in path.split("/"))
+    )
+    if unsafe:
+        raise ValueError(
+            f"a path below the bundle is expected (no '..', absolute or back-slashed), received {path!r}"
+        )
+    return path
+
+
+BundlePath = Annotated[str, AfterValidator(_check_relative)]
+
+
+class FileRecord(ContractModel):
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    size: NonNegativeInt
+    sha256: Sha256
+
+
+class GraphSpec(ContractModel):
+    """One ONNX file, the files that hold its weights, and its tensors as the graph names them."""
+
+    file: BundlePath
+    weights: tuple[BundlePath, ...] = ()
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Graphs(ContractModel):
+    """The five graphs. `cache` and `denoiser` share their weights file.
+
+    text_encoder: token ids [1,n] -> [1,n,c]. vae_encoder: picture [1,3,H,W] in -1…1 -> [1,z or 2z,h,w],
+    whose first z channels are the mean. vae_decoder: unscaled latent [1,z,h,w] -> picture [1,3,H,W].
+    """
+
+    cache: GraphSpec
+    denoiser: GraphSpec
+    text_encoder: GraphSpec
+    vae_encoder: GraphSpec
+    vae_decoder: GraphSpec
+
+    def by_name(self) -> dict[str, GraphSpec]:
+        """Every graph by its name, in the order in which they are declared."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+class TextSpec(ContractModel):
+    """The tokenizer's folder and its special tokens; the length is the architecture's `text_length`."""
+
+    folder: BundlePath = "tokenizer"
+    bos_id: NonNegativeInt
+    eos_id: NonNegativeInt
+    pad_id: NonNegativeInt
+
+
+class VaeSpec(ContractModel):
+    """Latents are scaled as (mean - shift_factor) * scaling_factor."""
+
+    scaling_factor: PositiveFloat
+    shift_factor: float | None = None
+
+
+class SchedulerSpec(ContractModel):
+    """The noise schedule the base was trained with, in the words of diffusers' scheduler configs."""
+
+    num_train_timesteps: PositiveInt = 1000
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+    beta_start: PositiveFloat
+    beta_end: PositiveFloat
+    prediction_type: Literal["epsilon", "v_prediction"]
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    steps_offset: NonNegativeInt = 0
+    set_alpha_to_one: bool = False
+    clip_sample: bool = False
+    clip_sample_range: PositiveFloat = 1.0
+    rescale_betas_zero_snr: bool = False
+
+
+class GuidanceDefaults(ContractModel):
+    """What `generate` does when nothing is asked (METHOD.md, "Sampling")."""
+
+    mode: GuidanceMode = "dual"
+    guidance_scale: NonNegativeFloat = 7.5
+    reference_guidance_scale: NonNegativeFloat = 0.4
+    strength: NonNegativeFloat = 1.0
+    steps: PositiveInt = 50
+    scheduler: SchedulerKind = "ddim"
+
+
+class Fingerprints(ContractModel):
+    """Which base, which adapters and which graphs: a subject file belongs to exactly one triple."""
+
+    base: Sha256
+    adapters: Sha256
+    graph: Sha256
+
+    def subject(self) -> str:
+        """The SHA-256 that a subject file carries."""
+        return hashlib.sha256("\n".join((self.base, self.adapters, self.graph)).encode()).hexdigest()
+
+
+class ParityReport(ContractModel):
+    """What the exporter measured against PyTorch (DESIGN.md, "Gates").
+
+    psnr_db: per graph name. condition: ratios of the export to PyTorch ("reference", "text").
+    trajectory_db: the latent after each denoising step. disk_ratio: two graphs over the denoiser alone.
+    """
+
+    psnr_db: dict[str, float] = Field(default_factory=dict)
+    condition: dict[str, float] = Field(default_factory=dict)
+    trajectory_db: tuple[float, ...] = ()
+    disk_ratio: PositiveFloat | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Contract(ContractModel):
+    """The whole of `dreamcache.json`."""
+
+    format_version: PositiveInt = FORMAT_VERSION
+    architecture: Architecture
+    weights: Literal["trained", "random"]
+    precision: Literal["fp32", "fp16", "int8"]
+    attention: Literal["multi_head_attention", "plain"]
+    cache_timestep: NonNegativeInt = 1
+    cache_prompt: str = ""
+    text: TextSpec
+    vae: VaeSpec
+    scheduler: SchedulerSpec
+    guidance: GuidanceDefaults
+    graphs: Graphs
+    files: dict[BundlePath, FileRecord]
+    fingerprints: Fingerprints
+    parity: ParityReport
+    versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Contract:
+        declared = {
+            "cache inputs": (self.graphs.cache.inputs, caching_graph_inputs(self.architecture)),
+            "cache outputs": (self.graphs.cache.outputs, caching_graph_outputs(self.architecture)),
+            "denoiser inputs": (self.graphs.denoiser.inputs, denoiser_inputs(self.architecture)),
+            "denoiser outputs": (self.graphs.denoiser.outputs, denoiser_outputs(self.architecture)),
+        }
+        for place, (received, expected) in declared.items():
+            _same_tensors(place, received, expected)
+        for name, graph in self.graphs.by_name().items():
+            for path in (graph.file, *graph.weights):
+                if path not in self.files:
+                    raise ValueError(f"graph {name} names {path}, which the table of files does not list")
+        if self.cache_timestep >= self.scheduler.num_train_timesteps:
+            raise ValueError(
+                f"a cache timestep below {self.scheduler.num_train_timesteps} is expected, "
+                f"received {self.cache_timestep}"
+            )
+        expected_graph = graph_fingerprint(self.graphs, self.files)
+        if self.fingerprints.graph != expected_graph:
+            raise ValueError(
+                f"graph fingerprint {expected_graph} is expected, received {self.fingerprints.graph}"
+            )
+        return self
+
+
+def graph_fingerprint(graphs: Graphs, files: Mapping[str, FileRecord]) -> str:
+    """SHA-256 over the hashes of the caching graph, the denoiser and their weights."""
+    paths = {path for graph in (graphs.cache, graphs.denoiser) for path in (graph.file, *graph.weights)}
+    lines = [f"{path} {files[path].sha256}" for path in sorted(paths)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def dump_contract(contract: Contract) -> str:
+    """The text of `dreamcache.json`."""
+    return contract.model_dump_json(indent=2) + "\n"
+
+
+def parse_contract(text: str | bytes) -> Contract:
+    """Read the text of `dreamcache.json`.
+
+    Raises: BundleError when it is no JSON, of a newer format, incomplete or contradicts itself.
+    """
+    try:
+        raw: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{CONTRACT_NAME} is not valid JSON ({error}); export the bundle again") from error
+    version = raw.get("format_version") if isinstance(raw, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BundleError(f"{CONTRACT_NAME} has no whole-number format_version; is this a DreamCache bundle?")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"bundle format {version} is newer than {FORMAT_VERSION}, the newest this version reads; "
+            "update with: pip install --upgrade dreamcache"
+        )
+    try:
+        return Contract.model_validate(raw)
+    except ValidationError as error:
+        raise BundleError(f"{CONTRACT_NAME} is not usable: {_first_problem(error)}") from error
+
+
+def _same_tensors(place: str, received: tuple[TensorSpec, ...], expected: tuple[TensorSpec, ...]) -> None:
+    """Names, shapes and dtypes in order; the meaning is prose and may differ."""
+    for have, want in zip(received, expected, strict=False):
+        if (have.name, have.shape, have.dtype) != (want.name, want.shape, want.dtype):
+            raise ValueError(
+                f"{place}: {want.name} {list(want.shape)} {want.dtype} is expected, "
+                f"received {have.name} {list(have.shape)} {have.dtype}"
+            )
+    if len(received) != len(expected):
+        raise ValueError(f"{place}: {len(expected)} tensors are expected, received {len(received)}")
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first problem as one line, with the place in the JSON and how many more there are."""
+    problems = error.errors(include_url=False, include_context=False)
+    place = ".".join(str(part) for part in problems[0]["loc"]) or "the contract"
+    message = re.sub(r"^Value error, ", "", problems[0]["msg"])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place}: {message}{more}"

@@ -1,0 +1,31 @@
+"""What a user can get wrong, as a small hierarchy.
+
+Every error is one line that says what was expected, what was received and what would mend it. Each
+also derives from the matching builtin, so callers that know nothing of this package can catch it.
+"""
+
+from __future__ import annotations
+
+
+class DreamCacheError(Exception):
+    """Base of everything a user can mend; the command line prints it without a traceback."""
+
+
+class BundleError(DreamCacheError, ValueError):
+    """The bundle is incomplete, damaged, unsafe, too new, or not what its contract says."""
+
+
+class SubjectError(DreamCacheError, ValueError):
+    """The subject file is damaged or belongs to another bundle."""
+
+
+class ImageError(DreamCacheError, ValueError):
+    """The picture or mask is absent, broken, too large or of a kind that is not read."""
+
+
+class SettingsError(DreamCacheError, ValueError):
+    """A setting (steps, scale, provider, scheduler …) is outside what can be done."""
+
+
+class OutputError(DreamCacheError, OSError):
+    """The output exists already or cannot be written."""

@@ -1,0 +1,153 @@
+"""The tensors of the two graphs that share the UNet, declared once.
+
+Exporter, sample inputs and validation all derive names, shapes and dtypes from here (DESIGN.md, "The
+bundle"). The caching graph turns a noised reference latent into one key and one value per tapped site;
+the denoiser takes them back as inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+
+DType = Literal["float32", "float16", "int64", "int32"]
+
+
+class ContractModel(BaseModel):
+    """Base of every part of the contract: unknown fields are refused, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TensorSpec(ContractModel):
+    """One input or output of a graph, with its static shape."""
+
+    name: str
+    shape: tuple[PositiveInt, ...]
+    dtype: DType
+    meaning: str = ""
+
+
+class SiteSpec(ContractModel):
+    """One tapped transformer block (METHOD.md, "Where"), by the module path that diffusers gives it."""
+
+    name: str
+    width: PositiveInt
+    heads: PositiveInt
+    token_height: PositiveInt
+    token_width: PositiveInt
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of one reference: rows times columns of the feature map."""
+        return self.token_height * self.token_width
+
+    @property
+    def key_name(self) -> str:
+        """Name of the tensor that holds the projected keys, [1, tokens, width]."""
+        return f"{self.name}.key"
+
+    @property
+    def value_name(self) -> str:
+        """Name of the tensor that holds the projected values, [1, tokens, width]."""
+        return f"{self.name}.value"
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> SiteSpec:
+        if self.width % self.heads:
+            raise ValueError(f"site {self.name}: width {self.width} is not divisible by {self.heads} heads")
+        return self
+
+
+class Architecture(ContractModel):
+    """The numbers that fix every tensor shape.
+
+    name: e.g. "mini", "sd15". batch: the fixed batch of the denoiser graph. float_dtype: dtype of the
+    floating tensors at the borders of the two UNet graphs (the timestep is always float32).
+    """
+
+    name: str
+    latent_channels: PositiveInt
+    latent_height: PositiveInt
+    latent_width: PositiveInt
+    image_height: PositiveInt
+    image_width: PositiveInt
+    text_length: PositiveInt
+    text_width: PositiveInt
+    batch: PositiveInt = 1
+    float_dtype: Literal["float32", "float16"] = "float32"
+    sites: tuple[SiteSpec, ...]
+
+    @model_validator(mode="after")
+    def _sites_are_distinct(self) -> Architecture:
+        names = [site.name for site in self.sites]
+        if not names:
+            raise ValueError("at least one tapped site is expected, received none")
+        if len(set(names)) != len(names):
+            raise ValueError(f"every site is expected once, received {names}")
+        return self
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """[1, z, h, w]: one latent."""
+        return (1, self.latent_channels, self.latent_height, self.latent_width)
+
+
+def cache_tensors(architecture: Architecture) -> tuple[TensorSpec, ...]:
+    """Keys and values of every site, [1, tokens, width] each, in the order of execution."""
+    specs: list[TensorSpec] = []
+    for site in architecture.sites:
+        shape = (1, site.tokens, site.width)
+        for name, kind in ((site.key_name, "keys"), (site.value_name, "values")):
+            meaning = f"projected {kind} of the reference at {site.name}"
+            specs.append(TensorSpec(name=name, shape=shape, dtype=architecture.float_dtype, meaning=meaning))
+    return tuple(specs)
+
+
+def caching_graph_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
+    """The caching graph's only input: the reference latent, already noised to the cache timestep."""
+    return (
+        TensorSpec(
+            name="latent",
+            shape=architecture.latent_shape,
+            dtype=architecture.float_dtype,
+            meaning="scaled reference latent, noised to the cache timestep",
+        ),
+    )
+
+
+def caching_graph_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
+    """The caching graph's outputs: `cache_tensors`."""
+    return cache_tensors(architecture)
+
+
+def denoiser_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
+    """latent [b,z,h,w], timestep [b], text [b,n,c], reference_strength [b], then keys and values."""
+    b, dtype = architecture.batch, architecture.float_dtype
+    return (
+        TensorSpec(
+            name="latent",
+            shape=(b, *architecture.latent_shape[1:]),
+            dtype=dtype,
+            meaning="scaled noisy latent",
+        ),
+        TensorSpec(name="timestep", shape=(b,), dtype="float32", meaning="training timestep"),
+        TensorSpec(
+            name="text",
+            shape=(b, architecture.text_length, architecture.text_width),
+            dtype=dtype,
+            meaning="prompt embedding",
+        ),
+        TensorSpec(
+            name="reference_strength", shape=(b,), dtype=dtype, meaning="0: the stock model; 1: DreamCache"
+        ),
+        *cache_tensors(architecture),
+    )
+
+
+def denoiser_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
+    """prediction [b,z,h,w]: noise or v, as the contract's prediction type says."""
+    shape = (architecture.batch, *architecture.latent_shape[1:])
+    meaning = "predicted noise or v"
+    return (TensorSpec(name="prediction", shape=shape, dtype=architecture.float_dtype, meaning=meaning),)
