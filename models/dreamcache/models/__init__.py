@@ -1,0 +1,1 @@
+"""DreamCache in PyTorch: sites, adapters, caching, guidance, and the reference pipeline."""

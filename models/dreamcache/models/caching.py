@@ -1,0 +1,72 @@
+"""Caching a reference: one pass of the stock UNet, kept at the tapped sites (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
+
+from dreamcache.models.conditioned import Cache
+from dreamcache.models.errors import AdapterError
+from dreamcache.models.sites import Site
+from dreamcache.models.transformer import as_tokens
+from dreamcache.models.unet import stock, visits
+
+
+def noise_reference(scheduler: Any, latent: Tensor, noise: Tensor, timestep: int = 1) -> Tensor:
+    """The reference at a training timestep: sqrt(a) · latent + sqrt(1 - a) · noise, with a = ᾱ(timestep).
+
+    Args:
+        scheduler: a diffusers scheduler with ``alphas_cumprod`` (every DDPM-like one has it).
+        latent: [b, z, h, w] scaled latent of the reference on white.
+        noise: [b, z, h, w] standard normal.
+        timestep: index into ``alphas_cumprod``; 1 is the paper's.
+
+    Raises:
+        AdapterError: the scheduler has no such timestep.
+    """
+    alphas = scheduler.alphas_cumprod
+    if not 0 <= timestep < len(alphas):
+        raise AdapterError(f"caching timestep {timestep} is outside the scheduler's 0 to {len(alphas) - 1}")
+    alpha = alphas[timestep].to(device=latent.device, dtype=torch.float64)
+    signal, scale = float(alpha.sqrt()), float((1.0 - alpha).sqrt())
+    return signal * latent + scale * noise
+
+
+@torch.no_grad()
+def cache_reference(
+    unet: UNet2DConditionModel,
+    sites: Sequence[Site],
+    latent: Tensor,
+    timestep: Tensor | int,
+    text: Tensor,
+    added: Mapping[str, Tensor] | None = None,
+) -> Cache:
+    """The hidden states that enter the tapped sites, as tokens; nothing after the last site is computed.
+
+    Args:
+        unet: the base; runs its stock path.
+        sites: what `dreamcache.models.sites.find_sites` gave.
+        latent: [b, z, h, w] references, already noised (`noise_reference`).
+        timestep: the timestep of that noise.
+        text: [1 or b, n, c]; the null text, unless an ablation says otherwise.
+        added: SDXL's added conditions, see `dreamcache.models.unet.walk`.
+
+    Returns:
+        Site name to tokens [b, m, d], m = height x width of the site.
+    """
+    wanted = {site.name for site in sites}
+    text = text.expand(latent.shape[0], -1, -1)
+    cache: Cache = {}
+    steps = visits(unet, latent, timestep, text, added)
+    asked = next(steps)
+    while True:
+        if asked.name in wanted:
+            cache[asked.name] = as_tokens(asked.hidden)
+        if len(cache) == len(wanted):
+            steps.close()
+            return cache
+        asked = steps.send(stock(asked.name, asked.transformer, asked.hidden, asked.text))

@@ -1,0 +1,182 @@
+"""Adapters on disk: one safetensors file, keyed by module path, that knows which base it belongs to.
+
+Keys are ``<site>.<parameter>``, such as ``up_blocks.1.attentions.1.to_q.weight``; the metadata holds the
+adapter config and the fingerprint of the base. Only safetensors is read: a pickle is never opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.config import AdapterConfig
+from dreamcache.models.errors import AdapterError
+
+FORMAT = "dreamcache-adapters-1"
+_RESERVED = ("format", "config", "base")
+
+
+def adapter_state(conditioned: ConditionedUNet) -> dict[str, Tensor]:
+    """Every adapter parameter under ``<site>.<parameter>``; the tensors are the live ones."""
+    return {
+        f"{site.name}.{name}": parameter
+        for site in conditioned.sites
+        for name, parameter in conditioned.adapter(site.name).named_parameters()
+    }
+
+
+def base_fingerprint(unet: UNet2DConditionModel) -> str:
+    """SHA-256 over the UNet's config and weights.
+
+    Weights count at half precision, so that a base stored in fp16 and the fp32 one it was made from are the
+    same base; config entries count where they differ from the class's defaults.
+    """
+    defaults = inspect.signature(type(unet).__init__).parameters
+    config = {
+        name: value
+        for name, value in unet.config.items()
+        if name in defaults and _plain(value) != _plain(defaults[name].default)
+    }
+    digest = hashlib.sha256(json.dumps(_plain(config), sort_keys=True).encode())
+    for name, tensor in sorted(unet.state_dict().items()):
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().to(device="cpu", dtype=torch.float16).contiguous().numpy())
+    return digest.hexdigest()
+
+
+def adapters_fingerprint(conditioned: ConditionedUNet) -> str:
+    """SHA-256 over the adapters' config and weights, at half precision like `base_fingerprint`."""
+    digest = hashlib.sha256(conditioned.config.to_json().encode())
+    for name, tensor in sorted(adapter_state(conditioned).items()):
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(tensor.detach().to(device="cpu", dtype=torch.float16).contiguous().numpy())
+    return digest.hexdigest()
+
+
+def save_adapters(
+    path: str | os.PathLike[str],
+    conditioned: ConditionedUNet,
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write the adapters, beside the place first and then renamed in.
+
+    Args:
+        path: the safetensors file; replaced if it exists.
+        conditioned: holds adapters, config and base.
+        metadata: further strings (steps, seed, commands); must not use the names this format reserves.
+        dtype: stored type, such as torch.float16; None keeps the adapters' own.
+
+    Raises:
+        AdapterError: reserved metadata names, or non-finite weights.
+    """
+    extra = dict(metadata or {})
+    taken = sorted(set(extra) & set(_RESERVED))
+    if taken:
+        raise AdapterError(f"metadata uses the reserved names {', '.join(taken)}; rename them")
+    tensors = {
+        name: tensor.detach().to(device="cpu", dtype=tensor.dtype if dtype is None else dtype).contiguous()
+        for name, tensor in adapter_state(conditioned).items()
+    }
+    _refuse_non_finite(tensors, path)
+    record = {
+        "format": FORMAT,
+        "config": conditioned.config.to_json(),
+        "base": base_fingerprint(conditioned.unet),
+        **extra,
+    }
+    partial = Path(f"{os.fspath(path)}.partial")
+    save_file(tensors, partial, metadata=record)
+    partial.replace(path)
+
+
+def read_adapters(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of an adapters file, unchecked against any base.
+
+    Raises:
+        AdapterError: the file is absent, no safetensors, or no adapters of this format.
+    """
+    if not Path(path).is_file():
+        raise AdapterError(f"no adapters file at {path}; give a .safetensors file that training wrote")
+    try:
+        with safe_open(path, framework="pt") as stored:
+            metadata = dict(stored.metadata() or {})
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{path} is no safetensors file ({error}); other formats are not read") from error
+    if metadata.get("format") != FORMAT:
+        raise AdapterError(
+            f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}; give an adapters file"
+        )
+    return tensors, metadata
+
+
+def load_adapters(path: str | os.PathLike[str], unet: UNet2DConditionModel) -> ConditionedUNet:
+    """Join the adapters of a file to the base they were trained on.
+
+    Raises:
+        AdapterError: another base, missing or extra keys, wrong shapes or non-finite values; names them.
+    """
+    tensors, metadata = read_adapters(path)
+    if "config" not in metadata or "base" not in metadata:
+        raise AdapterError(f"{path} lacks its config or its base in the metadata; save the adapters again")
+    expected_base = base_fingerprint(unet)
+    if metadata["base"] != expected_base:
+        raise AdapterError(
+            f"{path} belongs to the base {metadata['base'][:12]}, this base is {expected_base[:12]}; "
+            "give the base that the adapters were trained on"
+        )
+    conditioned = ConditionedUNet(unet, AdapterConfig.from_json(metadata["config"]))
+    state = adapter_state(conditioned)
+    _refuse_keys(path, set(state), set(tensors))
+    wrong = [
+        f"{name} is {list(tensors[name].shape)}, expected {list(parameter.shape)}"
+        for name, parameter in state.items()
+        if tensors[name].shape != parameter.shape
+    ]
+    if wrong:
+        raise AdapterError(f"{path} has wrong shapes: {_some(wrong)}; train adapters for this base")
+    _refuse_non_finite(tensors, path)
+    with torch.no_grad():
+        for name, parameter in state.items():
+            parameter.copy_(tensors[name])
+    return conditioned
+
+
+def _refuse_keys(path: str | os.PathLike[str], expected: set[str], received: set[str]) -> None:
+    missing, extra = sorted(expected - received), sorted(received - expected)
+    if missing:
+        raise AdapterError(f"{path} misses {_some(missing)}; the file is incomplete, save the adapters again")
+    if extra:
+        raise AdapterError(f"{path} has keys that fit no site: {_some(extra)}; train adapters for this base")
+
+
+def _refuse_non_finite(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    bad = sorted(
+        name
+        for name, tensor in tensors.items()
+        if not tensor.dtype.is_floating_point or not bool(torch.isfinite(tensor).all())
+    )
+    if bad:
+        raise AdapterError(f"{path} has values that are not finite numbers in {_some(bad)}; train again")
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _plain(value: object) -> object:
+    """The value as JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(value, default=str))

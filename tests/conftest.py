@@ -1,0 +1,27 @@
+"""What every room's tests share. Heavy imports stay inside the fixtures: the runner's tests need no torch."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# tests/ is no package, so its shared module is found by path.
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete diffusers Stable Diffusion folder with random weights, 32 px."""
+    from tiny_models import write_tiny_base
+
+    return write_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_adapters(tiny_base: Path) -> Path:
+    """Randomised adapters that belong to `tiny_base`."""
+    from tiny_models import write_tiny_adapters
+
+    return write_tiny_adapters(tiny_base.parent / "adapters.safetensors", tiny_base)
