@@ -81,7 +81,7 @@ class FusionAdapter(ReferenceAttention):
 
 
 class ConditioningAdapter(FusionAdapter):
-    """Spatial concat, the paper's choice: self-attention and reference attention, concatenated and projected."""
+    """Spatial concat, the paper's choice: both attentions are concatenated and projected."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
@@ -114,7 +114,7 @@ class TextualSumAdapter(SpatialSumAdapter):
 
 
 class DecoupledAdapter(FusionAdapter):
-    """Decoupled blocks: after the self-attention a block of its own, reference attention then feed-forward."""
+    """Decoupled: after the self-attention a block of its own, reference attention then feed-forward."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)

@@ -115,7 +115,7 @@ def random_base(architecture: str, folder: Path, seed: int = 0) -> Base:
 
 
 def _byte_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer of the true size that knows bytes alone: with random weights no word means anything."""
+    """A CLIP tokenizer of the true size that knows bytes alone: random weights know no words."""
     folder.mkdir(parents=True)
     letters = list(bytes_to_unicode().values())
     pieces = letters + [f"{letter}</w>" for letter in letters]

@@ -107,9 +107,7 @@ class ConditionedUNet(nn.Module):
     def _check(self, cache: Cache) -> None:
         names = [site.name for site in self.sites]
         if set(cache) != set(names):
-            raise AdapterError(
-                f"the cache has sites {sorted(cache)}, expected {names}; cache the reference again"
-            )
+            raise AdapterError(f"the cache has sites {sorted(cache)}, expected {names}; cache again")
         for site in self.sites:
             tokens = cache[site.name]
             if tokens.ndim != 3 or tokens.shape[-1] != site.width:

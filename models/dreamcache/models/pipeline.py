@@ -27,9 +27,9 @@ CACHE_NOISE_SEED = 0
 
 
 class Denoised(NamedTuple):
-    """One finished step: its index from 0, its timestep, and the latents [b, z, h, w] after it."""
+    """One finished step: its number from 0, its timestep, and the latents [b, z, h, w] after it."""
 
-    index: int
+    number: int
     timestep: int
     latent: Tensor
 
@@ -183,14 +183,14 @@ class DreamCachePipeline:
         text = text.repeat_interleave(images, dim=0)
         strengths = torch.tensor([strength if branch.reference else 0.0 for branch in branches])
         strengths = self._place(strengths.repeat_interleave(images))
-        for index, timestep in enumerate(scheduler.timesteps):
+        for number, timestep in enumerate(scheduler.timesteps):
             batch = scheduler.scale_model_input(latent, timestep).repeat(len(branches), 1, 1, 1)
             predicted = self.conditioned(batch, timestep, text, cache, None if cache is None else strengths)
             joined = combine(
                 guidance_mode, predicted.chunk(len(branches)), guidance_scale, reference_guidance_scale
             )
             latent = scheduler.step(joined, timestep, latent).prev_sample
-            yield Denoised(index, int(timestep), latent)
+            yield Denoised(number, int(timestep), latent)
 
     def _place(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.base.unet.device)

@@ -22,12 +22,12 @@ def enter(transformer: Transformer2DModel, hidden: Tensor) -> Tensor:
 
 
 def leave(transformer: Transformer2DModel, tokens: Tensor, hidden: Tensor) -> Tensor:
-    """Output projection and residual: tokens [b, h*w, d] and the block's input [b, d, h, w] to [b, d, h, w]."""
+    """Output projection and residual: tokens [b, h*w, d] and the input [b, d, h, w] to [b, d, h, w]."""
     if transformer.use_linear_projection:
         projected = as_picture(transformer.proj_out(tokens), hidden)
     else:
         projected = transformer.proj_out(as_picture(tokens, hidden))
-    return cast(Tensor, projected + hidden)
+    return projected + hidden
 
 
 def as_tokens(hidden: Tensor) -> Tensor:
