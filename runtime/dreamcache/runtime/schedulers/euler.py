@@ -38,7 +38,7 @@ class Euler(Scheduler):
     def step(self, prediction: Latent, i: int, sample: Latent, noise: NoiseSource | None = None) -> Latent:  # noqa: ARG002
         """x_{i+1} = x_i + (sigma_{i+1} - sigma_i) eps."""
         _, direction = self._clean_and_noise(prediction, i, sample)
-        stride = self._sigmas[i + 1] - self._sigmas[i]
+        stride = float(self._sigmas[i + 1] - self._sigmas[i])
         return (sample + stride * direction).astype(np.float32)
 
     def predicted_original(self, prediction: Latent, i: int, sample: Latent) -> Latent:

@@ -1,0 +1,226 @@
+"""Pictures in: PNG, JPEG and WebP files as upright 8-bit RGB on white, with their transparency as a mask.
+
+A file is judged by its content, never by its ending, and its size in pixels is read from its header
+before anything is decoded. Nothing of Pillow's global state is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import Image
+
+from dreamcache.runtime.errors import ImageError
+
+MAX_PIXELS = 25_000_000
+
+Format = Literal["PNG", "JPEG", "WebP"]
+_HEADER_BYTES = 32
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EXIF_ORIENTATION = 0x0112
+# EXIF 2.3, tag Orientation: what brings a picture stored that way upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """A decoded picture.
+
+    rgb: mode "RGB", upright, composited on white. alpha: mode "L", same size, 255 where opaque; None for
+    a picture that is opaque everywhere. name: for messages.
+    """
+
+    rgb: Image.Image
+    alpha: Image.Image | None = None
+    name: str = "picture"
+
+
+def load_image(path: str | os.PathLike[str]) -> LoadedImage:
+    """Read a PNG, JPEG or WebP file.
+
+    Raises: ImageError when it is absent, no regular file, empty, of another format, over MAX_PIXELS,
+    truncated, broken or animated.
+    """
+    name = str(path)
+    image = _read(Path(path), name)
+    if not image.has_transparency_data:
+        return LoadedImage(image.convert("RGB"), None, name)
+    rgba = image.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return LoadedImage(rgba.convert("RGB"), None, name)
+    on_white = Image.new("RGB", rgba.size, "white")
+    on_white.paste(rgba, mask=alpha)
+    return LoadedImage(on_white, alpha, name)
+
+
+def load_mask(path: str | os.PathLike[str]) -> Image.Image:
+    """Read a mask file: mode "L", 255 on the subject, 0 on the background.
+
+    The transparency of the file counts when it has any (a cut-out), its brightness otherwise.
+    Raises: ImageError as `load_image`.
+    """
+    loaded = load_image(path)
+    return loaded.rgb.convert("L") if loaded.alpha is None else loaded.alpha
+
+
+def _read(path: Path, name: str) -> Image.Image:
+    """Upright, in one of Pillow's 8-bit modes."""
+    try:
+        if not path.exists():
+            raise ImageError(f"{name}: a PNG, JPEG or WebP file is expected, no such file; check the path")
+        if not path.is_file():
+            raise ImageError(
+                f"{name}: a PNG, JPEG or WebP file is expected, received "
+                f"{'a folder' if path.is_dir() else 'no regular file'}; name one picture"
+            )
+        with path.open("rb") as file:
+            return _decode(file, name)
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name}: a readable file is expected, received: {error}; check the path") from error
+
+
+def _decode(file: BinaryIO, name: str) -> Image.Image:
+    header = file.read(_HEADER_BYTES)
+    kind = _format(header, name)
+    if kind == "WebP":
+        # Pillow's WebP reader allocates the whole canvas when it opens a file.
+        _check_size(_webp_size(header, name), name)
+    _check_complete(file, kind, name)
+    file.seek(0)
+    with warnings.catch_warnings():
+        # Damaged metadata is no concern of the user's; a header that promises too much is.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(file, formats=[kind])
+            _check_size(image.size, name)
+            _check_still(image, kind, name)
+            image.load()
+            return _upright(_as_8_bit(image), _orientation(image))
+        except ImageError:
+            raise
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise ImageError(_too_large("more than that", name)) from error
+        except Exception as error:  # decoders raise nearly anything on a broken file
+            raise ImageError(_broken(kind, name, error)) from error
+
+
+def _format(header: bytes, name: str) -> Format:
+    if header.startswith(_PNG_SIGNATURE):
+        return "PNG"
+    if header.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if header.startswith(b"RIFF") and header[8:12] == b"WEBP":
+        return "WebP"
+    received = "something else" if header else "an empty file"
+    raise ImageError(
+        f"{name}: a PNG, JPEG or WebP file is expected, received {received}; convert it to one of them"
+    )
+
+
+def _check_complete(file: BinaryIO, kind: Format, name: str) -> None:
+    """A file cut inside its last bytes may still decode; its own structure tells that they are missing.
+
+    JPEG tells no length: its decoder reports a missing end by itself.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if kind == "WebP":
+        complete = size >= 8 + int(struct.unpack("<I", file.read(8)[4:])[0])
+    else:
+        complete = kind == "JPEG" or _reaches_png_end(file, size)
+    if not complete:
+        raise ImageError(f"{name}: a whole {kind} is expected, received a truncated one; copy the file again")
+
+
+def _reaches_png_end(file: BinaryIO, size: int) -> bool:
+    """Whether the chain of chunks (PNG specification, section 5.3) leads to IEND inside the file."""
+    place = len(_PNG_SIGNATURE)
+    while place + 12 <= size:
+        file.seek(place)
+        length, chunk = struct.unpack(">I4s", file.read(8))
+        place += 12 + length
+        if chunk == b"IEND":
+            return bool(place <= size)
+    return False
+
+
+def _webp_size(header: bytes, name: str) -> tuple[int, int]:
+    """Width and height of the canvas (WebP container specification; RFC 6386, 9.1; lossless, section 3)."""
+    chunk, body = header[12:16], header[20:30]
+    if len(body) == 10 and chunk == b"VP8X":
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if len(body) == 10 and chunk == b"VP8 ":
+        width, height = struct.unpack("<HH", body[6:10])
+        return width & 0x3FFF, height & 0x3FFF
+    if len(body) == 10 and chunk == b"VP8L":
+        packed = int.from_bytes(body[1:5], "little")
+        return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+    raise ImageError(_broken("WebP", name, "no picture header"))
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise ImageError(_too_large(f"{width} x {height}", name))
+
+
+def _check_still(image: Image.Image, kind: Format, name: str) -> None:
+    # A phone's JPEG may carry previews or depth as further frames; its first one is the photograph.
+    if kind != "JPEG" and getattr(image, "is_animated", False):
+        raise ImageError(f"{name}: a still picture is expected, received an animation; save one frame of it")
+
+
+def _too_large(received: str, name: str) -> str:
+    megapixels = MAX_PIXELS // 1_000_000
+    return f"{name}: at most {megapixels} megapixels are expected, received {received}; scale it down"
+
+
+def _broken(kind: str, name: str, error: object) -> str:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"{name}: a whole {kind} is expected, received a truncated or broken one ({reason}); save it again"
+
+
+def _orientation(image: Image.Image) -> object:
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # broken metadata does not make a picture unreadable
+        return None
+
+
+def _upright(image: Image.Image, orientation: object) -> Image.Image:
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
+
+
+def _as_8_bit(image: Image.Image) -> Image.Image:
+    """The same picture in a mode that Pillow converts to RGB or RGBA without loss of meaning.
+
+    Only 16-bit grey is not: Pillow's own conversion clips it at 255 instead of scaling it.
+    """
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image).astype(np.uint32)
+    grey = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
+        return grey
+    opaque = Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, opaque))
