@@ -179,7 +179,7 @@ def _some(names: list[str], most: int = 3) -> str:
 
 def _half_bytes(tensor: Tensor) -> memoryview:
     """The values at half precision, without a second copy of them."""
-    return memoryview(tensor.detach().to(device="cpu", dtype=torch.float16).contiguous().numpy())
+    return tensor.detach().to(device="cpu", dtype=torch.float16).contiguous().numpy().data
 
 
 def _plain(value: object) -> object:

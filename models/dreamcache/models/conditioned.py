@@ -112,7 +112,8 @@ class ConditionedUNet(nn.Module):
             tokens = cache[site.name]
             if tokens.ndim != 3 or tokens.shape[-1] != site.width:
                 raise AdapterError(
-                    f"the cache of {site.name} is {list(tokens.shape)}, expected [1 or b, tokens, {site.width}]"
+                    f"the cache of {site.name} is {list(tokens.shape)}, "
+                    f"expected [1 or b, tokens, {site.width}]"
                 )
 
 
