@@ -20,8 +20,12 @@ from dreamcache.runtime.errors import ImageError
 
 MAX_PIXELS = 25_000_000
 
+Source = str | os.PathLike[str] | Image.Image
+"""A file's path, or a picture that is in memory already."""
+
 Format = Literal["PNG", "JPEG", "WebP"]
 _HEADER_BYTES = 32
+_IN_MEMORY = "picture in memory"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.3, tag Orientation: what brings a picture stored that way upright.
@@ -49,37 +53,49 @@ class LoadedImage:
     name: str = "picture"
 
 
-def load_image(path: str | os.PathLike[str]) -> LoadedImage:
-    """Read a PNG, JPEG or WebP file.
+def load_image(source: Source) -> LoadedImage:
+    """Read a PNG, JPEG or WebP file; a picture in memory is brought to the same form.
 
-    Raises: ImageError when it is absent, no regular file, empty, of another format, over MAX_PIXELS,
+    Raises: ImageError when the file is absent, no regular file, empty, of another format, over MAX_PIXELS,
     truncated, broken or animated.
     """
-    name = str(path)
-    image = _read(Path(path), name)
-    if not image.has_transparency_data:
-        return LoadedImage(image.convert("RGB"), None, name)
-    rgba = image.convert("RGBA")
-    alpha = rgba.getchannel("A")
-    if alpha.getextrema() == (255, 255):
-        return LoadedImage(rgba.convert("RGB"), None, name)
-    on_white = Image.new("RGB", rgba.size, "white")
-    on_white.paste(rgba, mask=alpha)
-    return LoadedImage(on_white, alpha, name)
+    if not isinstance(source, Image.Image):
+        return _read(Path(source), str(source))
+    _check_size(source.size, _IN_MEMORY)
+    try:
+        return _on_white(source, _IN_MEMORY)
+    except Exception as error:
+        raise ImageError(
+            f"{_IN_MEMORY}: an RGB, grey or palette picture is expected, received mode {source.mode} "
+            f"({error}); convert it to RGB"
+        ) from error
 
 
-def load_mask(path: str | os.PathLike[str]) -> Image.Image:
-    """Read a mask file: mode "L", 255 on the subject, 0 on the background.
+def load_mask(source: Source) -> Image.Image:
+    """Read a mask: mode "L", 255 on the subject, 0 on the background.
 
     The transparency of the file counts when it has any (a cut-out), its brightness otherwise.
     Raises: ImageError as `load_image`.
     """
-    loaded = load_image(path)
+    loaded = load_image(source)
     return loaded.rgb.convert("L") if loaded.alpha is None else loaded.alpha
 
 
-def _read(path: Path, name: str) -> Image.Image:
-    """Upright, in one of Pillow's 8-bit modes."""
+def _on_white(image: Image.Image, name: str) -> LoadedImage:
+    orientation = _orientation(image)
+    upright = _upright(_as_8_bit(image), orientation)
+    if not upright.has_transparency_data:
+        return LoadedImage(upright.convert("RGB"), None, name)
+    rgba = upright.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    if alpha.getextrema() == (255, 255):
+        return LoadedImage(rgba.convert("RGB"), None, name)
+    white = Image.new("RGB", rgba.size, "white")
+    white.paste(rgba, mask=alpha)
+    return LoadedImage(white, alpha, name)
+
+
+def _read(path: Path, name: str) -> LoadedImage:
     try:
         if not path.exists():
             raise ImageError(f"{name}: a PNG, JPEG or WebP file is expected, no such file; check the path")
@@ -96,7 +112,7 @@ def _read(path: Path, name: str) -> Image.Image:
         raise ImageError(f"{name}: a readable file is expected, received: {error}; check the path") from error
 
 
-def _decode(file: BinaryIO, name: str) -> Image.Image:
+def _decode(file: BinaryIO, name: str) -> LoadedImage:
     header = file.read(_HEADER_BYTES)
     kind = _format(header, name)
     if kind == "WebP":
@@ -113,7 +129,7 @@ def _decode(file: BinaryIO, name: str) -> Image.Image:
             _check_size(image.size, name)
             _check_still(image, kind, name)
             image.load()
-            return _upright(_as_8_bit(image), _orientation(image))
+            return _on_white(image, name)
         except ImageError:
             raise
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

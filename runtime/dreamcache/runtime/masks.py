@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.runtime.images import LoadedImage
+from dreamcache.runtime.images import LoadedImage, Source, load_image, load_mask
 from dreamcache.runtime.segmentation import grabcut, has_grabcut, plain_background
 
 MIN_FILL = 0.7
@@ -38,21 +38,24 @@ class PreparedReference:
         return max(right - left, bottom - top) / self.image.width
 
 
-def prepare_reference(image: LoadedImage, mask: Image.Image | None = None, *, size: int) -> PreparedReference:
+def prepare_reference(
+    image: Source | LoadedImage, mask: Source | None = None, *, size: int
+) -> PreparedReference:
     """Take the background away and frame the subject.
 
-    The subject is found by the first of: the given mask ("L", 255 on the subject), the picture's
+    The subject is found by the first of: the given mask (white on the subject), the picture's
     transparency, a background of one colour, GrabCut (extra `segment`). Without any, the whole picture is
     the reference, and `how` says so. size: side of the result in pixels.
-    Raises: ImageError for a mask of another size than the picture, or one that is empty or all subject,
-    and for a picture without any subject.
+    Raises: ImageError for a picture or mask that cannot be read, a mask of another size than the picture,
+    or one that is empty or all subject, and for a picture without any subject.
     """
-    subject, how = _find_subject(image, mask)
+    loaded = image if isinstance(image, LoadedImage) else load_image(image)
+    subject, how = _find_subject(loaded, None if mask is None else load_mask(mask))
     if subject is None:
-        everything = Image.new("L", image.rgb.size, 255)
-        return _framed(image.rgb, everything, size, fill=1.0, how=how)
-    on_white = Image.new("RGB", image.rgb.size, "white")
-    on_white.paste(image.rgb, mask=subject)
+        everything = Image.new("L", loaded.rgb.size, 255)
+        return _framed(loaded.rgb, everything, size, fill=1.0, how=how)
+    on_white = Image.new("RGB", loaded.rgb.size, "white")
+    on_white.paste(loaded.rgb, mask=subject)
     return _framed(on_white, subject, size, fill=_FILL, how=how)
 
 
@@ -86,14 +89,13 @@ def _checked_mask(mask: Image.Image, image: LoadedImage) -> Image.Image:
             "mask: the picture's size {} x {} is expected, received {} x {}; draw the mask on the upright "
             "picture".format(*image.rgb.size, *mask.size)
         )
-    grey = mask.convert("L")
-    if not any(grey.histogram()[:_INSIDE]):
+    if not any(mask.histogram()[:_INSIDE]):
         raise ImageError(
             "mask: white on the subject and black elsewhere is expected, received white everywhere; "
             "leave the mask out or draw the background black"
         )
-    _check_subject(grey, "mask: the white part")
-    return grey
+    _check_subject(mask, "mask: the white part")
+    return mask
 
 
 def _check_subject(mask: Image.Image, what: str) -> None:
