@@ -1,0 +1,83 @@
+"""How attention is written into a graph.
+
+``mha`` emits ONNX Runtime's contrib operator ``com.microsoft.MultiHeadAttention``, which the CPU provider
+runs faster and in far less memory than separate products and softmax; the optimiser does not find it in
+graphs of the dynamo exporter, so it is emitted here. ``plain`` is standard operators alone, for providers
+without the contrib operator and for running the graph modules in PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import Tensor
+
+from dreamcache.export.errors import ExportError
+
+AttentionKind = Literal["mha", "plain"]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, kind: AttentionKind) -> Tensor:
+    """Multi-head attention of projected tokens.
+
+    Args:
+        query: [b, n, d].
+        key: [b or 1, m, d]; one reference may serve the whole batch.
+        value: as `key`.
+        heads: divides d.
+        kind: see the module's text.
+
+    Returns:
+        [b, n, d], before the output projection.
+    """
+    b, n, d = query.shape
+    if key.shape[0] != b:
+        # Every query row is a softmax of its own, so a shared reference needs no copies: the batch becomes
+        # one long sequence.
+        query = query.reshape(1, b * n, d)
+    attended = _multi_head(query, key, value, heads) if kind == "mha" else _plain(query, key, value, heads)
+    return attended.reshape(b, n, d) if key.shape[0] != b else attended
+
+
+def _multi_head(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    return cast(
+        Tensor,
+        torch.onnx.ops.symbolic(
+            "com.microsoft::MultiHeadAttention",
+            (query, key, value),
+            {"num_heads": heads},
+            dtype=query.dtype,
+            shape=query.shape,
+            version=1,
+        ),
+    )
+
+
+def _plain(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    b, n, d = query.shape
+    e = d // heads
+    q = query.reshape(b, n, heads, e).transpose(1, 2)
+    k = key.reshape(b, key.shape[1], heads, e).permute(0, 2, 3, 1)
+    v = value.reshape(b, value.shape[1], heads, e).transpose(1, 2)
+    weights = torch.softmax(torch.matmul(q * (1.0 / e**0.5), k), dim=-1)
+    return torch.matmul(weights, v).transpose(1, 2).reshape(b, n, d)
+
+
+def check_attention(name: str, attention: Attention) -> None:
+    """Refuse an attention module that `attend` and the plain projections do not reproduce.
+
+    Raises:
+        ExportError: it has norms, masks of its own, a residual or a rescaled output.
+    """
+    extras = [
+        extra
+        for extra in ("norm_q", "norm_k", "group_norm", "spatial_norm", "norm_cross", "residual_connection")
+        if getattr(attention, extra, None)
+    ]
+    if extras or attention.rescale_output_factor != 1.0:
+        raise ExportError(
+            f"{name} has {', '.join(extras) or 'a rescaled output'}, which the exporter does not write; "
+            "export a UNet of Stable Diffusion's attention"
+        )

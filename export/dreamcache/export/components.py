@@ -1,0 +1,154 @@
+"""Text encoder, VAE encoder and VAE decoder, through optimum's ONNX exporter, with static shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from optimum.exporters.onnx import export as optimum_export
+from optimum.exporters.onnx.model_configs import CLIPTextOnnxConfig, VaeDecoderOnnxConfig, VaeEncoderOnnxConfig
+from torch import Tensor, nn
+
+from dreamcache.export.errors import ExportError
+from dreamcache.export.onnx_graphs import quiet_exporters
+from dreamcache.models.base import Base
+from dreamcache.runtime.contract import GraphSpec
+from dreamcache.runtime.tensors import TensorSpec
+
+TEXT_ENCODER = "text_encoder/model.onnx"
+VAE_ENCODER = "vae_encoder/model.onnx"
+VAE_DECODER = "vae_decoder/model.onnx"
+
+_MEANINGS = {
+    "input_ids": "token ids of a prompt, padded to the text length",
+    "last_hidden_state": "prompt embedding",
+    "latent_parameters": "unscaled latent: the mean of the encoder's distribution",
+    "latent_sample": "unscaled latent",
+}
+
+
+class VaeMean(nn.Module):
+    """The VAE encoder's mean: sample [1, 3, H, W] to latent_parameters [1, z, h, w]; nothing is drawn."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.config = vae.config
+
+    def forward(self, sample: Tensor) -> dict[str, Tensor]:
+        return {"latent_parameters": self.vae.encode(sample).latent_dist.mean}
+
+
+class VaeDecode(nn.Module):
+    """The VAE decoder: latent_sample [1, z, h, w], unscaled, to sample [1, 3, H, W]."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.config = vae.config
+
+    def forward(self, latent_sample: Tensor) -> dict[str, Tensor]:
+        return {"sample": self.vae.decode(latent_sample).sample}
+
+
+def export_components(base: Base, folder: Path, latent_height: int, latent_width: int) -> dict[str, GraphSpec]:
+    """Write the three graphs below `folder`.
+
+    Returns:
+        ``text_encoder``, ``vae_encoder`` and ``vae_decoder`` as the contract declares them.
+
+    Raises:
+        ExportError: a component cannot be exported, or not with static shapes.
+    """
+    height, width = latent_height * base.vae_factor, latent_width * base.vae_factor
+    latent = (1, int(base.vae.config.latent_channels), latent_height, latent_width)
+    text_config = CLIPTextOnnxConfig(base.text_encoder.config, task="feature-extraction")
+    encoder_config = VaeEncoderOnnxConfig(base.vae.config, task="semantic-segmentation")
+    decoder_config = VaeDecoderOnnxConfig(base.vae.config, task="semantic-segmentation")
+    return {
+        "text_encoder": _export(
+            base.text_encoder,
+            text_config,
+            folder,
+            TEXT_ENCODER,
+            {"batch_size": 1, "sequence_length": base.text_length},
+            ("last_hidden_state", (1, base.text_length, int(base.text_encoder.config.hidden_size))),
+        ),
+        "vae_encoder": _export(
+            VaeMean(base.vae),
+            encoder_config,
+            folder,
+            VAE_ENCODER,
+            {"batch_size": 1, "height": height, "width": width},
+            ("latent_parameters", latent),
+        ),
+        "vae_decoder": _export(
+            VaeDecode(base.vae),
+            decoder_config,
+            folder,
+            VAE_DECODER,
+            {"batch_size": 1, "height": latent_height, "width": latent_width},
+            ("sample", (1, 3, height, width)),
+        ),
+    }
+
+
+def _export(
+    model: nn.Module,
+    config: Any,
+    folder: Path,
+    file: str,
+    shapes: Mapping[str, int],
+    output: tuple[str, tuple[int, ...]],
+) -> GraphSpec:
+    try:
+        with quiet_exporters():
+            optimum_export(
+                model.eval(),
+                config,
+                folder / file,
+                input_shapes=dict(shapes),
+                no_dynamic_axes=True,
+                disable_dynamic_axes_fix=True,
+            )
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{file} does not export: {first_line}") from error
+    _keep_output(folder / file, *output)
+    return _declare(folder, file)
+
+
+def _keep_output(path: Path, name: str, shape: tuple[int, ...]) -> None:
+    """Leave one output, the one the runner wants, and state its shape, which the exporter leaves open."""
+    model = onnx.load(path, load_external_data=False)
+    kept = [value for value in model.graph.output if value.name == name]
+    if len(kept) != 1:
+        raise ExportError(f"{path.name} has outputs {[value.name for value in model.graph.output]}, expected {name}")
+    dtype = kept[0].type.tensor_type.elem_type
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(name, dtype, shape))
+    onnx.save(model, path)
+
+
+def _declare(folder: Path, file: str) -> GraphSpec:
+    """The graph's borders as the written file has them."""
+    graph = onnx.load(folder / file, load_external_data=False).graph
+    stored = sorted(path.name for path in (folder / file).parent.iterdir() if path.name != Path(file).name)
+    return GraphSpec(
+        file=file,
+        weights=tuple(f"{Path(file).parent}/{name}" for name in stored),
+        inputs=tuple(_tensor(file, value) for value in graph.input),
+        outputs=tuple(_tensor(file, value) for value in graph.output),
+    )
+
+
+def _tensor(file: str, value: Any) -> TensorSpec:
+    shape = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+    if not all(size > 0 for size in shape):
+        raise ExportError(f"{file}: {value.name} has no static shape ({shape})")
+    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+    meaning = _MEANINGS.get(value.name, "picture in -1 to 1")
+    return TensorSpec.model_validate({"name": value.name, "shape": shape, "dtype": dtype, "meaning": meaning})

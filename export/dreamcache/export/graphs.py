@@ -1,0 +1,266 @@
+"""The two graphs that share the UNet, as modules that hold nothing but export rewrites.
+
+Source: METHOD.md, "What an export can gain". Stock modules are diffusers' own, walked by
+`dreamcache.models.unet`; transformer blocks are written out here, so that attention can be emitted as one
+operator and the adapters folded. With a the self-attention and m the reference attention, both before their
+output projections Wo1 and Wo, a tapped block adds
+
+    Wo1·a + bo1 + s · Δ,   Δ = (Wf1 - I)·(Wo1·a + bo1) + Wf2·(Wo·m + bo) + bf  =  [A | B]·[a ; m] + c
+
+with A = (Wf1 - I)·Wo1, B = Wf2·Wo, c = (Wf1 - I)·bo1 + Wf2·bo + bf. So s = 0 is the stock block exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+
+from dreamcache.export.attention import AttentionKind, attend, check_attention
+from dreamcache.export.errors import ExportError
+from dreamcache.models.adapter import ConditioningAdapter
+from dreamcache.models.conditioned import ConditionedUNet, first_block
+from dreamcache.models.transformer import as_tokens, enter, feed_forward, leave
+from dreamcache.models.unet import time_embedding, visits, walk
+
+
+class CachingGraph(nn.Module):
+    """Noised reference latent [1, z, h, w] to (key, value), each [1, tokens, d], of every site in order.
+
+    The timestep and the null text are constants: every residual block's time projection and every
+    cross-attention's keys and values are computed once, here. Nothing after the last tapped block's input
+    is computed.
+
+    Args:
+        conditioned: UNet and adapters.
+        text: [1, n, c] embedding of the caching prompt.
+        attention: how attention is written.
+    """
+
+    def __init__(self, conditioned: ConditionedUNet, text: Tensor, attention: AttentionKind) -> None:
+        super().__init__()
+        check_exportable(conditioned)
+        self.attention = attention
+        self.sites = [site.name for site in conditioned.sites]
+        timestep = conditioned.config.cache_timestep
+        self.unet = _with_constant_time(conditioned.unet, timestep, text)
+        self.adapters = nn.ModuleDict({_key(site): _projections(conditioned, site) for site in self.sites})
+        self.register_buffer("text", text, persistent=False)
+        projected = conditioned.unet.process_encoder_hidden_states(
+            encoder_hidden_states=text, added_cond_kwargs=None
+        )
+        self.constants = nn.ParameterDict()
+        for name, transformer in _transformers(self.unet):
+            for i, block in enumerate(transformer.transformer_blocks):
+                key, value = block.attn2.to_k(projected), block.attn2.to_v(projected)
+                self.constants[_key(f"{name}.{i}.key")] = nn.Parameter(key, requires_grad=False)
+                self.constants[_key(f"{name}.{i}.value")] = nn.Parameter(value, requires_grad=False)
+
+    def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
+        outputs: list[Tensor] = []
+        steps = visits(self.unet, latent, 0, cast(Tensor, self.text))
+        asked = next(steps)
+        while True:
+            if asked.name in self.sites:
+                outputs += self._project(asked.name, as_tokens(asked.hidden))
+            if len(outputs) == 2 * len(self.sites):
+                steps.close()
+                return tuple(outputs)
+            asked = steps.send(self._transform(asked.name, asked.transformer, asked.hidden))
+
+    def _project(self, site: str, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        adapter = cast(nn.ModuleDict, self.adapters[_key(site)])
+        return adapter["to_k"](tokens), adapter["to_v"](tokens)
+
+    def _transform(self, name: str, transformer: Transformer2DModel, hidden: Tensor) -> Tensor:
+        tokens = enter(transformer, hidden)
+        for i, block in enumerate(transformer.transformer_blocks):
+            tokens = _self_attention(block, tokens, self.attention) + tokens
+            key = self.constants[_key(f"{name}.{i}.key")]
+            value = self.constants[_key(f"{name}.{i}.value")]
+            tokens = _text_attention(block, tokens, key, value, self.attention)
+            tokens = feed_forward(block, tokens)
+        return leave(transformer, tokens, hidden)
+
+
+class DenoiserGraph(nn.Module):
+    """One denoiser for the stock and the conditioned path, chosen by sample.
+
+    Args:
+        conditioned: UNet and adapters.
+        attention: how attention is written.
+    """
+
+    def __init__(self, conditioned: ConditionedUNet, attention: AttentionKind) -> None:
+        super().__init__()
+        check_exportable(conditioned)
+        self.attention = attention
+        self.sites = [site.name for site in conditioned.sites]
+        self.unet = conditioned.unet
+        self.folded = nn.ModuleDict(
+            {
+                _key(site): FoldedAdapter(
+                    cast(ConditioningAdapter, conditioned.adapter(site)), first_block(conditioned.unet, site)
+                )
+                for site in self.sites
+            }
+        )
+
+    def forward(
+        self, latent: Tensor, timestep: Tensor, text: Tensor, reference_strength: Tensor, *cache: Tensor
+    ) -> Tensor:
+        """Predict.
+
+        Args:
+            latent: [b, z, h, w].
+            timestep: [b].
+            text: [b, n, c].
+            reference_strength: [b]; 0 is the stock model, 1 DreamCache.
+            cache: key and value of every site in order, [1, tokens, d] each.
+
+        Returns:
+            [b, z, h, w].
+        """
+        pairs = dict(zip(self.sites, zip(cache[::2], cache[1::2], strict=True), strict=True))
+
+        def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, context: Tensor) -> Tensor:
+            tokens = enter(transformer, hidden)
+            for i, block in enumerate(transformer.transformer_blocks):
+                if i == 0 and name in pairs:
+                    folded = cast(FoldedAdapter, self.folded[_key(name)])
+                    added = folded(block, tokens, *pairs[name], reference_strength, self.attention)
+                else:
+                    added = _self_attention(block, tokens, self.attention)
+                tokens = added + tokens
+                key, value = block.attn2.to_k(context), block.attn2.to_v(context)
+                tokens = _text_attention(block, tokens, key, value, self.attention)
+                tokens = feed_forward(block, tokens)
+            return leave(transformer, tokens, hidden)
+
+        return walk(self.unet, latent, timestep, text, visit)
+
+
+class FoldedAdapter(nn.Module):
+    """A tapped block's self-attention and adapter, with their output projections folded into [A | B] and c."""
+
+    def __init__(self, adapter: ConditioningAdapter, block: BasicTransformerBlock) -> None:
+        super().__init__()
+        self.heads = adapter.heads
+        self.norm = adapter.norm
+        self.to_q = adapter.to_q
+        width = adapter.to_out.out_features
+        self.delta = nn.Linear(2 * width, width)
+        own, reference = block.attn1.to_out[0], adapter.to_out
+        with torch.no_grad():
+            # In double precision: these products are made once and used in every step.
+            fuse = adapter.fuse.weight.double()
+            change = fuse[:, :width] - torch.eye(width, dtype=fuse.dtype, device=fuse.device)
+            second = fuse[:, width:]
+            weight = torch.cat([change @ own.weight.double(), second @ reference.weight.double()], dim=1)
+            bias = second @ reference.bias.double() + adapter.fuse.bias.double()
+            if own.bias is not None:
+                bias = bias + change @ own.bias.double()
+            self.delta.weight.copy_(weight)
+            self.delta.bias.copy_(bias)
+
+    def forward(
+        self,
+        block: BasicTransformerBlock,
+        tokens: Tensor,
+        key: Tensor,
+        value: Tensor,
+        strength: Tensor,
+        attention: AttentionKind,
+    ) -> Tensor:
+        """What the block adds to `tokens` [b, n, d], from keys and values [1, m, d] and strength [b]."""
+        own = _attended(block, tokens, attention)
+        reference = attend(self.to_q(self.norm(tokens)), key, value, self.heads, attention)
+        delta = self.delta(torch.cat([own, reference], dim=-1))
+        return cast(Tensor, block.attn1.to_out[0](own) + strength.reshape(-1, 1, 1) * delta)
+
+
+class _Constant(nn.Module):
+    """A projection whose result is known: the time projection at the caching timestep."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value, requires_grad=False)
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.value
+
+
+def check_exportable(conditioned: ConditionedUNet) -> None:
+    """Refuse what the graphs cannot express.
+
+    Raises:
+        ExportError: another fusion than spatial concat, or a UNet with added conditions or odd attention.
+    """
+    unet, fusion = conditioned.unet, conditioned.config.fusion
+    if fusion != "spatial_concat":
+        raise ExportError(f"the adapters fuse by {fusion!r}; only spatial_concat is exported, the rest are ablations")
+    if unet.config.addition_embed_type is not None:
+        raise ExportError(
+            f"the UNet wants added conditions ({unet.config.addition_embed_type}, as SDXL does), "
+            "which a bundle does not hold yet; export an SD 1.5- or 2.1-like base"
+        )
+    for name, transformer in _transformers(unet):
+        for block in transformer.transformer_blocks:
+            check_attention(f"{name}.attn1", block.attn1)
+            if block.attn2 is None:
+                raise ExportError(f"{name} has no text cross-attention; export a text-to-image UNet")
+            check_attention(f"{name}.attn2", block.attn2)
+
+
+def _attended(block: BasicTransformerBlock, tokens: Tensor, attention: AttentionKind) -> Tensor:
+    """Self-attention before its output projection: [b, n, d]."""
+    own = block.attn1
+    normed = block.norm1(tokens)
+    return attend(own.to_q(normed), own.to_k(normed), own.to_v(normed), own.heads, attention)
+
+
+def _self_attention(block: BasicTransformerBlock, tokens: Tensor, attention: AttentionKind) -> Tensor:
+    return cast(Tensor, block.attn1.to_out[0](_attended(block, tokens, attention)))
+
+
+def _text_attention(
+    block: BasicTransformerBlock, tokens: Tensor, key: Tensor, value: Tensor, attention: AttentionKind
+) -> Tensor:
+    query = block.attn2.to_q(block.norm2(tokens))
+    return cast(
+        Tensor, block.attn2.to_out[0](attend(query, key, value, block.attn2.heads, attention)) + tokens
+    )
+
+
+@torch.no_grad()
+def _with_constant_time(unet: UNet2DConditionModel, timestep: int, text: Tensor) -> UNet2DConditionModel:
+    """A copy of the UNet that shares every weight, with the time projections replaced by their results."""
+    sample = torch.zeros(1, 1, 1, 1, dtype=unet.dtype, device=unet.device)
+    embedding = time_embedding(unet, sample, timestep, text)
+    shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}
+    twin = cast(UNet2DConditionModel, copy.deepcopy(unet, shared))
+    for module in twin.modules():
+        if isinstance(module, ResnetBlock2D) and module.time_emb_proj is not None:
+            activated = embedding if module.skip_time_act else module.nonlinearity(embedding)
+            module.time_emb_proj = _Constant(module.time_emb_proj(activated))
+    return twin
+
+
+def _projections(conditioned: ConditionedUNet, site: str) -> nn.ModuleDict:
+    adapter = conditioned.adapter(site)
+    return nn.ModuleDict({"to_k": adapter.to_k, "to_v": adapter.to_v})
+
+
+def _transformers(unet: UNet2DConditionModel) -> list[tuple[str, Transformer2DModel]]:
+    return [(name, module) for name, module in unet.named_modules() if isinstance(module, Transformer2DModel)]
+
+
+def _key(name: str) -> str:
+    """Module names hold no dots."""
+    return name.replace(".", "/")

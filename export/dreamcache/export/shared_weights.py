@@ -1,0 +1,94 @@
+"""One weights file for several graphs: every tensor written once, aligned, found by its content.
+
+Both graphs hold the same UNet. ONNX refuses external data outside the graph's own folder, so graphs that
+share a file live in one folder (FACTS: "ONNX Runtime and onnx").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import onnx_ir as ir
+
+from dreamcache.export.errors import ExportError
+
+INLINE_BYTES = 256
+"""Smaller tensors stay in the graph: shape inference wants to read them."""
+SMALL_ALIGNMENT = 64
+"""A cache line, and the widest vector register."""
+PAGE_ALIGNMENT = 4096
+"""A page, so that a large weight can be mapped by itself."""
+PAGED_BYTES = 1 << 20
+"""From this size on a tensor is page-aligned; for smaller ones the padding would show."""
+
+
+@dataclass(frozen=True)
+class SharedFile:
+    """What was written.
+
+    Attributes:
+        weights_bytes: size of the weights file.
+        first_weights_bytes: how much of it the first graph alone would need.
+    """
+
+    weights_bytes: int
+    first_weights_bytes: int
+
+
+def write_shared(folder: Path, graphs: Mapping[str, ir.Model], weights_name: str) -> SharedFile:
+    """Write graphs into one folder with one weights file; the models are changed to refer to it.
+
+    Args:
+        folder: must not hold the files yet.
+        graphs: file name to model; the first one's tensors come first in the weights file.
+        weights_name: the weights file.
+
+    Raises:
+        ExportError: a file exists already (ONNX tools would append to it).
+    """
+    for name in (*graphs, weights_name):
+        if (folder / name).exists():
+            raise ExportError(f"{folder / name} exists already; export into a fresh folder")
+    places: dict[str, tuple[int, int]] = {}
+    first_end: int | None = None
+    with (folder / weights_name).open("wb") as file:
+        for model in graphs.values():
+            for value in list(model.graph.initializers.values()):
+                _move_out(value, file, places, folder, weights_name)
+            first_end = file.tell() if first_end is None else first_end
+        end = file.tell()
+    for name, model in graphs.items():
+        ir.save(model, folder / name)
+    assert first_end is not None
+    return SharedFile(end, first_end)
+
+
+def _move_out(
+    value: ir.Value, file: BinaryIO, places: dict[str, tuple[int, int]], folder: Path, weights_name: str
+) -> None:
+    tensor = value.const_value
+    assert tensor is not None
+    assert value.name is not None
+    if tensor.nbytes < INLINE_BYTES:
+        return
+    data = tensor.tobytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest not in places:
+        alignment = PAGE_ALIGNMENT if len(data) >= PAGED_BYTES else SMALL_ALIGNMENT
+        file.write(b"\0" * (-file.tell() % alignment))
+        places[digest] = (file.tell(), len(data))
+        file.write(data)
+    offset, length = places[digest]
+    value.const_value = ir.ExternalTensor(
+        location=weights_name,
+        offset=offset,
+        length=length,
+        dtype=tensor.dtype,
+        shape=ir.Shape(tensor.shape),
+        name=value.name,
+        base_dir=folder,
+    )
