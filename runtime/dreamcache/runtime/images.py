@@ -26,6 +26,7 @@ Source = str | os.PathLike[str] | Image.Image
 Format = Literal["PNG", "JPEG", "WebP"]
 _HEADER_BYTES = 32
 _IN_MEMORY = "picture in memory"
+_MODES = ("RGB", "RGBA", "L", "LA", "1", "P", "PA", "CMYK", "YCbCr", "HSV", "I", "I;16", "I;16B")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.3, tag Orientation: what brings a picture stored that way upright.
@@ -62,13 +63,15 @@ def load_image(source: Source) -> LoadedImage:
     if not isinstance(source, Image.Image):
         return _read(Path(source), str(source))
     _check_size(source.size, _IN_MEMORY)
+    if source.mode not in _MODES:
+        known = ", ".join(_MODES)
+        raise ImageError(
+            f"{_IN_MEMORY}: one of the modes {known} is expected, received {source.mode}; convert it to RGB"
+        )
     try:
         return _on_white(source, _IN_MEMORY)
-    except Exception as error:
-        raise ImageError(
-            f"{_IN_MEMORY}: an RGB, grey or palette picture is expected, received mode {source.mode} "
-            f"({error}); convert it to RGB"
-        ) from error
+    except Exception as error:  # it may be a file that Pillow opened but has not decoded yet
+        raise ImageError(_broken("picture", _IN_MEMORY, error)) from error
 
 
 def load_mask(source: Source) -> Image.Image:
@@ -109,7 +112,9 @@ def _read(path: Path, name: str) -> LoadedImage:
     except ImageError:
         raise
     except (OSError, ValueError) as error:
-        raise ImageError(f"{name}: a readable file is expected, received: {error}; check the path") from error
+        raise ImageError(
+            f"{name}: a readable file is expected, received {_reason(error)}; check it"
+        ) from error
 
 
 def _decode(file: BinaryIO, name: str) -> LoadedImage:
@@ -210,8 +215,16 @@ def _too_large(received: str, name: str) -> str:
 
 
 def _broken(kind: str, name: str, error: object) -> str:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return f"{name}: a whole {kind} is expected, received a truncated or broken one ({reason}); save it again"
+    return (
+        f"{name}: a whole {kind} is expected, received a truncated or broken one ({_reason(error)}); "
+        "save it again"
+    )
+
+
+def _reason(error: object) -> str:
+    """An error in one line; the system's own without its number and path."""
+    text = (error.strerror or "") if isinstance(error, OSError) and error.errno else str(error)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _orientation(image: Image.Image) -> object:
@@ -233,7 +246,7 @@ def _as_8_bit(image: Image.Image) -> Image.Image:
     """
     if not image.mode.startswith("I"):
         return image
-    levels = np.asarray(image).astype(np.uint32)
+    levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
     grey = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):
