@@ -7,27 +7,24 @@ before anything is decoded. Nothing of Pillow's global state is touched.
 from __future__ import annotations
 
 import os
-import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
+from dreamcache.runtime.image_headers import HEADER_BYTES, Format, format_of, is_complete, webp_size
 
 MAX_PIXELS = 25_000_000
 
 Source = str | os.PathLike[str] | Image.Image
 """A file's path, or a picture that is in memory already."""
 
-Format = Literal["PNG", "JPEG", "WebP"]
-_HEADER_BYTES = 32
 _IN_MEMORY = "picture in memory"
 _MODES = ("RGB", "RGBA", "L", "LA", "1", "P", "PA", "CMYK", "YCbCr", "HSV", "I", "I;16", "I;16B")
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.3, tag Orientation: what brings a picture stored that way upright.
 _UPRIGHT = {
@@ -118,13 +115,21 @@ def _read(path: Path, name: str) -> LoadedImage:
 
 
 def _decode(file: BinaryIO, name: str) -> LoadedImage:
-    header = file.read(_HEADER_BYTES)
-    kind = _format(header, name)
+    header = file.read(HEADER_BYTES)
+    kind = format_of(header)
+    if kind is None:
+        received = "something else" if header else "an empty file"
+        raise ImageError(
+            f"{name}: a PNG, JPEG or WebP file is expected, received {received}; convert it to one of them"
+        )
     if kind == "WebP":
         # Pillow's WebP reader allocates the whole canvas when it opens a file.
-        _check_size(_webp_size(header, name), name)
-    _check_complete(file, kind, name)
-    file.seek(0)
+        canvas = webp_size(header)
+        if canvas is None:
+            raise ImageError(_broken(kind, name, "no picture header"))
+        _check_size(canvas, name)
+    if not is_complete(file, kind):
+        raise ImageError(_broken(kind, name, "its end is missing"))
     with warnings.catch_warnings():
         # Damaged metadata is no concern of the user's; a header that promises too much is.
         warnings.simplefilter("ignore")
@@ -141,60 +146,6 @@ def _decode(file: BinaryIO, name: str) -> LoadedImage:
             raise ImageError(_too_large("more than that", name)) from error
         except Exception as error:  # decoders raise nearly anything on a broken file
             raise ImageError(_broken(kind, name, error)) from error
-
-
-def _format(header: bytes, name: str) -> Format:
-    if header.startswith(_PNG_SIGNATURE):
-        return "PNG"
-    if header.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if header.startswith(b"RIFF") and header[8:12] == b"WEBP":
-        return "WebP"
-    received = "something else" if header else "an empty file"
-    raise ImageError(
-        f"{name}: a PNG, JPEG or WebP file is expected, received {received}; convert it to one of them"
-    )
-
-
-def _check_complete(file: BinaryIO, kind: Format, name: str) -> None:
-    """A file cut inside its last bytes may still decode; its own structure tells that they are missing.
-
-    JPEG tells no length: its decoder reports a missing end by itself.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    if kind == "WebP":
-        complete = size >= 8 + int(struct.unpack("<I", file.read(8)[4:])[0])
-    else:
-        complete = kind == "JPEG" or _reaches_png_end(file, size)
-    if not complete:
-        raise ImageError(f"{name}: a whole {kind} is expected, received a truncated one; copy the file again")
-
-
-def _reaches_png_end(file: BinaryIO, size: int) -> bool:
-    """Whether the chain of chunks (PNG specification, section 5.3) leads to IEND inside the file."""
-    place = len(_PNG_SIGNATURE)
-    while place + 12 <= size:
-        file.seek(place)
-        length, chunk = struct.unpack(">I4s", file.read(8))
-        place += 12 + length
-        if chunk == b"IEND":
-            return bool(place <= size)
-    return False
-
-
-def _webp_size(header: bytes, name: str) -> tuple[int, int]:
-    """Width and height of the canvas (WebP container specification; RFC 6386, 9.1; lossless, section 3)."""
-    chunk, body = header[12:16], header[20:30]
-    if len(body) == 10 and chunk == b"VP8X":
-        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
-    if len(body) == 10 and chunk == b"VP8 ":
-        width, height = struct.unpack("<HH", body[6:10])
-        return width & 0x3FFF, height & 0x3FFF
-    if len(body) == 10 and chunk == b"VP8L":
-        packed = int.from_bytes(body[1:5], "little")
-        return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
-    raise ImageError(_broken("WebP", name, "no picture header"))
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

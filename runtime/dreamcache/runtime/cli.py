@@ -1,0 +1,121 @@
+"""The console script `dreamcache`.
+
+Subcommands are entry points of the group "dreamcache.commands": any room, or another package, adds one
+by declaring it. Only the command that runs is imported; the help of the others is the first line of
+their docstring, read from the source without running it. The extras an entry point names in brackets
+are what the user is told to install when a module is missing.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dreamcache.runtime.errors import DreamCacheError
+
+GROUP = "dreamcache.commands"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and leave with its status: 0; 1 after one line that says what is wrong; 2 for usage.
+
+    `--debug` anywhere lets the traceback through.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    commands = {entry.name: entry for entry in entry_points(group=GROUP)}
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app = _build(commands, wanted)
+            typer.main.get_command(app).main(arguments, prog_name="dreamcache")
+        except Exception as error:
+            if debug:
+                raise
+            sys.stderr.write(f"dreamcache: {_one_line(error, commands.get(wanted or ''))}\n")
+            sys.exit(1)
+
+
+def _build(commands: dict[str, EntryPoint], wanted: str | None) -> typer.Typer:
+    """An app with every command's name and help, of which only the wanted one is imported."""
+    app = typer.Typer(
+        name="dreamcache",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    for name, entry in sorted(commands.items()):
+        if name == wanted:
+            app.command(name)(entry.load())
+        else:
+            app.command(name, help=_summary(entry))(_never_run)
+    return app
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001 (taken by main)
+) -> None:
+    """Personalised pictures from one reference picture, on the device."""
+    if version:
+        from importlib.metadata import version as installed_version
+
+        typer.echo(installed_version("dreamcache"))
+        raise typer.Exit
+
+
+def _never_run() -> None:
+    raise AssertionError("a command that was not asked for cannot run")
+
+
+def _summary(entry: EntryPoint) -> str:
+    """First line of the command's docstring, without importing its module."""
+    try:
+        spec = find_spec(entry.module)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        return ""
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+def _one_line(error: Exception, entry: EntryPoint | None) -> str:
+    """What is wrong and what would mend it; our own errors say so themselves."""
+    if isinstance(error, ModuleNotFoundError) and entry is not None:
+        missing = (error.name or "a module").partition(".")[0]
+        if missing == "dreamcache":
+            return f"the command {entry.name} is not part of this installation ({error})"
+        extras = f"[{','.join(entry.extras)}]" if entry.extras else ""
+        return (
+            f"{entry.name} needs {missing}, which is not installed; "
+            f'install it with: pip install "dreamcache{extras}"'
+        )
+    text = " ".join(str(error).split())
+    if isinstance(error, DreamCacheError):
+        return text
+    return f"{type(error).__name__}: {text}; run again with --debug to see where"
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """One line on stderr instead of a path, a line number and a line of our source."""
+    if issubclass(category, UserWarning):
+        sys.stderr.write(f"dreamcache: warning: {message}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""The runner's own subcommands: cache, generate, inspect and verify (DESIGN.md, "Commands").
+
+Results go to stdout (as JSON with `--json`), everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dreamcache.runtime.errors import OutputError, SettingsError
+from dreamcache.runtime.progress import progress_bar
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from dreamcache.runtime.pipeline import Pipeline
+    from dreamcache.runtime.subject import Subject
+
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`.")]
+Reference = Annotated[Path | None, typer.Option(help="Picture of the subject: PNG, JPEG or WebP.")]
+Mask = Annotated[Path | None, typer.Option(help="White where the subject is, as large as the picture.")]
+Providers = Annotated[
+    list[str] | None, typer.Option("--provider", help="ONNX Runtime provider, e.g. cpu, cuda; repeatable.")
+]
+Threads = Annotated[int | None, typer.Option(help="Threads within an operator.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def cache(
+    bundle: BundleArgument,
+    reference: Annotated[Path, typer.Option(help="Picture of the subject: PNG, JPEG or WebP.")],
+    out: Annotated[Path, typer.Option(help="Subject file to write: *.subject.safetensors.")],
+    mask: Mask = None,
+    provider: Providers = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cache one reference picture as a subject file, for any number of prompts."""
+    from dreamcache.runtime.files import check_output
+    from dreamcache.runtime.subject import SUFFIX
+
+    if not out.name.endswith(SUFFIX):
+        raise OutputError(f"--out: a name that ends in {SUFFIX} is expected, received {out.name}")
+    check_output(out, overwrite)
+    subject = _load(bundle, provider, threads).cache(reference, mask)
+    subject.save(out, overwrite)
+    _say(
+        {"subject": str(out), "background": subject.background, "bytes": out.stat().st_size},
+        f"{out}: {subject.background}",
+        as_json,
+    )
+
+
+def generate(
+    bundle: BundleArgument,
+    prompt: Annotated[str, typer.Option(help="What to draw; the empty prompt is unconditional.")],
+    out: Annotated[Path, typer.Option(help="PNG to write; several pictures become NAME-0.png, NAME-1.png …")],
+    reference: Reference = None,
+    subject: Annotated[Path | None, typer.Option(help="Subject file made by `dreamcache cache`.")] = None,
+    mask: Mask = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same picture; random by default.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="ddim, euler, dpm or lcm.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Scale of the text guidance.")] = None,
+    reference_guidance: Annotated[float | None, typer.Option(help="Scale of the reference guidance.")] = None,
+    guidance_mode: Annotated[str | None, typer.Option(help="dual, classic or none.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Of the reference: 0 is the stock model, 1 DreamCache.")
+    ] = None,
+    negative_prompt: Annotated[str, typer.Option(help="Stands where the null text is otherwise.")] = "",
+    num_images: Annotated[int, typer.Option(help="Pictures; picture i has seed + i.")] = 1,
+    provider: Providers = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw new pictures of a subject from a prompt."""
+    from dreamcache.runtime.settings import resolve_settings
+
+    if (reference is None) == (subject is None):
+        raise typer.BadParameter(
+            "exactly one is expected (for the stock model, add --strength 0)",
+            param_hint="'--reference' / '--subject'",
+        )
+    if mask is not None and reference is None:
+        raise typer.BadParameter("a mask belongs to a --reference", param_hint="'--mask'")
+    pipeline = _load(bundle, provider, threads)
+    options: dict[str, Any] = {
+        "steps": steps,
+        "seed": seed,
+        "scheduler": scheduler,
+        "guidance_mode": guidance_mode,
+        "guidance_scale": guidance,
+        "reference_guidance_scale": reference_guidance,
+        "strength": strength,
+        "negative_prompt": negative_prompt,
+    }
+    settings = resolve_settings(pipeline.contract, num_images, **options)
+    places = _places(out, settings.num_images, overwrite)
+    chosen = _subject(pipeline, reference, mask, subject)
+    images = _draw(pipeline, prompt, chosen, settings.num_images, {**options, "seed": settings.seed})
+    for place, image in zip(places, images, strict=True):
+        _write_png(image, place, overwrite)
+    names = [str(place) for place in places]
+    seeds = [settings.seed + index for index in range(len(names))]
+    result = {
+        "images": names,
+        "seeds": seeds,
+        "steps": settings.steps,
+        "scheduler": settings.scheduler,
+        "background": chosen.background,
+    }
+    lines = [f"{name}: seed {seed}" for name, seed in zip(names, seeds, strict=True)]
+    _say(result, "\n".join([*lines, chosen.background]), as_json)
+
+
+def inspect(bundle: BundleArgument, as_json: AsJson = False) -> None:
+    """Show what a bundle holds, from its contract alone."""
+    from rich.console import Console
+
+    from dreamcache.runtime.bundle import open_contract
+    from dreamcache.runtime.description import describe
+
+    opened = open_contract(bundle)
+    if as_json:
+        typer.echo(json.dumps(opened.contract.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        return
+    for table in describe(opened):
+        Console().print(table)
+
+
+def verify(
+    bundle: BundleArgument, provider: Providers = None, threads: Threads = None, as_json: AsJson = False
+) -> None:
+    """Check a bundle: files, weights, graphs, and that text and reference count. Status 1 when one fails."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from dreamcache.runtime.checks import verify_bundle
+
+    with progress_bar("verifying") as advance:
+        results = list(verify_bundle(bundle, provider, threads, advance))
+    passed = all(check.passed for check in results)
+    if as_json:
+        typer.echo(json.dumps({"passed": passed, "checks": [check.as_json() for check in results]}, indent=2))
+    else:
+        table = Table("check", "", "found")
+        for check in results:
+            table.add_row(check.name, "ok" if check.passed else "FAILED", check.detail)
+        Console().print(table)
+    if not passed:
+        failed = next(check for check in results if not check.passed)
+        typer.echo(f"dreamcache: {failed.name}: {failed.detail}", err=True)
+        raise typer.Exit(1)
+
+
+def _load(bundle: Path, providers: list[str] | None, threads: int | None) -> Pipeline:
+    from dreamcache.runtime.pipeline import Pipeline
+
+    with progress_bar("checking the bundle") as advance:
+        # An option that was not given arrives as an empty list.
+        return Pipeline.load(bundle, providers=providers or None, threads=threads, progress=advance)
+
+
+def _subject(pipeline: Pipeline, reference: Path | None, mask: Path | None, subject: Path | None) -> Subject:
+    if reference is not None:
+        return pipeline.cache(reference, mask)
+    if subject is None:
+        raise SettingsError("a reference or a subject is expected, received neither")
+    return pipeline.load_subject(subject)
+
+
+def _draw(
+    pipeline: Pipeline, prompt: str, subject: Subject, num_images: int, options: dict[str, Any]
+) -> list[Image.Image]:
+    with progress_bar("drawing") as advance:
+        final = None
+        for step in pipeline.denoise(prompt, subject, num_images=num_images, **options):
+            final = step.latent
+            advance(step.index + 1, step.total)
+    assert final is not None
+    return pipeline.decode(final)
+
+
+def _places(out: Path, count: int, overwrite: bool) -> list[Path]:
+    """Where each picture goes, refused before anything is drawn."""
+    from dreamcache.runtime.files import check_output
+
+    if out.suffix.lower() != ".png":
+        raise OutputError(f"--out: a name that ends in .png is expected, received {out.name}")
+    places = [out] if count == 1 else [out.with_stem(f"{out.stem}-{index}") for index in range(count)]
+    return [check_output(place, overwrite) for place in places]
+
+
+def _write_png(image: Image.Image, place: Path, overwrite: bool) -> None:
+    from dreamcache.runtime.files import replacing
+
+    with replacing(place, overwrite) as beside:
+        image.save(beside, "PNG")
+
+
+def _say(result: dict[str, Any], text: str, as_json: bool) -> None:
+    typer.echo(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text)

@@ -1,0 +1,107 @@
+"""Writing files so that nothing is ever half there, and hashing them.
+
+An output is written beside its place under a temporary name and renamed in when it is complete; an
+existing one is refused unless overwriting was asked for. A failure removes what was begun.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dreamcache.runtime.errors import OutputError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """The output's place, checked before any work is done for it.
+
+    Raises: OutputError when it exists and may not be replaced, or its folder does not exist.
+    """
+    place = Path(path)
+    if os.path.lexists(place) and not overwrite:
+        raise OutputError(f"{place} exists already; choose another name or pass --overwrite")
+    folder = place.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"the folder {folder} for {place.name} does not exist; create it first")
+    return place
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path to write one file to; it takes its place when the block succeeds.
+
+    Raises: OutputError as `check_output` does, or when the file cannot be written.
+    """
+    place = check_output(path, overwrite)
+    if place.is_dir():
+        raise OutputError(f"{place} is a folder, a file is expected; choose another name")
+    beside = _beside(place)
+    try:
+        yield beside
+        check_output(place, overwrite)
+        beside.replace(place)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Yield a fresh temporary folder; it takes its place when the block succeeds.
+
+    A folder that is replaced is moved aside first and deleted only when the new one is in its place.
+    Raises: OutputError as `check_output` does, or when the place is taken by a file.
+    """
+    place = check_output(path, overwrite)
+    if os.path.lexists(place) and not place.is_dir():
+        raise OutputError(f"{place} is a file, a folder is expected; choose another name")
+    beside = _beside(place)
+    try:
+        beside.mkdir()
+    except OSError as error:
+        raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
+    try:
+        yield beside
+        check_output(place, overwrite)
+        _swap_in(beside, place)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file as hex, read in pieces; `progress` receives the bytes of each piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_CHUNK_BYTES):
+            digest.update(piece)
+            if progress is not None:
+                progress(len(piece))
+    return digest.hexdigest()
+
+
+def _beside(place: Path) -> Path:
+    return place.absolute().parent / f".{place.name}.{secrets.token_hex(4)}.part"
+
+
+def _swap_in(beside: Path, place: Path) -> None:
+    if not place.exists():
+        beside.rename(place)
+        return
+    aside = _beside(place)
+    place.rename(aside)
+    try:
+        beside.rename(place)
+    except OSError:
+        aside.rename(place)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,81 @@
+"""Guidance as arithmetic over predictions (METHOD.md, "Sampling").
+
+A mode says which (text, strength) pairs the denoiser has to predict, and how they combine. Strength 0 is
+the stock model, so ε(∅, ∅) needs no second graph. Noise and v predictions combine alike: both are affine
+in each other at a given latent and timestep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamcache.runtime.contract import GuidanceMode
+from dreamcache.runtime.errors import SettingsError
+
+MODES: tuple[GuidanceMode, ...] = get_args(GuidanceMode)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One prediction that guidance needs: which text, and how much of the reference."""
+
+    text: Literal["prompt", "null"]
+    strength: float
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """A mode with its scales.
+
+    guidance_scale: s_text. reference_guidance_scale: s_ref, used by "dual" alone. strength: the
+    denoiser's `reference_strength` where the reference is on.
+    """
+
+    mode: GuidanceMode
+    guidance_scale: float
+    reference_guidance_scale: float
+    strength: float
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise SettingsError(
+                f"guidance mode: one of {', '.join(MODES)} is expected, received {self.mode!r}"
+            )
+        for name in ("guidance_scale", "reference_guidance_scale", "strength"):
+            value = getattr(self, name)
+            if not np.isfinite(value) or value < 0:
+                raise SettingsError(f"{name}: a finite number of at least 0 is expected, received {value}")
+
+    def branches(self, has_reference: bool) -> tuple[Branch, ...]:
+        """The predictions to make, in the order in which `combine` takes them.
+
+        Without a reference every strength is 0, and "dual" is classifier-free guidance on the text.
+        """
+        strength = self.strength if has_reference else 0.0
+        if self.mode == "none":
+            return (Branch("prompt", strength),)
+        if self.mode == "classic" or not has_reference:
+            return (Branch("null", strength), Branch("prompt", strength))
+        return (Branch("null", 0.0), Branch("null", strength), Branch("prompt", strength))
+
+    def combine(self, predictions: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Combine predictions of equal shape, one per branch.
+
+        One: itself. Two: p∅ + s_text·(p_text - p∅). Three, with the reference r and without it:
+        p(∅,∅) + s_text·(p(text,r) - p(∅,r)) + s_ref·(p(∅,r) - p(∅,∅)).
+        """
+        text_scale = np.float32(self.guidance_scale)
+        if len(predictions) == 1:
+            return predictions[0]
+        if len(predictions) == 2:
+            null, text = predictions
+            return null + text_scale * (text - null)
+        stock, null, text = predictions
+        reference_scale = np.float32(self.reference_guidance_scale)
+        combined: NDArray[np.float32] = stock + text_scale * (text - null) + reference_scale * (null - stock)
+        return combined

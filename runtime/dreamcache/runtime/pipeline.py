@@ -1,0 +1,256 @@
+"""From a reference picture and a prompt to pictures: the stages of DESIGN.md, one after the other.
+
+    reference -> VAE encoder -> noise at t = 1 -> caching graph -> subject
+    prompt -> text encoder; noise -> denoiser (each step, each guidance branch) -> VAE decoder -> picture
+
+Only the graph of the running stage is in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dreamcache.runtime.bundle import Bundle, Progress, open_bundle
+from dreamcache.runtime.contract import Contract
+from dreamcache.runtime.denoiser import Denoiser, Latent
+from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.images import Source
+from dreamcache.runtime.masks import prepare_reference
+from dreamcache.runtime.prompts import PromptTokenizer
+from dreamcache.runtime.schedulers import make_scheduler
+from dreamcache.runtime.schedulers.noise_schedule import signal_levels
+from dreamcache.runtime.sessions import SessionOpener, check_threads, choose_providers
+from dreamcache.runtime.settings import Options, Settings, resolve_settings
+from dreamcache.runtime.subject import Subject, check_subject, load_subject
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Observer = Callable[[str, float], None]
+"""Called with a stage ("text", "vae_encode", "cache", "step", "vae_decode") and the seconds it took."""
+
+_CACHE_NOISE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One finished denoising step.
+
+    index: from 0. total: how many there are. latent: the trajectory after this step, [n, z, h, w].
+    preview: the clean latent that the denoiser believes in, [n, z, h, w], for `Pipeline.decode`.
+    """
+
+    index: int
+    total: int
+    timestep: float
+    latent: Latent
+    preview: Latent
+
+
+class Pipeline:
+    """A loaded bundle. `Pipeline.load` makes one."""
+
+    def __init__(self, bundle: Bundle, sessions: SessionOpener, observe: Observer | None = None) -> None:
+        self.bundle = bundle
+        self.sessions = sessions
+        self._observe = observe
+        self._tokenizer = PromptTokenizer(bundle)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        check_hashes: bool = True,
+        progress: Progress | None = None,
+        observe: Observer | None = None,
+    ) -> Pipeline:
+        """Open and check a bundle; no graph is loaded yet.
+
+        providers: ONNX Runtime's, by short or full name, in order of preference; None is the CPU.
+        threads: within an operator; None leaves it to ONNX Runtime. check_hashes: False compares sizes
+        only. progress: called while files are hashed. observe: called with each stage's seconds.
+        Raises: BundleError for a damaged bundle, SettingsError for a provider that is absent.
+        """
+        check_threads(threads)
+        chosen = choose_providers(providers)
+        bundle = open_bundle(path, check_hashes, progress)
+        return cls(bundle, SessionOpener(bundle, chosen, threads), observe)
+
+    @property
+    def contract(self) -> Contract:
+        """The bundle's contract."""
+        return self.bundle.contract
+
+    def cache(self, image: Source, mask: Source | None = None) -> Subject:
+        """Run the caching graph on one reference picture, whose background is taken away first.
+
+        Raises: ImageError for a picture or mask that cannot be used.
+        """
+        side = self.contract.architecture.image_height
+        reference = prepare_reference(image, mask, size=side)
+        latent = self.noised(self.encode(reference.image))
+        with self.sessions.open("cache") as graph, self._timed("cache"):
+            tensors = graph.run({"latent": latent})
+        _check_finite("caching", tensors)
+        return Subject(
+            tensors=tensors,
+            fingerprint=self.contract.fingerprints.subject(),
+            timestep=self.contract.cache_timestep,
+            background=reference.how,
+            thumbnail=reference.image,
+        )
+
+    def load_subject(self, path: str | os.PathLike[str]) -> Subject:
+        """Read a subject file. Raises: SubjectError when it is damaged or of another bundle."""
+        return load_subject(path, self.contract)
+
+    @overload
+    def generate(
+        self,
+        prompt: str,
+        subject: Subject | None = None,
+        *,
+        num_images: None = None,
+        **options: Unpack[Options],
+    ) -> Image.Image: ...
+
+    @overload
+    def generate(
+        self, prompt: str, subject: Subject | None = None, *, num_images: int, **options: Unpack[Options]
+    ) -> list[Image.Image]: ...
+
+    def generate(
+        self,
+        prompt: str,
+        subject: Subject | None = None,
+        *,
+        num_images: int | None = None,
+        **options: Unpack[Options],
+    ) -> Image.Image | list[Image.Image]:
+        """Pictures of `prompt` with `subject` in them; without a subject, the stock model's.
+
+        num_images: None gives one picture, a number a list of as many. options: see `Options`.
+        Raises: SettingsError, SubjectError, BundleError. Warns: PromptWarning for a prompt that is cut.
+        """
+        final: Latent | None = None
+        for step in self.denoise(prompt, subject, num_images=num_images, **options):
+            final = step.latent
+        assert final is not None
+        images = self.decode(final)
+        return images[0] if num_images is None else images
+
+    def denoise(
+        self,
+        prompt: str,
+        subject: Subject | None = None,
+        *,
+        num_images: int | None = None,
+        **options: Unpack[Options],
+    ) -> Iterator[Step]:
+        """The steps of `generate`, one at a time; closing the generator cancels and frees the denoiser.
+
+        Settings are checked here, before the first step is asked for. Raises and warns as `generate`.
+        """
+        settings = resolve_settings(self.contract, num_images, **options)
+        if subject is not None:
+            check_subject(subject, self.contract)
+        scheduler = make_scheduler(self.contract.scheduler, settings.scheduler, settings.steps)
+
+        def run() -> Iterator[Step]:
+            texts = self.embed({"prompt": prompt, "null": settings.negative_prompt})
+            branches = settings.guidance.branches(subject is not None)
+            noise = self._noise_source(settings)
+            latent = (noise() * np.float32(scheduler.init_noise_sigma)).astype(np.float32)
+            cache = None if subject is None else subject.tensors
+            with self.sessions.open("denoiser") as graph:
+                denoiser = Denoiser(graph, self.contract.architecture, texts, cache)
+                for index, timestep in enumerate(scheduler.timesteps):
+                    with self._timed("step"):
+                        scaled = scheduler.scale_input(latent, index)
+                        predictions = denoiser.predict(scaled, float(timestep), branches)
+                        prediction = settings.guidance.combine(predictions)
+                        preview = scheduler.predicted_original(prediction, index, latent)
+                        latent = scheduler.step(prediction, index, latent, noise)
+                    yield Step(index, len(scheduler.timesteps), float(timestep), latent, preview)
+
+        return run()
+
+    def embed(self, prompts: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+        """Prompt embeddings [1, n, c] by the names given. Warns: PromptWarning for a prompt that is cut."""
+        spec = self.contract.graphs.text_encoder
+        ids = {name: self._tokenizer.encode(prompt) for name, prompt in prompts.items()}
+        with self.sessions.open("text_encoder") as graph, self._timed("text"):
+            embedded = {
+                name: graph.run({spec.inputs[0].name: value})[spec.outputs[0].name]
+                for name, value in ids.items()
+            }
+        _check_finite("text encoder", embedded)
+        return embedded
+
+    def encode(self, image: Image.Image) -> Latent:
+        """The scaled latent [1, z, h, w] of an RGB picture of the contract's size: the encoder's mean."""
+        spec, vae = self.contract.graphs.vae_encoder, self.contract.vae
+        pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        with self.sessions.open("vae_encoder") as graph, self._timed("vae_encode"):
+            moments = graph.run({spec.inputs[0].name: pixels})[spec.outputs[0].name]
+        _check_finite("VAE encoder", {"latent": moments})
+        mean = moments[:, : self.contract.architecture.latent_channels].astype(np.float32)
+        shift = 0.0 if vae.shift_factor is None else vae.shift_factor
+        return (mean - np.float32(shift)) * np.float32(vae.scaling_factor)
+
+    def noised(self, latent: Latent) -> Latent:
+        """A reference latent at the cache timestep (DDPM, eq. 4), with the noise every subject shares."""
+        signal = float(signal_levels(self.contract.scheduler)[self.contract.cache_timestep])
+        noise = np.random.default_rng(_CACHE_NOISE_SEED).standard_normal(latent.shape, dtype=np.float32)
+        return np.float32(np.sqrt(signal)) * latent + np.float32(np.sqrt(1 - signal)) * noise
+
+    def decode(self, latent: Latent) -> list[Image.Image]:
+        """Pictures of scaled latents [n, z, h, w]."""
+        spec, vae = self.contract.graphs.vae_decoder, self.contract.vae
+        shift = 0.0 if vae.shift_factor is None else vae.shift_factor
+        unscaled = latent / np.float32(vae.scaling_factor) + np.float32(shift)
+        images = []
+        with self.sessions.open("vae_decoder") as graph:
+            for one in unscaled:
+                with self._timed("vae_decode"):
+                    pixels = graph.run({spec.inputs[0].name: one[None]})[spec.outputs[0].name][0]
+                _check_finite("VAE decoder", {"picture": pixels})
+                unit = np.clip(pixels.astype(np.float32) / 2 + 0.5, 0, 1)
+                images.append(Image.fromarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0)))
+        return images
+
+    def _noise_source(self, settings: Settings) -> Callable[[], Latent]:
+        """Noise [n, z, h, w]; picture i draws from its own generator, so it is the same in any batch."""
+        shape = self.contract.architecture.latent_shape
+        generators = [np.random.default_rng(settings.seed + i) for i in range(settings.num_images)]
+        return lambda: np.concatenate(
+            [generator.standard_normal(shape, dtype=np.float32) for generator in generators]
+        )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        if self._observe is not None:
+            self._observe(stage, time.perf_counter() - begin)
+
+
+def _check_finite(graph: str, tensors: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise BundleError(
+                f"the {graph} graph gives NaN or infinite values ({name}); "
+                "`dreamcache verify` says whether its weights are sound"
+            )

@@ -1,0 +1,174 @@
+"""ONNX Runtime sessions, opened when a stage begins and closed when it ends.
+
+A session is checked against the contract when it opens, so that everything after it can use the declared
+names and shapes without asking. ONNX Runtime itself is imported with the first session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamcache.runtime.bundle import Bundle
+from dreamcache.runtime.contract import GraphSpec, TensorSpec
+from dreamcache.runtime.errors import BundleError, SettingsError
+
+Array = NDArray[Any]
+
+_SUFFIX = "ExecutionProvider"
+_DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
+
+
+class GraphSession:
+    """One open graph. Inputs and outputs are those that the contract declares."""
+
+    def __init__(self, name: str, spec: GraphSpec, session: Any) -> None:
+        self._name = name
+        self._spec = spec
+        self._session = session
+        self._outputs = [output.name for output in spec.outputs]
+        _check_signature(name, spec.inputs, session.get_inputs(), "input")
+        _check_signature(name, spec.outputs, session.get_outputs(), "output")
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once.
+
+        inputs: every declared input by name, of the declared shape; floats are cast to the declared dtype.
+        Returns: the declared outputs by name.
+        Raises: BundleError when the graph fails or gives another shape than declared.
+        """
+        feed = {spec.name: _fit(spec, inputs[spec.name]) for spec in self._spec.inputs}
+        try:
+            results = self._session.run(self._outputs, feed)
+        except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
+            raise BundleError(f"graph {self._name} failed: {_first_line(error)}") from error
+        for spec, result in zip(self._spec.outputs, results, strict=True):
+            if result.shape != spec.shape:
+                raise BundleError(
+                    f"graph {self._name}: {spec.name} {list(spec.shape)} is expected, "
+                    f"received {list(result.shape)}; export the bundle again"
+                )
+        return dict(zip(self._outputs, results, strict=True))
+
+
+@dataclass(frozen=True)
+class SessionOpener:
+    """Opens the graphs of one bundle with chosen providers and threads.
+
+    providers: full names ("CPUExecutionProvider"). threads: None leaves the number to ONNX Runtime.
+    """
+
+    bundle: Bundle
+    providers: tuple[str, ...]
+    threads: int | None = None
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[GraphSession]:
+        """Open graph `name` of the contract; its memory is released when the block ends.
+
+        Raises: BundleError when ONNX Runtime refuses the graph or its signature is not the declared one;
+        SettingsError when a provider does not start.
+        """
+        spec = self.bundle.contract.graphs.by_name()[name]
+        graph = GraphSession(name, spec, self._create(name, spec))
+        try:
+            yield graph
+        finally:
+            # The caller may keep the GraphSession; what holds the memory must go now.
+            del graph._session
+
+    def _create(self, name: str, spec: GraphSpec) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        try:
+            session = onnxruntime.InferenceSession(
+                str(self.bundle.path(spec.file)), options, providers=list(self.providers)
+            )
+        except BundleError:
+            raise
+        except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
+            raise BundleError(f"graph {name} ({spec.file}) cannot be opened: {_first_line(error)}") from error
+        missing = set(self.providers) - set(session.get_providers())
+        if missing:
+            raise SettingsError(
+                f"provider {short_name(sorted(missing)[0])} is installed but did not start; "
+                "check its driver or leave the provider out"
+            )
+        return session
+
+
+def short_name(provider: str) -> str:
+    """ "CPUExecutionProvider" -> "cpu"."""
+    return provider.removesuffix(_SUFFIX).lower()
+
+
+def choose_providers(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Full provider names for short or full ones; None is the CPU.
+
+    Raises: SettingsError for a provider that this ONNX Runtime does not have.
+    """
+    import onnxruntime
+
+    available = {short_name(name): name for name in onnxruntime.get_available_providers()}
+    if names is None:
+        return ("CPUExecutionProvider",)
+    chosen = []
+    for name in names:
+        short = short_name(name) if name.endswith(_SUFFIX) else name.lower()
+        if short not in available:
+            raise SettingsError(
+                f"provider {name!r} is not in this onnxruntime, which has: {', '.join(sorted(available))}; "
+                "install the onnxruntime package that brings it"
+            )
+        chosen.append(available[short])
+    if not chosen:
+        raise SettingsError("at least one provider is expected, received none; leave it out for the CPU")
+    return tuple(chosen)
+
+
+def check_threads(threads: int | None) -> int | None:
+    """Raises: SettingsError for fewer than one thread."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise SettingsError(f"threads: a whole number of at least 1 is expected, received {threads!r}")
+    return threads
+
+
+def _check_signature(graph: str, declared: Sequence[TensorSpec], found: Sequence[Any], what: str) -> None:
+    """Declared tensors must exist with their dtype and shape; a graph may have further outputs."""
+    by_name = {node.name: node for node in found}
+    extra = set(by_name) - {spec.name for spec in declared}
+    if extra and what == "input":
+        raise BundleError(f"graph {graph} asks for {sorted(extra)}, which the contract does not declare")
+    for spec in declared:
+        node = by_name.get(spec.name)
+        if node is None:
+            raise BundleError(f"graph {graph}: {what} {spec.name} is expected, received {sorted(by_name)}")
+        received = list(node.shape)
+        # A symbolic dimension takes any size; a number must be the declared one.
+        fits = len(received) == len(spec.shape) and all(
+            not isinstance(have, int) or have == want for have, want in zip(received, spec.shape, strict=True)
+        )
+        if not fits or node.type != f"tensor({_DTYPES[spec.dtype]})":
+            raise BundleError(
+                f"graph {graph}: {what} {spec.name} {list(spec.shape)} {spec.dtype} is expected, "
+                f"received {received} {node.type}; export the bundle again"
+            )
+
+
+def _fit(spec: TensorSpec, value: Array) -> Array:
+    assert value.shape == spec.shape, f"{spec.name}: {spec.shape} expected, {value.shape} given"
+    return np.ascontiguousarray(value, dtype=spec.dtype)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,97 @@
+"""The settings of one generation: what was asked, with the contract's defaults for the rest."""
+
+from __future__ import annotations
+
+import operator
+import secrets
+from dataclasses import dataclass
+from typing import TypedDict
+
+from dreamcache.runtime.contract import Contract, GuidanceMode, SchedulerKind
+from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.guidance import Guidance
+from dreamcache.runtime.schedulers import checked_steps
+
+MAX_IMAGES = 1024
+
+
+class Options(TypedDict, total=False):
+    """What `Pipeline.generate` and `Pipeline.denoise` take; None and absent mean the bundle's default.
+
+    steps: denoising steps. seed: of the first picture, picture i has seed + i; a random one by default.
+    scheduler: "ddim", "euler", "dpm" or "lcm". guidance_mode: "dual", "classic" or "none".
+    guidance_scale, reference_guidance_scale: s_text and s_ref (METHOD.md). strength: of the reference.
+    negative_prompt: stands where the null text is otherwise.
+    """
+
+    steps: int | None
+    seed: int | None
+    scheduler: SchedulerKind | None
+    guidance_mode: GuidanceMode | None
+    guidance_scale: float | None
+    reference_guidance_scale: float | None
+    strength: float | None
+    negative_prompt: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked settings; nothing is left open."""
+
+    steps: int
+    seed: int
+    num_images: int
+    scheduler: SchedulerKind
+    guidance: Guidance
+    negative_prompt: str
+
+
+def resolve_settings(
+    contract: Contract,
+    num_images: int | None = None,
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    scheduler: SchedulerKind | None = None,
+    guidance_mode: GuidanceMode | None = None,
+    guidance_scale: float | None = None,
+    reference_guidance_scale: float | None = None,
+    strength: float | None = None,
+    negative_prompt: str = "",
+) -> Settings:
+    """Fill what was not asked from the contract and check all of it.
+
+    Raises: SettingsError naming the setting, what is expected and what was received.
+    """
+    defaults = contract.guidance
+    guidance = Guidance(
+        mode=defaults.mode if guidance_mode is None else guidance_mode,
+        guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
+        reference_guidance_scale=(
+            defaults.reference_guidance_scale
+            if reference_guidance_scale is None
+            else reference_guidance_scale
+        ),
+        strength=defaults.strength if strength is None else strength,
+    )
+    images = 1 if num_images is None else _whole("num_images", num_images, 1, MAX_IMAGES)
+    return Settings(
+        steps=checked_steps(
+            defaults.steps if steps is None else steps, contract.scheduler.num_train_timesteps
+        ),
+        seed=secrets.randbelow(2**32) if seed is None else _whole("seed", seed, 0, 2**63 - 1),
+        num_images=images,
+        scheduler=defaults.scheduler if scheduler is None else scheduler,
+        guidance=guidance,
+        negative_prompt=negative_prompt,
+    )
+
+
+def _whole(name: str, value: object, least: int, most: int) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # anything a caller passes; refused below
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or not least <= number <= most:
+        raise SettingsError(f"{name}: a whole number from {least} to {most} is expected, received {value!r}")
+    return number

@@ -1,0 +1,168 @@
+"""Subject files: one reference picture as the keys and values of every site (DESIGN.md, "The bundle").
+
+A `*.subject.safetensors` holds the caching graph's outputs and, in its metadata, the fingerprint of base,
+adapters and graphs, the timestep, what was done to the background, and a thumbnail. A file that does not
+belong to the bundle is refused, so a subject can never be read with the wrong weights.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dreamcache.runtime.contract import Contract, cache_tensors
+from dreamcache.runtime.errors import SubjectError
+from dreamcache.runtime.files import replacing
+
+SUFFIX = ".subject.safetensors"
+
+_FORMAT = "dreamcache-subject-1"
+_THUMBNAIL_PX = 128
+_MAX_HEADER_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A cached reference.
+
+    tensors: per site `<site>.key` and `<site>.value`, [1, tokens, width]. fingerprint: of the bundle that
+    made it. timestep: noise level of the caching pass. background: how the background was removed.
+    """
+
+    tensors: Mapping[str, NDArray[Any]]
+    fingerprint: str
+    timestep: int
+    background: str = ""
+    thumbnail: Image.Image | None = None
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write the subject file. Raises: OutputError when it exists already or cannot be written."""
+        from safetensors.numpy import save
+
+        metadata = {
+            "format": _FORMAT,
+            "fingerprint": self.fingerprint,
+            "timestep": str(self.timestep),
+            "background": self.background,
+            "thumbnail": _to_base64(self.thumbnail),
+        }
+        data = save({name: np.ascontiguousarray(array) for name, array in self.tensors.items()}, metadata)
+        with replacing(path, overwrite) as beside:
+            beside.write_bytes(data)
+        return Path(path)
+
+
+def load_subject(path: str | os.PathLike[str], contract: Contract) -> Subject:
+    """Read a subject file that belongs to the bundle of `contract`.
+
+    Raises: SubjectError when it is missing, damaged, from another bundle, or holds NaN or infinities.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    place = Path(path)
+    _check_file_size(place, contract)
+    try:
+        with safe_open(place, framework="numpy") as stored:
+            metadata = stored.metadata() or {}
+            _check_owner(place, metadata, contract)
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, TypeError) as error:
+        raise SubjectError(
+            f"{place} is no whole subject file ({error}); cache the reference again"
+        ) from error
+    check_tensors(str(place), tensors, contract)
+    return Subject(
+        tensors=tensors,
+        fingerprint=metadata["fingerprint"],
+        timestep=contract.cache_timestep,
+        background=metadata.get("background", ""),
+        thumbnail=_from_base64(place, metadata.get("thumbnail", "")),
+    )
+
+
+def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contract: Contract) -> None:
+    """Names, shapes, dtypes and finiteness of a subject's tensors. Raises: SubjectError."""
+    declared = {spec.name: spec for spec in cache_tensors(contract.architecture)}
+    if set(tensors) != set(declared):
+        odd = sorted(set(tensors) ^ set(declared))[0]
+        raise SubjectError(f"{where}: tensor {odd} is missing or unexpected; cache the reference again")
+    for name, spec in declared.items():
+        array = tensors[name]
+        if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
+            raise SubjectError(
+                f"{where}: {name} {list(spec.shape)} {spec.dtype} is expected, "
+                f"received {list(array.shape)} {array.dtype}; cache the reference again"
+            )
+        if not np.isfinite(array).all():
+            raise SubjectError(f"{where}: {name} holds NaN or infinite values; cache the reference again")
+
+
+def check_subject(subject: Subject, contract: Contract) -> None:
+    """Raises: SubjectError when a subject in memory belongs to another bundle or does not fit."""
+    _check_owner(None, {"format": _FORMAT, "fingerprint": subject.fingerprint}, contract)
+    check_tensors("the subject", subject.tensors, contract)
+
+
+def _check_file_size(place: Path, contract: Contract) -> None:
+    """Before anything is read: the file can hold the declared tensors and little else."""
+    if not place.is_file():
+        raise SubjectError(f"{place} is no file; a subject made by `dreamcache cache` is expected")
+    wanted = sum(
+        prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in cache_tensors(contract.architecture)
+    )
+    size = place.stat().st_size
+    if size > wanted + _MAX_HEADER_BYTES:
+        raise SubjectError(f"{place}: about {wanted} bytes are expected for this bundle, received {size}")
+
+
+def _check_owner(place: Path | None, metadata: Mapping[str, str], contract: Contract) -> None:
+    where = "the subject" if place is None else str(place)
+    if metadata.get("format") != _FORMAT:
+        raise SubjectError(f"{where} is no subject file of this version; cache the reference again")
+    expected, received = contract.fingerprints.subject(), metadata.get("fingerprint", "")
+    if received != expected:
+        raise SubjectError(
+            f"{where} belongs to another bundle: fingerprint {expected[:12]}… is expected, "
+            f"received {received[:12]}…; cache the reference with this bundle"
+        )
+    timestep = metadata.get("timestep", str(contract.cache_timestep))
+    if timestep != str(contract.cache_timestep):
+        raise SubjectError(
+            f"{where}: cache timestep {contract.cache_timestep} is expected, received {timestep}; "
+            "cache it again"
+        )
+
+
+def _to_base64(image: Image.Image | None) -> str:
+    if image is None:
+        return ""
+    small = image.convert("RGB")
+    small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _from_base64(place: Path, text: str) -> Image.Image | None:
+    if not text:
+        return None
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"])
+        if max(image.size) > _THUMBNAIL_PX:
+            raise ValueError(f"{image.size} pixels")
+        image.load()
+    except (ValueError, OSError, SyntaxError) as error:
+        raise SubjectError(
+            f"{place}: the thumbnail is damaged ({error}); cache the reference again"
+        ) from error
+    return image
