@@ -34,8 +34,9 @@ class PreparedReference:
     @property
     def fill(self) -> float:
         """The longer side of the subject over the frame's, 0-1."""
-        left, top, right, bottom = _box(_as_mask_image(self.mask))
-        return max(right - left, bottom - top) / self.image.width
+        # Half of the maximum, not of one: a thin subject covers no pixel wholly.
+        rows, columns = np.nonzero(self.mask >= self.mask.max() / 2)
+        return float(max(np.ptp(rows), np.ptp(columns)) + 1) / self.image.width
 
 
 def prepare_reference(
@@ -142,7 +143,3 @@ def _span(corner: float, per_pixel: float, extent: int, size: int) -> tuple[rang
     begin = min(max(corner + start * per_pixel, 0.0), extent - 1.0)
     end = max(min(corner + stop * per_pixel, float(extent)), begin + 1.0)
     return range(start, stop), begin, end
-
-
-def _as_mask_image(mask: NDArray[np.float32]) -> Image.Image:
-    return Image.fromarray(np.round(mask * 255).astype(np.uint8))
