@@ -8,7 +8,7 @@ without the contrib operator and for running the graph modules in PyTorch.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -42,16 +42,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, kind: Attentio
 
 
 def _multi_head(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    return cast(
-        Tensor,
-        torch.onnx.ops.symbolic(
-            "com.microsoft::MultiHeadAttention",
-            (query, key, value),
-            {"num_heads": heads},
-            dtype=query.dtype,
-            shape=query.shape,
-            version=1,
-        ),
+    return torch.onnx.ops.symbolic(
+        "com.microsoft::MultiHeadAttention",
+        (query, key, value),
+        {"num_heads": heads},
+        dtype=query.dtype,
+        shape=query.shape,
+        version=1,
     )
 
 

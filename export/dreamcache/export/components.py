@@ -9,7 +9,11 @@ from typing import Any
 import onnx
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from optimum.exporters.onnx import export as optimum_export
-from optimum.exporters.onnx.model_configs import CLIPTextOnnxConfig, VaeDecoderOnnxConfig, VaeEncoderOnnxConfig
+from optimum.exporters.onnx.model_configs import (
+    CLIPTextOnnxConfig,
+    VaeDecoderOnnxConfig,
+    VaeEncoderOnnxConfig,
+)
 from torch import Tensor, nn
 
 from dreamcache.export.errors import ExportError
@@ -54,7 +58,9 @@ class VaeDecode(nn.Module):
         return {"sample": self.vae.decode(latent_sample).sample}
 
 
-def export_components(base: Base, folder: Path, latent_height: int, latent_width: int) -> dict[str, GraphSpec]:
+def export_components(
+    base: Base, folder: Path, latent_height: int, latent_width: int
+) -> dict[str, GraphSpec]:
     """Write the three graphs below `folder`.
 
     Returns:
@@ -126,7 +132,9 @@ def _keep_output(path: Path, name: str, shape: tuple[int, ...]) -> None:
     model = onnx.load(path, load_external_data=False)
     kept = [value for value in model.graph.output if value.name == name]
     if len(kept) != 1:
-        raise ExportError(f"{path.name} has outputs {[value.name for value in model.graph.output]}, expected {name}")
+        raise ExportError(
+            f"{path.name} has outputs {[value.name for value in model.graph.output]}, expected {name}"
+        )
     dtype = kept[0].type.tensor_type.elem_type
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_tensor_value_info(name, dtype, shape))

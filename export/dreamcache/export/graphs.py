@@ -147,7 +147,7 @@ class DenoiserGraph(nn.Module):
 
 
 class FoldedAdapter(nn.Module):
-    """A tapped block's self-attention and adapter, with their output projections folded into [A | B] and c."""
+    """A tapped block's self-attention and adapter, their output projections folded into [A | B] and c."""
 
     def __init__(self, adapter: ConditioningAdapter, block: BasicTransformerBlock) -> None:
         super().__init__()
@@ -204,7 +204,9 @@ def check_exportable(conditioned: ConditionedUNet) -> None:
     """
     unet, fusion = conditioned.unet, conditioned.config.fusion
     if fusion != "spatial_concat":
-        raise ExportError(f"the adapters fuse by {fusion!r}; only spatial_concat is exported, the rest are ablations")
+        raise ExportError(
+            f"the adapters fuse by {fusion!r}; only spatial_concat is exported, the rest are ablations"
+        )
     if unet.config.addition_embed_type is not None:
         raise ExportError(
             f"the UNet wants added conditions ({unet.config.addition_embed_type}, as SDXL does), "

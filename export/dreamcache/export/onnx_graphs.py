@@ -51,7 +51,7 @@ def export_graph(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Seque
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{type(module).__name__} does not export: {first_line}") from error
     assert program is not None
-    model = cast(ir.Model, program.model)
+    model = program.model
     _strip(model)
     _check_borders(type(module).__name__, "inputs", model.graph.inputs, inputs)
     _check_borders(type(module).__name__, "outputs", model.graph.outputs, outputs)
@@ -84,7 +84,9 @@ def _check_borders(
     want = [(spec.name, spec.shape, ir.DataType[_ONNX_TYPES[spec.dtype]]) for spec in declared]
     for one, other in zip(have, want, strict=False):
         if one != other:
-            raise ExportError(f"{graph} {what}: expected {other}, received {one}; this is a fault of the exporter")
+            raise ExportError(
+                f"{graph} {what}: expected {other}, received {one}; this is a fault of the exporter"
+            )
     if len(have) != len(want):
         raise ExportError(f"{graph} {what}: expected {len(want)} tensors, received {len(have)}")
 

@@ -88,7 +88,7 @@ def _move_out(
         offset=offset,
         length=length,
         dtype=tensor.dtype,
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(list(tensor.shape)),
         name=value.name,
         base_dir=folder,
     )

@@ -97,8 +97,10 @@ def load_base(source: str | Path, device: str | torch.device = "cpu") -> Base:
             f"{path} lacks {', '.join(missing)}; expected a Stable Diffusion folder of diffusers"
         )
     weights: dict[str, Any] = {"use_safetensors": True, "torch_dtype": torch.float32}
+    # transformers has renamed the argument that diffusers still calls torch_dtype.
+    text_weights: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
     vae = AutoencoderKL.from_pretrained(path / "vae", **weights)
-    text_encoder = CLIPTextModel.from_pretrained(path / "text_encoder", **weights)
+    text_encoder = CLIPTextModel.from_pretrained(path / "text_encoder", **text_weights)
     unet = UNet2DConditionModel.from_pretrained(path / "unet", **weights)
     for model in (vae, text_encoder, unet):
         model.to(device).eval().requires_grad_(False)

@@ -1,0 +1,135 @@
+"""The subcommand `dreamcache export`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dreamcache.export.errors import ExportError
+
+if TYPE_CHECKING:
+    from dreamcache.export.bundle import Progress, Source
+    from dreamcache.runtime.contract import Contract
+
+_TARGETS = ("onnx",)
+_PRECISIONS = ("fp32",)
+_ATTENTIONS = ("mha", "plain")
+
+
+def export(
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder to write.")],
+    base: Annotated[
+        str | None, typer.Option(help="Diffusers folder, Hub id, or mini (the shipped miniature).")
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="sd15 or sd21 with random weights, to measure devices with.")
+    ] = None,
+    adapters: Annotated[
+        Path | None, typer.Option(help="Adapters trained on the base (.safetensors).")
+    ] = None,
+    target: Annotated[str, typer.Option(help="onnx.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    resolution: Annotated[int | None, typer.Option(help="Pixels of the square picture.")] = None,
+    batch: Annotated[int, typer.Option(help="Fixed batch of the denoiser.")] = 1,
+    attention: Annotated[
+        str, typer.Option(help="mha (ONNX Runtime's operator) or plain (standard operators).")
+    ] = "mha",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the parity report as JSON.")] = False,
+) -> None:
+    """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
+    if (base is None) == (architecture is None):
+        raise typer.BadParameter("exactly one is expected", param_hint="'--base' / '--architecture'")
+    if architecture is not None and adapters is not None:
+        raise typer.BadParameter("random weights take no trained adapters", param_hint="'--adapters'")
+    _refuse("--target", target, _TARGETS)
+    _refuse("--precision", precision, _PRECISIONS)
+    _refuse("--attention", attention, _ATTENTIONS)
+
+    from dreamcache.export.bundle import export_bundle
+    from dreamcache.export.partial_folder import check_place
+
+    check_place(out, overwrite)
+    with ExitStack() as stack:
+        progress = stack.enter_context(_progress_bar())
+        progress("loading the model", 0, 1)
+        source = _source(base, architecture, adapters, stack)
+        contract = export_bundle(
+            source,
+            out,
+            resolution=resolution,
+            batch=batch,
+            attention="mha" if attention == "mha" else "plain",
+            overwrite=overwrite,
+            progress=progress,
+        )
+    typer.echo(_as_json(out, contract) if as_json else _as_text(out, contract))
+
+
+def _refuse(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ExportError(f"{option} {value} is not exported by this version; choose {' or '.join(known)}")
+
+
+def _source(base: str | None, architecture: str | None, adapters: Path | None, stack: ExitStack) -> Source:
+    from dreamcache.export.sources import random_source, trained_source
+
+    if architecture is not None:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        return random_source(architecture, folder)
+    assert base is not None
+    return trained_source(base, adapters)
+
+
+class _progress_bar:  # noqa: N801 (used as a context manager function)
+    """Draws stages on stderr, on one line where that is a terminal and one a line where it is not."""
+
+    def __enter__(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        console = Console(stderr=True)
+        self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("", total=None)
+        self._shown = ""
+        self._bar.start()
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _show(self, stage: str, done: int, total: int) -> None:
+        self._bar.update(self._task, description=stage, completed=done, total=total)
+        if self._bar.disable and stage != self._shown:
+            self._shown = stage
+            sys.stderr.write(f"{stage}\n")
+
+
+def _as_json(out: Path, contract: Contract) -> str:
+    report = {
+        "bundle": str(out),
+        "weights": contract.weights,
+        "parity": contract.parity.model_dump(mode="json"),
+    }
+    return json.dumps(report, indent=2, ensure_ascii=False)
+
+
+def _as_text(out: Path, contract: Contract) -> str:
+    parity = contract.parity
+    size = sum(record.size for record in contract.files.values()) / 1e6
+    decibels = ", ".join(f"{name} {db:.0f} dB" for name, db in parity.psnr_db.items())
+    condition = ", ".join(f"{name} {ratio:.4f}" for name, ratio in parity.condition.items())
+    lines = [
+        f"{out}: {contract.architecture.name}, {contract.weights} weights, {size:.1f} MB",
+        f"against PyTorch: {decibels}",
+        f"condition over PyTorch's: {condition}; two UNet graphs over one on disk: {parity.disk_ratio:.3f}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""The gates as arithmetic: what a finding may be before an export is refused (DESIGN.md, "Gates")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamcache.export.errors import ExportError
+
+MIN_PSNR_DB = 80.0
+"""For fp32, each graph."""
+CONDITION_TOLERANCE = 0.05
+MAX_DISK_RATIO = 1.05
+DISK_GRANT_BYTES = 1 << 20
+"""The description of a second graph costs some hundred kilobytes however small the model is."""
+MAX_DB = 200.0
+"""Stands for exact equality, since the contract holds no infinities."""
+
+
+class Finding(TypedDict):
+    """What was compared at one point of a trajectory; sizes are Euclidean norms of predictions.
+
+    psnr: worst dB of any branch. error: worst distance from PyTorch. torch_reference, onnx_reference:
+    size of what the reference changes; torch_text, onnx_text: of what the text changes. stock_psnr: dB of
+    strength 0 against the stock base. stock_leak: largest change at strength 0 when the cache is swapped.
+    zeroed, swapped: size of the change at strength 1 when the cache is replaced so.
+    """
+
+    psnr: float
+    error: float
+    torch_reference: float
+    onnx_reference: float
+    torch_text: float
+    onnx_text: float
+    stock_psnr: float
+    stock_leak: float
+    zeroed: float
+    swapped: float
+
+
+def psnr_db(expected: NDArray[np.generic], received: NDArray[np.generic]) -> float:
+    """Peak signal-to-noise ratio in dB; the peak is the largest expected magnitude. At most `MAX_DB`."""
+    if not np.isfinite(received).all():
+        return -MAX_DB
+    error = float(np.sqrt(np.mean((expected.astype(np.float64) - received.astype(np.float64)) ** 2)))
+    peak = float(np.abs(expected).max())
+    if error == 0.0:
+        return MAX_DB
+    return max(-MAX_DB, min(MAX_DB, 20.0 * float(np.log10(peak / error)))) if peak > 0.0 else -MAX_DB
+
+
+def check_psnr(name: str, db: float, least_db: float = MIN_PSNR_DB) -> None:
+    """Raises: ExportError when a graph is further from PyTorch than its precision explains."""
+    if db < least_db:
+        raise ExportError(
+            f"graph {name} is {db:.1f} dB from PyTorch, at least {least_db:g} dB is expected; "
+            "try --attention plain, and report the base that fails"
+        )
+
+
+def check_disk(both: int, alone: int) -> None:
+    """Raises: ExportError when the two graphs do not share their weights."""
+    if both > MAX_DISK_RATIO * alone + DISK_GRANT_BYTES:
+        raise ExportError(
+            f"the two UNet graphs take {both / alone:.3f} times the denoiser, at most {MAX_DISK_RATIO} is "
+            "expected; their weights are not shared"
+        )
+
+
+def check_condition(findings: Sequence[Finding]) -> dict[str, float]:
+    """The effects of reference and text in the export over those in PyTorch.
+
+    Raises:
+        ExportError: one is off by more than `CONDITION_TOLERANCE`, or nothing in PyTorch itself.
+    """
+    ratios = {}
+    sizes = {
+        "reference": [(finding["torch_reference"], finding["onnx_reference"]) for finding in findings],
+        "text": [(finding["torch_text"], finding["onnx_text"]) for finding in findings],
+    }
+    for name, pairs in sizes.items():
+        torch_size = sum(pair[0] for pair in pairs)
+        if torch_size < 1e-6:
+            raise ExportError(
+                f"the {name} changes nothing in PyTorch itself, so the export cannot be judged; "
+                "give adapters that were trained"
+            )
+        ratios[name] = sum(pair[1] for pair in pairs) / torch_size
+        if abs(ratios[name] - 1.0) > CONDITION_TOLERANCE:
+            raise ExportError(
+                f"the effect of the {name} is {ratios[name]:.3f} times PyTorch's, expected within "
+                f"{CONDITION_TOLERANCE:.0%} of it; try --attention plain"
+            )
+    return ratios
+
+
+def check_sensitivity(findings: Sequence[Finding]) -> None:
+    """The cache counts at strength 1 and not at all at strength 0.
+
+    Raises:
+        ExportError: a replaced cache moves the prediction no more than rounding does, or strength 0 is not
+            the stock base.
+    """
+    error = sum(finding["error"] for finding in findings)
+    moves = {
+        "zeroed": sum(finding["zeroed"] for finding in findings),
+        "swapped": sum(finding["swapped"] for finding in findings),
+    }
+    for change, moved in moves.items():
+        if moved <= 10.0 * error:
+            raise ExportError(
+                f"a {change} cache moves the prediction by {moved:.2e} only; the reference is not read"
+            )
+    stock = min(finding["stock_psnr"] for finding in findings)
+    check_psnr("denoiser at strength 0 (against the stock base)", stock)
+    leak = max(finding["stock_leak"] for finding in findings)
+    if leak != 0.0:
+        raise ExportError(
+            f"at strength 0 the cache still moves the prediction by {leak:.2e}, expected exactly 0"
+        )
