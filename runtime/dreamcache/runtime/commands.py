@@ -90,6 +90,7 @@ def generate(
         )
     if mask is not None and reference is None:
         raise typer.BadParameter("a mask belongs to a --reference", param_hint="'--mask'")
+    places = _places(out, num_images, overwrite)
     pipeline = _load(bundle, provider, threads)
     options: dict[str, Any] = {
         "steps": steps,
@@ -102,7 +103,6 @@ def generate(
         "negative_prompt": negative_prompt,
     }
     settings = resolve_settings(pipeline.contract, num_images, **options)
-    places = _places(out, settings.num_images, overwrite)
     chosen = _subject(pipeline, reference, mask, subject)
     images = _draw(pipeline, prompt, chosen, settings.num_images, {**options, "seed": settings.seed})
     for place, image in zip(places, images, strict=True):

@@ -1,0 +1,103 @@
+"""Outputs are whole or absent, and what was there is never lost."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from dreamcache.runtime.errors import OutputError
+from dreamcache.runtime.files import replacing, replacing_folder, sha256_file
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    place = tmp_path / "out.bin"
+    with replacing(place) as beside:
+        beside.write_bytes(b"half")
+        assert not place.exists()
+        assert beside.parent == place.parent
+    assert place.read_bytes() == b"half"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    place = tmp_path / "out.bin"
+    place.write_bytes(b"before")
+
+    def interrupted() -> None:
+        with replacing(place, overwrite=True) as beside:
+            beside.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert place.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_an_existing_output_is_refused_without_overwrite(tmp_path: Path) -> None:
+    place = tmp_path / "out.bin"
+    place.write_bytes(b"before")
+    with pytest.raises(OutputError, match=r"exists already.*--overwrite") as caught, replacing(place):
+        pass
+    assert isinstance(caught.value, OSError)
+    with replacing(place, overwrite=True) as beside:
+        beside.write_bytes(b"after")
+    assert place.read_bytes() == b"after"
+
+
+def test_an_output_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
+    place = tmp_path / "out.bin"
+
+    def overtaken() -> None:
+        with replacing(place) as beside:
+            beside.write_bytes(b"mine")
+            place.write_bytes(b"theirs")
+
+    with pytest.raises(OutputError, match="exists already"):
+        overtaken()
+    assert place.read_bytes() == b"theirs"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="does not exist"), replacing(tmp_path / "absent/out.bin"):
+        pass
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="is a folder"), replacing(tmp_path / "folder", overwrite=True):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file"), replacing_folder(tmp_path / "file", overwrite=True):
+        pass
+
+
+def test_a_folder_is_swapped_in_whole(tmp_path: Path) -> None:
+    place = tmp_path / "bundle"
+    with replacing_folder(place) as beside:
+        (beside / "one").touch()
+        assert not place.exists()
+    with pytest.raises(OutputError, match="exists already"), replacing_folder(place):
+        pass
+
+    def failing() -> None:
+        with replacing_folder(place, overwrite=True) as beside:
+            (beside / "half").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing()
+    assert [path.name for path in place.iterdir()] == ["one"]
+    with replacing_folder(place, overwrite=True) as beside:
+        (beside / "two").touch()
+    assert [path.name for path in place.iterdir()] == ["two"]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_sha256_reads_in_pieces(tmp_path: Path) -> None:
+    data = b"x" * (3 << 20) + b"y"
+    (tmp_path / "data").write_bytes(data)
+    pieces: list[int] = []
+    assert sha256_file(tmp_path / "data", pieces.append) == hashlib.sha256(data).hexdigest()
+    assert sum(pieces) == len(data)
+    assert len(pieces) == 4
