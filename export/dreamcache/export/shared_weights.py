@@ -88,7 +88,7 @@ def _move_out(
         offset=offset,
         length=length,
         dtype=tensor.dtype,
-        shape=ir.Shape(list(tensor.shape)),
+        shape=ir.Shape(tensor.shape.numpy()),
         name=value.name,
         base_dir=folder,
     )

@@ -1,0 +1,76 @@
+"""The command's refusals: each one line, before any work is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+from dreamcache.export.command import export
+from dreamcache.export.errors import ExportError
+from dreamcache.models.architectures import random_base
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.runtime.errors import DreamCacheError, OutputError
+from tiny_models import tiny_unet
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"base": "mini", "target": "coreml"}, "--target coreml"),
+        ({"base": "mini", "precision": "int8"}, "--precision int8"),
+        ({"base": "mini", "precision": "fp16"}, "--precision fp16"),
+        ({"base": "mini", "attention": "flash"}, "--attention flash"),
+        ({"architecture": "sd9"}, "sd15, sd21"),
+        ({"base": "nowhere"}, "adapters file trained on nowhere"),
+        ({"base": "nowhere", "adapters": Path("a.safetensors")}, "no base at 'nowhere'"),
+    ],
+)
+def test_one_line_says_what_is_wrong(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExportError, match=message) as raised:
+        export(out=tmp_path / "bundle", **arguments)
+    assert "\n" not in str(raised.value)
+    assert isinstance(raised.value, DreamCacheError)
+    assert isinstance(raised.value, RuntimeError)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [{}, {"base": "mini", "architecture": "sd15"}])
+def test_exactly_one_model_is_named(tmp_path: Path, arguments: dict[str, str]) -> None:
+    with pytest.raises(typer.BadParameter, match="exactly one"):
+        export(out=tmp_path / "bundle", **arguments)
+
+
+@pytest.mark.parametrize(("option", "value"), [("resolution", 30), ("resolution", 0), ("batch", 0)])
+def test_impossible_sizes(
+    tiny_base: Path, tiny_adapters: Path, tmp_path: Path, option: str, value: int
+) -> None:
+    sizes: dict[str, Any] = {option: value}
+    with pytest.raises(ExportError, match=f"{option} is {value}"):
+        export(out=tmp_path / "bundle", base=str(tiny_base), adapters=tiny_adapters, **sizes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_output_folder_must_have_a_parent(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="does not exist"):
+        export(out=tmp_path / "a" / "bundle", base="mini")
+
+
+def test_random_adapters_change_the_prediction() -> None:
+    from dreamcache.export.sources import random_adapters
+    from dreamcache.models.base import Base
+
+    base = Base(None, None, None, tiny_unet(), None, None)  # type: ignore[arg-type]
+    moved = random_adapters(base)
+    start = ConditionedUNet(tiny_unet())
+    site = start.sites[0].name
+    assert (moved.adapter(site).fuse.weight - start.adapter(site).fuse.weight).abs().max() > 0.01
+    assert torch.equal(random_adapters(base).adapter(site).fuse.weight, moved.adapter(site).fuse.weight)
+
+
+def test_unknown_architectures_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="sd15, sd21"):
+        random_base("sd9", tmp_path)
