@@ -1,0 +1,62 @@
+"""Stage 3: the conditioning adapters, with the base frozen (paper, section 3.3 and the supplement).
+
+A sample is a caption, a target and a reference of the same toy in another pose on white. The reference is cached
+by the frozen UNet at the caching timestep with the null text; the adapters alone learn, from the base's own loss.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from dreamcache.models.base import Base
+from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.config import AdapterConfig
+from dreamcache.training.device import training_device
+from dreamcache.training.latents import Latents
+from dreamcache.training.loop import Run, Schedule, step_generator
+from dreamcache.training.text_to_image import draw_step, noised, null_tokens
+
+CAPTION_DROP = 0.07
+# the reference's own noise comes from another stream than the target's
+REFERENCE_STREAM = 5_000_011
+
+
+def train_adapters(
+    latents: Latents, base: Base, directory: Path, schedule: Schedule, config: AdapterConfig | None = None
+) -> ConditionedUNet:
+    """Train and return the UNet with its adapters, averaged weights; continues where `directory` stands."""
+    device = training_device()
+    torch.manual_seed(schedule.seed)
+    base.unet.to(device)
+    base.text_encoder.to(device)
+    config = AdapterConfig() if config is None else config
+    conditioned = ConditionedUNet(base.unet, config)
+    run = Run(directory, dict(conditioned.adapters.named_parameters()), schedule)
+    conditioned.to(torch.bfloat16)
+    base.unet.set_attn_processor(AttnProcessor())  # see text_to_image: the fused CPU kernel is slow backwards
+    null = null_tokens(base.tokenizer)
+    cache_text = base.encode_text([config.cache_prompt]).bfloat16()
+
+    def loss(step: int) -> Tensor:
+        chosen, noise, timestep, tokens = draw_step(latents, schedule, step, CAPTION_DROP, null)
+        clean = latents.targets[chosen].to(device).float()
+        noisy, velocity = noised(base.scheduler, clean, noise.to(device), timestep.to(device))
+        reference = latents.references[chosen].to(device).float()
+        draw = torch.randn(reference.shape, generator=step_generator(schedule.seed + REFERENCE_STREAM, step))
+        known = noise_reference(base.scheduler, reference, draw.to(device), config.cache_timestep).bfloat16()
+        with sdpa_kernel(SDPBackend.MATH):
+            cache = cache_reference(base.unet, conditioned.sites, known, config.cache_timestep, cache_text)
+            with torch.no_grad():
+                text = base.text_encoder(tokens.to(device)).last_hidden_state.bfloat16()
+            predicted = conditioned(noisy.bfloat16(), timestep.to(device), text, cache)
+        return functional.mse_loss(predicted.float(), velocity)
+
+    run.train(loss)
+    return conditioned.float()

@@ -1,0 +1,87 @@
+"""Samples of the drawn world on disk, in shards that several processes render and a killed run continues.
+
+A shard is an .npz of plain arrays: targets, masks, references (uint8), labels (int64) and captions (text). It is
+written beside its place and renamed in, so a shard that is there is whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from dreamcache.training.console import stderr
+from dreamcache.training.world.samples import draw_sample
+
+SHARD = 1000
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arrays over n samples: pictures uint8 [n, 64, 64, 3], masks [n, 64, 64], labels [n, 5], captions [n]."""
+
+    targets: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    references: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    captions: NDArray[np.str_]
+
+
+def shard_path(directory: Path, shard: int) -> Path:
+    """Where a shard lies."""
+    return directory / f"samples-{shard:05d}.npz"
+
+
+def write_npz(path: Path, **arrays: NDArray[np.generic]) -> None:
+    """Write arrays beside `path` and rename them in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial_path = path.with_name(f".{path.stem}.{os.getpid()}.partial.npz")
+    np.savez(partial_path, allow_pickle=False, **arrays)
+    partial_path.replace(path)
+
+
+def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False) -> Batch:
+    """Samples start … start + count − 1 of the stream `seed`."""
+    samples = [draw_sample(seed, start + i, held_out=held_out) for i in range(count)]
+    return Batch(
+        targets=np.stack([s.target for s in samples]),
+        masks=np.stack([s.mask for s in samples]),
+        references=np.stack([s.reference for s in samples]),
+        labels=np.stack([s.labels for s in samples]),
+        captions=np.asarray([s.caption for s in samples]),
+    )
+
+
+def _render_shard(directory: Path, seed: int, shard: int) -> None:
+    path = shard_path(directory, shard)
+    if not path.exists():
+        write_npz(path, **vars(draw_batch(seed, shard * SHARD, SHARD)))
+
+
+def render_dataset(directory: Path, samples: int, seed: int = 0, processes: int | None = None) -> None:
+    """Render the first `samples` (rounded up to whole shards) of seen identities; shards that exist are kept."""
+    shards = range(-(-samples // SHARD))
+    with get_context("spawn").Pool(processes) as pool:
+        done = pool.imap_unordered(partial(_render_shard, directory, seed), shards)
+        for _ in track(done, "rendering", total=len(shards), console=stderr):
+            pass
+
+
+def read_shards(directory: Path, samples: int) -> Iterator[Batch]:
+    """The shards that hold the first `samples`.
+
+    Raises FileNotFoundError naming the command that renders them.
+    """
+    for shard in range(-(-samples // SHARD)):
+        path = shard_path(directory, shard)
+        if not path.exists():
+            raise FileNotFoundError(f"no {path}: run `dreamcache train data --samples {samples}` first")
+        with np.load(path, allow_pickle=False) as arrays:
+            yield Batch(**{name: arrays[name] for name in Batch.__dataclass_fields__})

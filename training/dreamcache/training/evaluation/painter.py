@@ -1,0 +1,96 @@
+"""Pictures for the benchmark from the PyTorch reference, many toys in one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+
+from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.conditioned import Cache
+from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
+from dreamcache.models.pipeline import CACHE_NOISE_SEED, DreamCachePipeline, draw_noise
+from dreamcache.training.autoencoder import to_pictures, to_tensor
+from dreamcache.training.console import stderr
+from dreamcache.training.evaluation.benchmark import Case, Condition
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are made. `text_only_scale` guides the stock model, which has no reference to follow."""
+
+    steps: int = 20
+    mode: GuidanceMode = "dual"
+    guidance_scale: float = 3.0
+    reference_guidance_scale: float = 1.0
+
+
+@torch.no_grad()
+def paint_batch(
+    pipeline: DreamCachePipeline,
+    prompts: list[str],
+    references: NDArray[np.uint8] | None,
+    seeds: list[int],
+    how: Sampling,
+) -> NDArray[np.uint8]:
+    """Pictures uint8 [n, 64, 64, 3]: prompts[i] with references[i] (all without, where it is None)."""
+    base, count = pipeline.base, len(prompts)
+    cache: Cache | None = None
+    if references is not None:
+        clean = base.encode_images(to_tensor(references))
+        noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, pipeline.latent_shape)).expand_as(clean)
+        at = pipeline.conditioned.config.cache_timestep
+        known = noise_reference(base.scheduler, clean, noise, at)
+        null = base.encode_text([pipeline.conditioned.config.cache_prompt])
+        cache = cache_reference(base.unet, pipeline.conditioned.sites, known, at, null)
+    branches = BRANCHES[how.mode]
+    text = torch.cat([base.encode_text(prompts if b.text else [""] * count) for b in branches])
+    strength = torch.cat([torch.full((count,), float(b.reference)) for b in branches])
+    repeated = (
+        None
+        if cache is None
+        else {name: tokens.repeat(len(branches), 1, 1) for name, tokens in cache.items()}
+    )
+    latent = torch.from_numpy(np.concatenate([draw_noise(seed, pipeline.latent_shape) for seed in seeds]))
+    base.scheduler.set_timesteps(how.steps)
+    for timestep in base.scheduler.timesteps:
+        batch = latent.repeat(len(branches), 1, 1, 1)
+        predicted = pipeline.conditioned(
+            batch, timestep, text, repeated, None if repeated is None else strength
+        )
+        joined = combine(
+            how.mode, predicted.chunk(len(branches)), how.guidance_scale, how.reference_guidance_scale
+        )
+        latent = base.scheduler.step(joined, timestep, latent).prev_sample
+    return to_pictures(base.decode_latents(latent))
+
+
+@dataclass(frozen=True)
+class TorchPainter:
+    """Paints benchmark cases with the PyTorch reference pipeline."""
+
+    pipeline: DreamCachePipeline
+    how: Sampling
+    batch: int = 50
+
+    def __call__(self, cases: list[Case], condition: Condition) -> NDArray[np.uint8]:
+        """See `benchmark.Painter`."""
+        pictures = []
+        for start in track(range(0, len(cases), self.batch), condition, console=stderr):
+            part = cases[start : start + self.batch]
+            references = {
+                "text_only": None,
+                "dreamcache": np.stack([case.reference for case in part]),
+                "wrong_cache": np.stack([case.wrong_reference for case in part]),
+            }[condition]
+            how = self.how
+            if condition == "text_only" and how.mode == "dual":
+                # without a reference dual guidance is classic guidance; two predictions do
+                how = Sampling(how.steps, "classic", how.guidance_scale)
+            pictures.append(
+                paint_batch(self.pipeline, [c.prompt for c in part], references, [c.seed for c in part], how)
+            )
+        return np.concatenate(pictures)

@@ -1,0 +1,123 @@
+"""The miniature's recipe: the stages in their order, each one command, each continued where it was stopped.
+
+A run is a folder: `data/` (rendered samples), `autoencoder/`, `latents/`, `base/`, `adapters/`, `judge/`. What a
+stage needs from an earlier one it reads from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+from dreamcache.models.base import load_base
+from dreamcache.models.checkpoint import load_adapters, save_adapters
+from dreamcache.models.config import AdapterConfig
+from dreamcache.training.adapters import train_adapters
+from dreamcache.training.autoencoder import psnr_db, train_autoencoder
+from dreamcache.training.dataset import draw_batch, render_dataset
+from dreamcache.training.evaluation.judge import accuracy_on_renders, save_judge, train_judge
+from dreamcache.training.latents import encode_dataset, latent_scale, load_latents
+from dreamcache.training.loop import Schedule
+from dreamcache.training.text_to_image import train_text_to_image
+from dreamcache.training.tokenizer import make_tokenizer
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All choices of a run; the defaults made the shipped miniature."""
+
+    samples: int = 50_000
+    seed: int = 0
+    autoencoder: Schedule = field(
+        default_factory=lambda: Schedule(
+            steps=2400,
+            batch=16,
+            learning_rate=2e-3,
+            warmup=40,
+            ema=0.995,
+            weight_decay=0.0,
+            checkpoint_every=200,
+        )
+    )
+    base: Schedule = field(default_factory=lambda: Schedule(steps=6000, batch=64, learning_rate=1e-3))
+    adapters: Schedule = field(default_factory=lambda: Schedule(steps=2000, batch=64, learning_rate=1e-3))
+    judge: Schedule = field(default_factory=lambda: Schedule(steps=3000, batch=64, learning_rate=1e-3))
+    fusion: AdapterConfig = field(default_factory=AdapterConfig)
+
+
+def _write_json(path: Path, record: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def stage_data(run: Path, recipe: Recipe) -> None:
+    """Render the samples."""
+    render_dataset(run / "data", recipe.samples, recipe.seed)
+
+
+def stage_autoencoder(run: Path, recipe: Recipe) -> None:
+    """Train the autoencoder."""
+    vae = train_autoencoder(run / "data", run / "autoencoder", recipe.autoencoder, recipe.samples)
+    vae.eval().save_pretrained(run / "autoencoder" / "vae")
+    whole, toy = psnr_db(vae, draw_batch(recipe.seed, 100, 256, held_out=True))
+    _write_json(run / "autoencoder" / "report.json", {"psnr_db": whole, "toy_psnr_db": toy})
+
+
+def _autoencoder(run: Path) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(run / "autoencoder" / "vae").eval()
+
+
+def stage_latents(run: Path, recipe: Recipe) -> None:
+    """Encode the samples."""
+    encode_dataset(run / "data", run / "latents", recipe.samples, _autoencoder(run), make_tokenizer())
+
+
+def stage_base(run: Path, recipe: Recipe) -> None:
+    """Train text encoder and UNet; leaves the whole base as a diffusers folder."""
+    vae = _autoencoder(run)
+    vae.register_to_config(scaling_factor=latent_scale(run / "latents"))
+    latents = load_latents(run / "latents", recipe.samples)
+    pipeline: StableDiffusionPipeline = train_text_to_image(
+        latents, vae, make_tokenizer(), run / "base", recipe.base
+    )
+    # stored as it ships, so that everything after this stage learns from and is tied to the same numbers
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(run / "base" / "pipeline")
+
+
+def stage_adapters(run: Path, recipe: Recipe) -> None:
+    """Train the adapters on the frozen base."""
+    base = load_base(run / "base" / "pipeline")
+    latents = load_latents(run / "latents", recipe.samples)
+    conditioned = train_adapters(latents, base, run / "adapters", recipe.adapters, recipe.fusion)
+    # the base went through bfloat16 in training: the adapters are saved for the base as it is on disk
+    untouched = load_base(run / "base" / "pipeline")
+    fresh = type(conditioned)(untouched.unet, recipe.fusion)
+    fresh.adapters.load_state_dict(conditioned.adapters.state_dict())
+    save_adapters(run / "adapters" / "adapters.safetensors", fresh)
+    load_adapters(run / "adapters" / "adapters.safetensors", untouched.unet)
+
+
+def stage_judge(run: Path, recipe: Recipe) -> None:
+    """Train the judge of the evaluation."""
+    judge = train_judge(run / "data", run / "judge", recipe.judge, recipe.samples)
+    report = accuracy_on_renders(judge)
+    _write_json(run / "judge" / "report.json", report)
+    save_judge(
+        judge, run / "judge" / "judge.safetensors", {"accuracy_on_held_out_renders": json.dumps(report)}
+    )
+
+
+STAGES: dict[str, Callable[[Path, Recipe], None]] = {
+    "data": stage_data,
+    "autoencoder": stage_autoencoder,
+    "latents": stage_latents,
+    "base": stage_base,
+    "adapters": stage_adapters,
+    "judge": stage_judge,
+}
