@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,6 +53,7 @@ def export(
     _refuse("--precision", precision, _PRECISIONS)
     _refuse("--attention", attention, _ATTENTIONS)
 
+    _quiet_imports()
     from dreamcache.export.bundle import export_bundle
     from dreamcache.export.partial_folder import check_place
 
@@ -70,6 +72,12 @@ def export(
             progress=progress,
         )
     typer.echo(_as_json(out, contract) if as_json else _as_text(out, contract))
+
+
+def _quiet_imports() -> None:
+    """diffusers warns that two packages, optimum and optimum-onnx, share one namespace; they are meant to."""
+    logger = logging.getLogger("diffusers.utils.import_utils")
+    logger.addFilter(lambda record: "Multiple distributions found" not in record.getMessage())
 
 
 def _refuse(option: str, value: str, known: tuple[str, ...]) -> None:

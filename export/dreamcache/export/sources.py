@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from dreamcache.export.bundle import Source
 from dreamcache.export.errors import ExportError
@@ -29,7 +30,7 @@ def trained_source(base: str, adapters: Path | None) -> Source:
         loaded = load_base(base)
         conditioned = load_adapters(adapters, loaded.unet).eval()
         return Source(_name(base), loaded, conditioned, "trained", read_adapters(adapters)[1])
-    except (AdapterError, OSError) as error:
+    except (AdapterError, OSError, SafetensorError) as error:
         raise ExportError(" ".join(str(error).split())) from error
 
 
