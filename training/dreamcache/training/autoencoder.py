@@ -1,4 +1,4 @@
-"""Stage 1: the miniature's AutoencoderKL, 64 × 64 pixels to 8 × 8 × 16 latents.
+"""Stage 1: the miniature's AutoencoderKL, 64 × 64 pixels to 8 × 8 × 32 latents.
 
 Loss: L1 + MSE with the toy's pixels weighted up, and a small KL term (Rombach et al. 2022, section 3.1; no
 adversarial or perceptual term: there is no pretrained network to take one from).
@@ -21,7 +21,7 @@ from dreamcache.training.device import training_device
 from dreamcache.training.loop import Run, Schedule, step_generator
 from dreamcache.training.plots import save_sheet
 
-LATENT_CHANNELS = 16
+LATENT_CHANNELS = 32
 TOY_WEIGHT = 1.0
 KL_WEIGHT = 1e-6
 # log variance of the latents at the start: near deterministic, else the noise drowns the first thousand steps

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dreamcache.training.autoencoder import to_pictures
+from dreamcache.training.autoencoder import LATENT_CHANNELS, to_pictures
 from dreamcache.training.device import training_device
 from dreamcache.training.latents import Latents
 from dreamcache.training.loop import Run, Schedule, step_generator
@@ -33,8 +33,8 @@ def make_unet() -> UNet2DConditionModel:
     """The architecture, with random weights: middle and decoder sites at 4 × 4 and 8 × 8 tokens."""
     return UNet2DConditionModel(
         sample_size=8,
-        in_channels=16,
-        out_channels=16,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
         block_out_channels=(96, 192),
         layers_per_block=2,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, DreamCachePipeline, draw_noise
@@ -20,12 +23,24 @@ from dreamcache.training.evaluation.benchmark import Case, Condition
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are made. `text_only_scale` guides the stock model, which has no reference to follow."""
+    """How pictures are made; see `dreamcache.models.guidance` for modes and scales."""
 
     steps: int = 20
     mode: GuidanceMode = "dual"
     guidance_scale: float = 3.0
     reference_guidance_scale: float = 1.0
+
+
+def recommended(adapters: Path) -> Sampling:
+    """What the adapters' metadata recommends under ``guidance``; else the defaults of `Sampling`."""
+    _, metadata = read_adapters(adapters)
+    known = json.loads(metadata.get("guidance", "{}"))
+    return Sampling(
+        steps=known.get("steps", Sampling.steps),
+        mode=known.get("mode", Sampling.mode),
+        guidance_scale=known.get("guidance_scale", Sampling.guidance_scale),
+        reference_guidance_scale=known.get("reference_guidance_scale", Sampling.reference_guidance_scale),
+    )
 
 
 @torch.no_grad()

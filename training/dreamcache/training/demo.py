@@ -1,0 +1,207 @@
+"""The subcommand `dreamcache demo`: the shipped miniature from PyTorch to ONNX to personalised pictures.
+
+It does what a user would: runs `dreamcache export`, then `dreamcache.runtime`, then measures one picture in a fresh
+process. The toys are held-out ones that no training stage saw.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dreamcache.training.evaluation.benchmark import Case, Condition
+
+TOYS, SCENES, SHOWN_TOYS, SHOWN_SCENES = 12, 4, 6, 3
+SEED = 7
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")] = Path("demo"),
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps a picture.")] = 20,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing folder's results.")
+    ] = False,
+) -> None:
+    """Export the shipped miniature, draw unseen toys in new places, and report quality, speed and memory."""
+    from dreamcache.runtime.files import check_output
+
+    results = [out / name for name in ("bundle", "demo.png", "features.png", "report.json")]
+    for result in results:
+        check_output(result, overwrite)
+    from dreamcache.training.evaluation.benchmark import draw_cases
+
+    out.mkdir(parents=True, exist_ok=True)
+    bundle = out / "bundle"
+    _export(bundle, overwrite)
+    cases = draw_cases(TOYS, SCENES, SEED)
+    pictures, quality = _paint(bundle, cases, steps)
+    _draw_demo_sheet(cases, pictures, out / "demo.png")
+    _draw_features(cases, out / "features.png")
+    _report(bundle, cases, quality, steps, out)
+
+
+def _export(bundle: Path, overwrite: bool) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "dreamcache.runtime.cli",
+        "export",
+        "--base",
+        "mini",
+        "--out",
+        str(bundle),
+    ]
+    done = subprocess.run(
+        [*command, *(["--overwrite"] if overwrite else [])], stdout=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
+def _paint(
+    bundle: Path, cases: list[Case], steps: int
+) -> tuple[dict[Condition, NDArray[np.uint8]], dict[str, dict[str, float]]]:
+    """The pictures of every condition and their scores, from the bundle through the runner."""
+    from dreamcache.runtime import Pipeline
+    from dreamcache.training.evaluation.benchmark import run_benchmark
+    from dreamcache.training.evaluation.bundle_painter import BundlePainter
+    from dreamcache.training.evaluation.judge import load_judge
+
+    painter = BundlePainter(Pipeline.load(bundle), steps)
+    pictures: dict[Condition, NDArray[np.uint8]] = {}
+
+    def paint(chosen: list[Case], condition: Condition) -> NDArray[np.uint8]:
+        pictures[condition] = painter(chosen, condition)
+        return pictures[condition]
+
+    scores = run_benchmark(cases, paint, load_judge())
+    quality = {
+        "identity_accuracy": {name: round(value.identity_accuracy.mean, 4) for name, value in scores.items()},
+        "scene_accuracy": {name: round(value.scene_accuracy.mean, 4) for name, value in scores.items()},
+        "colour_distance": {name: round(value.colour_distance.mean, 2) for name, value in scores.items()},
+    }
+    return pictures, quality
+
+
+def _draw_demo_sheet(cases: list[Case], pictures: dict[Condition, NDArray[np.uint8]], path: Path) -> None:
+    from dreamcache.training.sheets import Column, draw_sheet
+
+    firsts = range(0, SHOWN_TOYS * SCENES, SCENES)
+
+    def group(condition: Condition) -> list[list[NDArray[np.uint8]]]:
+        return [[pictures[condition][first + i] for i in range(SHOWN_SCENES)] for first in firsts]
+
+    places = [[cases[first + i].scene for i in range(SHOWN_SCENES)] for first in firsts]
+    columns = [
+        Column(
+            "reference",
+            [[cases[f].reference] for f in firsts],
+            [[f"a toy {cases[f].toy.kind}"] for f in firsts],
+        ),
+        Column("with its cache", group("dreamcache"), places),
+        Column("without a cache: same prompt, same seed", group("text_only"), places),
+        Column(
+            "another toy", [[cases[f].wrong_reference] for f in firsts], [["its reference"] for _ in firsts]
+        ),
+        Column("with the other toy's cache", group("wrong_cache"), places),
+    ]
+    draw_sheet(
+        columns,
+        path,
+        "DreamCache miniature: one reference, new pictures of that toy (toys never seen in training)",
+    )
+
+
+def _draw_features(cases: list[Case], path: Path) -> None:
+    from PIL import Image
+
+    from dreamcache.models.pipeline import DreamCachePipeline
+    from dreamcache.training.sheets import Column, draw_sheet, features_as_picture
+
+    pipeline = DreamCachePipeline.load("mini")
+    shown = [cases[first] for first in range(0, SHOWN_TOYS * SCENES, SCENES)]
+    caches = [pipeline.cache(Image.fromarray(case.reference)) for case in shown]
+    columns = [Column("reference", [[case.reference] for case in shown])]
+    for site in pipeline.conditioned.sites:
+        rows = [[features_as_picture(cache[site.name][0].numpy())] for cache in caches]
+        columns.append(
+            Column(site.name.replace(".attentions.", ".").replace("_blocks", "").replace("_block", ""), rows)
+        )
+    draw_sheet(columns, path, "What is cached: three strongest directions of each site's features")
+
+
+def _report(bundle: Path, cases: list[Case], quality: dict[str, Any], steps: int, out: Path) -> None:
+    import json
+
+    from PIL import Image
+
+    from dreamcache.runtime.bundle import open_contract
+
+    reference = out / "reference.png"
+    Image.fromarray(cases[0].reference).save(reference)
+    command = [
+        sys.executable,
+        "-m",
+        "dreamcache.benchmarks.probe",
+        str(bundle),
+        "--reference",
+        str(reference),
+    ]
+    measured = subprocess.run(
+        [*command, "--prompt", cases[0].prompt, "--steps", str(steps)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    probe = json.loads(measured.stdout)
+    parity = open_contract(bundle).contract.parity
+    report = {
+        **quality,
+        "sample": {"toys": TOYS, "scenes_per_toy": SCENES, "steps": steps},
+        "parity": {
+            "cache_psnr_db": parity.psnr_db["cache"],
+            "denoiser_psnr_db": parity.psnr_db["denoiser"],
+        },
+        "condition_ratio": parity.condition["reference"],
+        "disk": {"two_graphs_over_one": parity.disk_ratio},
+        "latency_ms": probe["latency_ms"],
+        "peak_private_mb": round(probe["memory_mb"]["private_mb"], 1),
+        "memory_mb": probe["memory_mb"],
+    }
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    _print_table(report, out)
+
+
+def _print_table(report: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    identity, scene, latency = report["identity_accuracy"], report["scene_accuracy"], report["latency_ms"]
+    table = Table("", "DreamCache", "text only", "wrong cache")
+    conditions = ("dreamcache", "text_only", "wrong_cache")
+    table.add_row("identity accuracy", *(f"{identity[c]:.0%}" for c in conditions))
+    table.add_row("scene accuracy", *(f"{scene[c]:.0%}" for c in conditions))
+    figures = Table("", "")
+    figures.add_row(
+        "parity with PyTorch: cache, denoiser",
+        "{cache_psnr_db:.0f} dB, {denoiser_psnr_db:.0f} dB".format(**report["parity"]),
+    )
+    figures.add_row("condition kept", f"{report['condition_ratio']:.4f} of PyTorch's")
+    figures.add_row("two graphs over one on disk", f"{report['disk']['two_graphs_over_one']:.3f}")
+    for stage in ("text", "cache", "step", "vae_decode", "total"):
+        figures.add_row(f"{stage.replace('_', ' ')}", f"{latency[stage]:.1f} ms")
+    figures.add_row("peak private memory", f"{report['peak_private_mb']:.0f} MB")
+    console = Console()
+    console.print(
+        table,
+        figures,
+        f"pictures: {out / 'demo.png'}, {out / 'features.png'}; figures: {out / 'report.json'}",
+    )

@@ -1,0 +1,91 @@
+"""The subcommand `dreamcache evaluate`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from dreamcache.training.evaluation.benchmark import Condition
+    from dreamcache.training.evaluation.scores import Scores
+
+
+def evaluate(
+    base: Annotated[str, typer.Option(help="A diffusers folder, or mini (the shipped miniature).")] = "mini",
+    adapters: Annotated[Path | None, typer.Option(help="Adapters trained on the base.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Evaluate this exported bundle instead of PyTorch.")
+    ] = None,
+    identities: Annotated[int, typer.Option(min=1, help="Held-out toys.")] = 200,
+    scenes: Annotated[int, typer.Option(min=1, max=12, help="Scenes for each toy.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
+    mode: Annotated[
+        str, typer.Option(help="dual, classic or none; as the adapters recommend by default.")
+    ] = "",
+    guidance: Annotated[float | None, typer.Option(help="Scale of the text guidance.")] = None,
+    reference_guidance: Annotated[float | None, typer.Option(help="Scale of the reference guidance.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+) -> None:
+    """Measure identity and scene accuracy on held-out toys of the drawn world."""
+    from rich.console import Console
+
+    from dreamcache.training.evaluation.benchmark import as_record, draw_cases, run_benchmark
+    from dreamcache.training.evaluation.judge import accuracy_on_renders, load_judge
+    from dreamcache.training.evaluation.painter import Sampling, TorchPainter, recommended
+
+    judge = load_judge()
+    cases = draw_cases(identities, scenes)
+    settings: dict[str, Any]
+    if bundle is not None:
+        from dreamcache.runtime import Pipeline
+        from dreamcache.training.evaluation.bundle_painter import BundlePainter
+
+        results = run_benchmark(cases, BundlePainter(Pipeline.load(bundle), steps), judge)
+        settings = {"from": "bundle", "steps": steps}
+    else:
+        from dreamcache.models.base import MINI_ADAPTERS
+        from dreamcache.models.pipeline import DreamCachePipeline
+
+        pipeline = DreamCachePipeline.load(base, adapters)
+        usual = recommended(MINI_ADAPTERS if adapters is None else adapters)
+        how = Sampling(
+            steps=steps,
+            mode=usual.mode if not mode else mode,  # type: ignore[arg-type]  # checked when it is used
+            guidance_scale=usual.guidance_scale if guidance is None else guidance,
+            reference_guidance_scale=(
+                usual.reference_guidance_scale if reference_guidance is None else reference_guidance
+            ),
+        )
+        results = run_benchmark(cases, TorchPainter(pipeline, how), judge)
+        settings = {"from": "pytorch", **asdict(how)}
+    record = {
+        "identities": identities,
+        "scenes_per_identity": scenes,
+        "settings": settings,
+        "judge_accuracy_on_held_out_renders": accuracy_on_renders(judge),
+        "results": as_record(results),
+    }
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    Console().print(_table(results))
+
+
+def _table(results: dict[Condition, Scores]) -> Any:
+    from rich.table import Table
+
+    table = Table("condition", "identity accuracy", "body / accent / pattern", "scene accuracy", "colour ΔE")
+    for condition, scores in results.items():
+        identity, scene = scores.identity_accuracy, scores.scene_accuracy
+        table.add_row(
+            condition.replace("_", " "),
+            f"{identity.mean:.1%} [{identity.low:.1%}, {identity.high:.1%}]",
+            " / ".join(f"{value:.1%}" for value in scores.attributes.values()),
+            f"{scene.mean:.1%} [{scene.low:.1%}, {scene.high:.1%}]",
+            f"{scores.colour_distance.mean:.1f}",
+        )
+    return table
