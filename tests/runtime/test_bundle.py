@@ -96,6 +96,14 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
         open_bundle(tmp_path)
 
 
+def test_a_contract_that_is_a_link_out_of_the_bundle(bundle: Path) -> None:
+    outside = bundle.parent / "outside.json"
+    shutil.move(bundle / CONTRACT_NAME, outside)
+    (bundle / CONTRACT_NAME).symlink_to(outside)
+    with pytest.raises(BundleError, match="link out of the bundle"):
+        open_bundle(bundle)
+
+
 def test_a_newer_contract_is_refused(bundle: Path, tiny: ModuleType) -> None:
     tiny.edit_contract(bundle, format_version=2)
     with pytest.raises(BundleError, match="newer"):

@@ -89,6 +89,13 @@ def test_tensors_that_contradict_the_architecture_are_refused(raw: dict[str, Any
         parse_contract(json.dumps(raw))
 
 
+def test_a_latent_of_terabytes_is_refused(raw: dict[str, Any]) -> None:
+    raw["architecture"]["latent_height"] = 1 << 40
+    with pytest.raises(BundleError, match="elements are expected") as caught:
+        parse_contract(json.dumps(raw))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_graph_fingerprint_that_does_not_follow_from_the_files_is_refused(raw: dict[str, Any]) -> None:
     raw["files"]["unet/weights.data"]["sha256"] = "0" * 64
     with pytest.raises(BundleError, match="graph fingerprint"):

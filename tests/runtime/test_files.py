@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamcache.runtime.errors import OutputError
-from dreamcache.runtime.files import replacing, replacing_folder, sha256_file
+from dreamcache.runtime.files import replacing, sha256_file
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -67,31 +67,6 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="is a folder"), replacing(tmp_path / "folder", overwrite=True):
         pass
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="is a file"), replacing_folder(tmp_path / "file", overwrite=True):
-        pass
-
-
-def test_a_folder_is_swapped_in_whole(tmp_path: Path) -> None:
-    place = tmp_path / "bundle"
-    with replacing_folder(place) as beside:
-        (beside / "one").touch()
-        assert not place.exists()
-    with pytest.raises(OutputError, match="exists already"), replacing_folder(place):
-        pass
-
-    def failing() -> None:
-        with replacing_folder(place, overwrite=True) as beside:
-            (beside / "half").touch()
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        failing()
-    assert [path.name for path in place.iterdir()] == ["one"]
-    with replacing_folder(place, overwrite=True) as beside:
-        (beside / "two").touch()
-    assert [path.name for path in place.iterdir()] == ["two"]
-    assert list(tmp_path.iterdir()) == [place]
 
 
 def test_sha256_reads_in_pieces(tmp_path: Path) -> None:

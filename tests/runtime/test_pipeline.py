@@ -120,6 +120,17 @@ def test_only_the_running_stage_is_in_memory(pipeline: Pipeline, toy: Path) -> N
     assert _open_sessions() == before
 
 
+def test_kept_sessions_give_the_same_pictures(pipeline: Pipeline, pristine: Path, toy: Path) -> None:
+    before = _open_sessions()
+    kept = Pipeline.load(pristine, threads=1, keep_sessions=True)
+    subject = kept.cache(toy)
+    pictures = [kept.generate(PROMPT, subject, steps=2, seed=7).tobytes() for _ in range(2)]
+    assert pictures == [pipeline.generate(PROMPT, subject, steps=2, seed=7).tobytes()] * 2
+    assert _open_sessions() == before + 5
+    del kept
+    assert _open_sessions() == before
+
+
 def test_stages_report_their_seconds(pristine: Path, toy: Path) -> None:
     seen: list[str] = []
     pipeline = Pipeline.load(

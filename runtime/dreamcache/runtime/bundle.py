@@ -88,6 +88,8 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
     if not folder.is_dir():
         raise BundleError(f"{folder} is no folder; a bundle made by `dreamcache export` is expected")
     contract_path = folder / CONTRACT_NAME
+    if contract_path.is_symlink() and not contract_path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
     try:
         if contract_path.stat().st_size > _MAX_CONTRACT_BYTES:
             raise BundleError(f"{CONTRACT_NAME} is larger than 16 MiB; is this a DreamCache bundle?")

@@ -290,6 +290,7 @@ def _first_problem(error: ValidationError) -> str:
     """The first problem as one line, with the place in the JSON and how many more there are."""
     problems = error.errors(include_url=False, include_context=False)
     place = ".".join(str(part) for part in problems[0]["loc"]) or "the contract"
-    message = re.sub(r"^Value error, ", "", problems[0]["msg"])
+    # A part that is refused while another is checked brings its own several lines.
+    message = " ".join(re.sub(r"^Value error, ", "", problems[0]["msg"]).split())
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place}: {message}{more}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,29 +54,6 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         beside.unlink(missing_ok=True)
 
 
-@contextmanager
-def replacing_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
-    """Yield a fresh temporary folder; it takes its place when the block succeeds.
-
-    A folder that is replaced is moved aside first and deleted only when the new one is in its place.
-    Raises: OutputError as `check_output` does, or when the place is taken by a file.
-    """
-    place = check_output(path, overwrite)
-    if os.path.lexists(place) and not place.is_dir():
-        raise OutputError(f"{place} is a file, a folder is expected; choose another name")
-    beside = _beside(place)
-    try:
-        beside.mkdir()
-    except OSError as error:
-        raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
-    try:
-        yield beside
-        check_output(place, overwrite)
-        _swap_in(beside, place)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
 def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
     """SHA-256 of a file as hex, read in pieces; `progress` receives the bytes of each piece."""
     digest = hashlib.sha256()
@@ -91,17 +67,3 @@ def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> st
 
 def _beside(place: Path) -> Path:
     return place.absolute().parent / f".{place.name}.{secrets.token_hex(4)}.part"
-
-
-def _swap_in(beside: Path, place: Path) -> None:
-    if not place.exists():
-        beside.rename(place)
-        return
-    aside = _beside(place)
-    place.rename(aside)
-    try:
-        beside.rename(place)
-    except OSError:
-        aside.rename(place)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -3,7 +3,7 @@
     reference -> VAE encoder -> noise at t = 1 -> caching graph -> subject
     prompt -> text encoder; noise -> denoiser (each step, each guidance branch) -> VAE decoder -> picture
 
-Only the graph of the running stage is in memory.
+Only the graph of the running stage is in memory, unless sessions are kept.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Pipeline:
         *,
         providers: Sequence[str] | None = None,
         threads: int | None = None,
+        keep_sessions: bool = False,
         check_hashes: bool = True,
         progress: Progress | None = None,
         observe: Observer | None = None,
@@ -79,14 +80,16 @@ class Pipeline:
         """Open and check a bundle; no graph is loaded yet.
 
         providers: ONNX Runtime's, by short or full name, in order of preference; None is the CPU.
-        threads: within an operator; None leaves it to ONNX Runtime. check_hashes: False compares sizes
-        only. progress: called while files are hashed. observe: called with each stage's seconds.
+        threads: within an operator; None leaves it to ONNX Runtime. keep_sessions: leave every graph
+        open after its first use: many pictures sooner, in the memory of all graphs together.
+        check_hashes: False compares sizes only. progress: called while files are hashed. observe: called
+        with each stage's seconds.
         Raises: BundleError for a damaged bundle, SettingsError for a provider that is absent.
         """
         check_threads(threads)
         chosen = choose_providers(providers)
         bundle = open_bundle(path, check_hashes, progress)
-        return cls(bundle, SessionOpener(bundle, chosen, threads), observe)
+        return cls(bundle, SessionOpener(bundle, chosen, threads, keep_sessions), observe)
 
     @property
     def contract(self) -> Contract:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -61,26 +61,34 @@ class SessionOpener:
     """Opens the graphs of one bundle with chosen providers and threads.
 
     providers: full names ("CPUExecutionProvider"). threads: None leaves the number to ONNX Runtime.
+    keep: leave each graph open after its first use, for many pictures in a row.
     """
 
     bundle: Bundle
     providers: tuple[str, ...]
     threads: int | None = None
+    keep: bool = False
+    _kept: dict[str, GraphSession] = field(default_factory=dict, repr=False, compare=False)
 
     @contextmanager
     def open(self, name: str) -> Iterator[GraphSession]:
-        """Open graph `name` of the contract; its memory is released when the block ends.
+        """Open graph `name` of the contract; unless kept, its memory is released when the block ends.
 
         Raises: BundleError when ONNX Runtime refuses the graph or its signature is not the declared one;
         SettingsError when a provider does not start.
         """
         spec = self.bundle.contract.graphs.by_name()[name]
-        graph = GraphSession(name, spec, self._create(name, spec))
+        graph = self._kept.get(name)
+        if graph is None:
+            graph = GraphSession(name, spec, self._create(name, spec))
+        if self.keep:
+            self._kept[name] = graph
         try:
             yield graph
         finally:
-            # The caller may keep the GraphSession; what holds the memory must go now.
-            del graph._session
+            if not self.keep:
+                # The caller may hold on to the GraphSession; what takes the memory must go now.
+                del graph._session
 
     def _create(self, name: str, spec: GraphSpec) -> Any:
         import onnxruntime

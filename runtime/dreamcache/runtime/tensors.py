@@ -7,11 +7,15 @@ the denoiser takes them back as inputs.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 DType = Literal["float32", "float16", "int64", "int32"]
+
+# Far above any tensor at a graph's border (a 4096 px picture has 5e7), far below what exhausts a machine.
+MAX_ELEMENTS = 1 << 28
 
 
 class ContractModel(BaseModel):
@@ -27,6 +31,15 @@ class TensorSpec(ContractModel):
     shape: tuple[PositiveInt, ...]
     dtype: DType
     meaning: str = ""
+
+    @model_validator(mode="after")
+    def _can_be_allocated(self) -> TensorSpec:
+        if prod(self.shape) > MAX_ELEMENTS:
+            raise ValueError(
+                f"tensor {self.name}: at most {MAX_ELEMENTS} elements are expected, "
+                f"received shape {list(self.shape)}"
+            )
+        return self
 
 
 class SiteSpec(ContractModel):
