@@ -1,7 +1,8 @@
 """Stage 3: the conditioning adapters, with the base frozen (paper, section 3.3 and the supplement).
 
-A sample is a caption, a target and a reference of the same toy in another pose on white. The reference is cached
-by the frozen UNet at the caching timestep with the null text; the adapters alone learn, from the base's own loss.
+A sample is a caption, a target and a reference of the same toy in another pose on white. The reference is
+cached by the frozen UNet at the caching timestep with the null text; the adapters alone learn, from the
+base's own loss.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What happens to a reference picture in training (paper, supplement): flip, colour jitter, erasing to white."""
+"""What happens to a reference in training (paper, supplement): flip, colour jitter, erasing to white."""
 
 from __future__ import annotations
 

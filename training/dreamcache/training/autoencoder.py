@@ -103,7 +103,8 @@ def train_autoencoder(data: Path, directory: Path, schedule: Schedule, samples: 
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         error = (decoded - target) * weight.sqrt()
         kl = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).float().mean()
-        return error.abs().mean() + error.square().mean() + KL_WEIGHT * kl
+        total: Tensor = error.abs().mean() + error.square().mean() + KL_WEIGHT * kl
+        return total
 
     shown = draw_batch(schedule.seed, 0, 12, held_out=True)
 

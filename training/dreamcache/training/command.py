@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-ORDER = ("data", "autoencoder", "latents", "base", "adapters", "judge")
+ORDER = ("data", "autoencoder", "latents", "base", "adapters", "judge", "ship")
 
 
 def train(

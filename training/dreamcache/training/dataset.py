@@ -1,7 +1,7 @@
 """Samples of the drawn world on disk, in shards that several processes render and a killed run continues.
 
-A shard is an .npz of plain arrays: targets, masks, references (uint8), labels (int64) and captions (text). It is
-written beside its place and renamed in, so a shard that is there is whole.
+A shard is an .npz of plain arrays: targets, masks, references (uint8), labels (int64) and captions (text). It
+is written beside its place and renamed in, so a shard that is there is whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SHARD = 1000
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays over n samples: pictures uint8 [n, 64, 64, 3], masks [n, 64, 64], labels [n, 5], captions [n]."""
+    """Arrays over n samples: pictures [n, 64, 64, 3], masks [n, 64, 64], labels [n, 5], captions [n]."""
 
     targets: NDArray[np.uint8]
     masks: NDArray[np.uint8]
@@ -40,11 +40,14 @@ def shard_path(directory: Path, shard: int) -> Path:
 
 
 def write_npz(path: Path, **arrays: NDArray[np.generic]) -> None:
-    """Write arrays beside `path` and rename them in."""
+    """Write arrays beside `path` and rename them in; a write that fails leaves nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = path.with_name(f".{path.stem}.{os.getpid()}.partial.npz")
-    np.savez(partial_path, allow_pickle=False, **arrays)
-    partial_path.replace(path)
+    try:
+        np.savez(partial_path, allow_pickle=False, **arrays)
+        partial_path.replace(path)
+    finally:
+        partial_path.unlink(missing_ok=True)
 
 
 def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False) -> Batch:
@@ -66,7 +69,7 @@ def _render_shard(directory: Path, seed: int, shard: int) -> None:
 
 
 def render_dataset(directory: Path, samples: int, seed: int = 0, processes: int | None = None) -> None:
-    """Render the first `samples` (rounded up to whole shards) of seen identities; shards that exist are kept."""
+    """Render the first `samples`, in whole shards, of seen identities; shards that exist are kept."""
     shards = range(-(-samples // SHARD))
     with get_context("spawn").Pool(processes) as pool:
         done = pool.imap_unordered(partial(_render_shard, directory, seed), shards)

@@ -1,7 +1,7 @@
 """Latents of rendered samples, so that no epoch pays for rendering and encoding twice.
 
-For each shard of samples one of latents: targets, augmented references (float16 [n, z, h, w], unscaled) and the
-tokens of the captions.
+For each shard of samples one of latents: targets, augmented references (float16 [n, z, h, w], unscaled) and
+the tokens of the captions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dreamcache.training.dataset import SHARD, read_shards, write_npz
 
 @dataclass(frozen=True)
 class Latents:
-    """`targets`, `references` float16 [n, z, h, w], already multiplied by `scale`; `tokens` int64 [n, length]."""
+    """`targets`, `references` float16 [n, z, h, w], multiplied by `scale`; `tokens` int64 [n, length]."""
 
     targets: Tensor
     references: Tensor

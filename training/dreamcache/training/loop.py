@@ -1,4 +1,4 @@
-"""The training loop that the three stages share: AdamW on fp32 master weights, EMA, checkpoints, loss curve.
+"""The training loop that the stages share: AdamW or Muon on fp32 master weights, EMA, checkpoints, loss curve.
 
 The parameters that are trained may be bfloat16: the loop keeps an fp32 copy of each, updates that and rounds it
 back, which on CPUs without fast fp32 convolutions halves a step. A checkpoint holds all that the next step depends
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,9 +25,16 @@ from dreamcache.training.console import stderr
 from dreamcache.training.plots import plot_losses
 
 
+MUON_SMALLEST = 16
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn. `ema` is the decay a step of the averaged weights."""
+    """How long and how fast to learn.
+
+    `ema` is the decay a step of the averaged weights; `muon` orthogonalises the updates of hidden matrices (Jordan
+    et al. 2024, with the scale of Liu et al. 2025, so that AdamW's learning rates apply).
+    """
 
     steps: int
     batch: int
@@ -39,6 +46,7 @@ class Schedule:
     clip: float = 1.0
     seed: int = 0
     checkpoint_every: int = 250
+    muon: bool = False
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then half a cosine down to `final_rate` of the peak."""
@@ -55,6 +63,32 @@ def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> 
     return torch.Generator(device).manual_seed(seed * 1_000_003 + step)
 
 
+def _make_optimizers(masters: Mapping[str, Tensor], schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """Muon for hidden matrices where the schedule asks for it, AdamW for everything else."""
+    hidden = [
+        name
+        for name, master in masters.items()
+        if schedule.muon
+        and master.ndim == 2
+        and min(master.shape) >= MUON_SMALLEST
+        and "embedding" not in name
+    ]
+    decay = schedule.weight_decay
+    others = [master for name, master in masters.items() if name not in set(hidden)]
+    adamw = torch.optim.AdamW(
+        others, lr=schedule.learning_rate, betas=(0.9, 0.99), weight_decay=decay, fused=True
+    )
+    if not hidden:
+        return [adamw]
+    matrices = [masters[name] for name in hidden]
+    return [
+        adamw,
+        torch.optim.Muon(
+            matrices, lr=schedule.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+        ),
+    ]
+
+
 class Run:
     """A directory with the state of one training stage: checkpoint, loss curve, sheets."""
 
@@ -62,12 +96,13 @@ class Run:
         self.directory = directory
         self.schedule = schedule
         self.parameters = dict(parameters)
-        self.masters = {name: p.detach().float().clone() for name, p in self.parameters.items()}
+        # as matrices [out, in]: a convolution's kernel is one row for each output channel
+        self.masters = {
+            name: (p.flatten(1) if p.ndim > 2 else p).detach().float().clone()
+            for name, p in self.parameters.items()
+        }
         self.average = {name: m.clone() for name, m in self.masters.items()}
-        self.optimizer = torch.optim.AdamW(
-            list(self.masters.values()), lr=schedule.learning_rate, betas=(0.9, 0.99),
-            weight_decay=schedule.weight_decay, fused=True,
-        )  # fmt: skip
+        self.optimizers = _make_optimizers(self.masters, schedule)
         self.step = 0
         self.seconds = 0.0
         self.losses: list[float] = []
@@ -85,23 +120,22 @@ class Run:
             for name, master in self.masters.items():
                 master.copy_(file.get_tensor(f"master.{name}"))
                 self.average[name].copy_(file.get_tensor(f"average.{name}"))
-                self.optimizer.state[master] = {
-                    "step": torch.tensor(float(state["step"])),
-                    "exp_avg": file.get_tensor(f"exp_avg.{name}").to(master.device),
-                    "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{name}").to(master.device),
-                }
+            stored = set(file.keys())
+            for optimizer, name, master in self._optimized():
+                for moment in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
+                    if f"{moment}.{name}" in stored:
+                        optimizer.state[master][moment] = file.get_tensor(f"{moment}.{name}").to(
+                            master.device
+                        )
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
         self._round_back()
 
     def save(self) -> None:
         """Write the checkpoint beside its place and rename it in; redraw the loss curve."""
-        tensors = {}
-        for name, master in self.masters.items():
-            moments = self.optimizer.state[master]
-            tensors[f"master.{name}"] = master
-            tensors[f"average.{name}"] = self.average[name]
-            tensors[f"exp_avg.{name}"] = moments["exp_avg"]
-            tensors[f"exp_avg_sq.{name}"] = moments["exp_avg_sq"]
+        tensors = {f"master.{name}": master for name, master in self.masters.items()}
+        tensors |= {f"average.{name}": average for name, average in self.average.items()}
+        for optimizer, name, master in self._optimized():
+            tensors |= {f"{moment}.{name}": value for moment, value in optimizer.state[master].items()}
         state = {"step": self.step, "seconds": self.seconds, "losses": self.losses}
         self.directory.mkdir(parents=True, exist_ok=True)
         partial = self.checkpoint.with_suffix(".partial")
@@ -116,16 +150,24 @@ class Run:
         (self.directory / "losses.json").write_text(json.dumps(record) + "\n")
         plot_losses(self.losses, self.directory / "losses.png", self.directory.name)
 
+    def _optimized(self) -> Iterator[tuple[torch.optim.Optimizer, str, Tensor]]:
+        """Each master weight with its name and the optimizer that updates it."""
+        names = {id(master): name for name, master in self.masters.items()}
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                for master in group["params"]:
+                    yield optimizer, names[id(master)], master
+
     def _round_back(self) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(self.masters[name])
+                parameter.copy_(self.masters[name].view_as(parameter))
 
     def load_average(self) -> None:
         """Put the averaged weights into the parameters, for sampling and shipping."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(self.average[name])
+                parameter.copy_(self.average[name].view_as(parameter))
 
     def train(
         self, loss: Callable[[int], Tensor], sheet: Callable[[Path], None] | None = None, sheet_every: int = 0
@@ -166,12 +208,14 @@ class Run:
         result.backward()
         for name, parameter in self.parameters.items():
             gradient, parameter.grad = parameter.grad, None
-            self.masters[name].grad = None if gradient is None else gradient.float()
+            master = self.masters[name]
+            master.grad = None if gradient is None else gradient.float().view_as(master)
         masters = list(self.masters.values())
         nn.utils.clip_grad_norm_(masters, self.schedule.clip, foreach=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.step)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.schedule.rate(self.step)
+            optimizer.step()
         self._round_back()
         decay = min(self.schedule.ema, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.average.values()), masters, 1 - decay)

@@ -1,7 +1,7 @@
 """The miniature's recipe: the stages in their order, each one command, each continued where it was stopped.
 
-A run is a folder: `data/` (rendered samples), `autoencoder/`, `latents/`, `base/`, `adapters/`, `judge/`. What a
-stage needs from an earlier one it reads from there.
+A run is a folder: `data/` (rendered samples), `autoencoder/`, `latents/`, `base/`, `adapters/`, `judge/`.
+What a stage needs from an earlier one it reads from there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -23,31 +24,34 @@ from dreamcache.training.dataset import draw_batch, render_dataset
 from dreamcache.training.evaluation.judge import accuracy_on_renders, save_judge, train_judge
 from dreamcache.training.latents import encode_dataset, latent_scale, load_latents
 from dreamcache.training.loop import Schedule
+from dreamcache.training.ship import ship
 from dreamcache.training.text_to_image import train_text_to_image
 from dreamcache.training.tokenizer import make_tokenizer
+
+
+def _schedule(**choices: Any) -> Schedule:
+    schedule: Schedule = field(default_factory=lambda: Schedule(**({"muon": True} | choices)))
+    return schedule
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All choices of a run; the defaults made the shipped miniature."""
 
-    samples: int = 50_000
+    samples: int = 42_000
     seed: int = 0
-    autoencoder: Schedule = field(
-        default_factory=lambda: Schedule(
-            steps=2400,
-            batch=16,
-            learning_rate=2e-3,
-            warmup=40,
-            ema=0.995,
-            weight_decay=0.0,
-            checkpoint_every=200,
-        )
+    autoencoder: Schedule = _schedule(
+        steps=1000, batch=16, learning_rate=2e-3, warmup=20, ema=0.99, weight_decay=0.0, checkpoint_every=100
     )
-    base: Schedule = field(default_factory=lambda: Schedule(steps=6000, batch=64, learning_rate=1e-3))
-    adapters: Schedule = field(default_factory=lambda: Schedule(steps=2000, batch=64, learning_rate=1e-3))
-    judge: Schedule = field(default_factory=lambda: Schedule(steps=3000, batch=64, learning_rate=1e-3))
+    base: Schedule = _schedule(steps=5000, batch=64, learning_rate=2e-3)
+    adapters: Schedule = _schedule(steps=1500, batch=64, learning_rate=2e-3)
+    judge: Schedule = _schedule(steps=3000, batch=64, learning_rate=1e-3, muon=False)
     fusion: AdapterConfig = field(default_factory=AdapterConfig)
+    guidance: dict[str, Any] = field(
+        default_factory=lambda: {
+            "mode": "dual", "guidance_scale": 3.0, "reference_guidance_scale": 1.0, "steps": 20,
+        }
+    )  # fmt: skip
 
 
 def _write_json(path: Path, record: object) -> None:
@@ -99,7 +103,7 @@ def stage_adapters(run: Path, recipe: Recipe) -> None:
     untouched = load_base(run / "base" / "pipeline")
     fresh = type(conditioned)(untouched.unet, recipe.fusion)
     fresh.adapters.load_state_dict(conditioned.adapters.state_dict())
-    save_adapters(run / "adapters" / "adapters.safetensors", fresh)
+    save_adapters(run / "adapters" / "adapters.safetensors", fresh, dtype=torch.float16)
     load_adapters(run / "adapters" / "adapters.safetensors", untouched.unet)
 
 
@@ -113,6 +117,11 @@ def stage_judge(run: Path, recipe: Recipe) -> None:
     )
 
 
+def stage_ship(run: Path, recipe: Recipe) -> None:
+    """Gather what ships."""
+    ship(run, recipe, recipe.guidance)
+
+
 STAGES: dict[str, Callable[[Path, Recipe], None]] = {
     "data": stage_data,
     "autoencoder": stage_autoencoder,
@@ -120,4 +129,5 @@ STAGES: dict[str, Callable[[Path, Recipe], None]] = {
     "base": stage_base,
     "adapters": stage_adapters,
     "judge": stage_judge,
+    "ship": stage_ship,
 }

@@ -1,16 +1,18 @@
 """Stage 2: the miniature's text encoder and UNet, trained together from scratch on cached latents.
 
-The UNet has SD 1.5's block types at two resolutions; it predicts velocity (Salimans and Ho 2022), which at this
-size learns shapes from fewer samples than noise prediction does.
+The UNet has SD 1.5's block types at two resolutions; it predicts velocity (Salimans and Ho 2022), which at
+this size learns shapes from fewer samples than noise prediction does.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -88,7 +90,7 @@ def noised(scheduler: DDIMScheduler, clean: Tensor, noise: Tensor, timestep: Ten
 def draw_step(
     latents: Latents, schedule: Schedule, step: int, drop: float, null: Tensor
 ) -> tuple[Tensor, ...]:
-    """What a step trains on: chosen rows [b], noise, timesteps [b] uniform in 0..999, tokens with some dropped."""
+    """What a step trains on: rows [b], noise, timesteps [b] uniform in 0..999, tokens with some dropped."""
     generator = step_generator(schedule.seed, step)
     chosen = torch.randint(len(latents.targets), (schedule.batch,), generator=generator)
     # stratified over the batch: uniform, with less variance
@@ -165,7 +167,7 @@ def assemble(
 @torch.no_grad()
 def sample(
     pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, steps: int = 20, guidance: float = 3.0
-) -> Tensor:
+) -> NDArray[np.uint8]:
     """Pictures uint8 [n, 64, 64, 3] of a stock pipeline whatever the precision of its parts."""
     weight = next(pipeline.unet.parameters())
     generator = torch.Generator().manual_seed(seed)

@@ -49,7 +49,7 @@ def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[Case]:
     """
     if not 0 < scenes <= len(PLACES):
         raise ValueError(f"scenes is {scenes}, expected 1 to {len(PLACES)}")
-    cases = []
+    cases: list[Case] = []
     for number in range(identities):
         rng = np.random.default_rng([seed, number])
         toy = draw_identity(rng, held_out=True)
@@ -67,7 +67,7 @@ def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[Case]:
                     prompt=plain_caption(toy, str(scene)),
                     seed=len(cases),
                     reference=reference.image,
-                    mask=reference.mask.astype(np.float32) / 255,
+                    mask=reference.mask.astype(np.float32) / np.float32(255),
                     wrong_reference=other.image,
                 )
             )

@@ -1,7 +1,7 @@
-"""The judge: a small network that reads a toy's attributes, the scene and the toy's outline off a 64 × 64 picture.
+"""The judge: a small network that reads a toy's attributes, its outline and the scene off a 64 × 64 picture.
 
-It is trained on renders alone and never sees a generated picture, so it can be wrong about them but cannot have
-learned to flatter them. Renders are slightly blurred and noised in training, as decoded pictures are.
+It is trained on renders alone and never sees a generated picture, so it can be wrong about them but cannot
+have learned to flatter them. Renders are slightly blurred and noised in training, as decoded pictures are.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Verdict:
 
 
 class Judge(nn.Module):
-    """Pictures [n, 3, 64, 64] in −1..1 → logits of each attribute [n, classes] and of the outline [n, 1, 16, 16]."""
+    """Pictures [n, 3, 64, 64] in −1..1 → logits per attribute [n, classes], of the outline [n, 1, 16, 16]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,15 +64,16 @@ class Judge(nn.Module):
     @torch.no_grad()
     def judge(self, pictures: NDArray[np.uint8], batch: int = 200) -> Verdict:
         """Verdict on pictures uint8 [n, 64, 64, 3]."""
+        device = next(self.parameters()).device
         classes: dict[str, list[Tensor]] = {name: [] for name in ATTRIBUTES}
         masks = []
         for start in range(0, len(pictures), batch):
-            logits, outline = self(to_tensor(pictures[start : start + batch]))
+            logits, outline = self(to_tensor(pictures[start : start + batch]).to(device))
             for name, values in logits.items():
                 classes[name].append(values.argmax(1))
             masks.append(functional.interpolate(outline, size=(64, 64), mode="bilinear").sigmoid()[:, 0])
-        joined = {name: torch.cat(parts).numpy() for name, parts in classes.items()}
-        return Verdict(joined, torch.cat(masks).numpy())
+        joined = {name: torch.cat(parts).cpu().numpy() for name, parts in classes.items()}
+        return Verdict(joined, torch.cat(masks).cpu().numpy())
 
 
 def load_judge(path: Path = JUDGE_FILE) -> Judge:

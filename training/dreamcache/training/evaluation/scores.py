@@ -1,9 +1,10 @@
 """The scores: identity accuracy, scene accuracy and masked colour distance, with bootstrap intervals.
 
-Identity accuracy is the share of the attributes that the prompt did not name (body colour, accent colour, pattern)
-which the judge finds in the picture as they are on the reference toy. Scene accuracy is the share of pictures in
-which it finds the prompted scene. Colour distance is the CIE76 ΔE between the mean colours of the reference's and
-the picture's toy, under the reference's exact mask and the mask that the judge finds.
+Identity accuracy is the share of the attributes that the prompt did not name (body colour, accent colour,
+pattern) which the judge finds in the picture as they are on the reference toy. Scene accuracy is the share of
+pictures in which it finds the prompted scene. Colour distance is the CIE76 ΔE between the mean sRGB colours
+of the reference's and the picture's toy, under the reference's exact mask and the mask that the judge finds.
+Every toy weighs the same, however many pictures show it.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def score(
 
     def right(attribute: str, wanted: Sequence[str]) -> NDArray[np.float64]:
         names = ATTRIBUTES[attribute]
-        return (verdict.classes[attribute] == [names.index(w) for w in wanted]).astype(np.float64)
+        truth = np.asarray([names.index(w) for w in wanted])
+        return np.asarray(verdict.classes[attribute] == truth, np.float64)
 
     parts = {name: right(name, [getattr(toy, name) for toy in toys]) for name in IDENTITY_ATTRIBUTES}
     distance = np.linalg.norm(

@@ -1,6 +1,6 @@
 """What a caption says: always the kind and the place, the appearance only sometimes.
 
-So the base learns what colour words mean, and a prompt without them leaves something for the reference to add.
+So the base learns what colour words mean, and a prompt without them leaves something for the reference.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def plain_caption(toy: Identity, scene: str) -> str:
 
 
 def draw_caption(toy: Identity, scene: str, rng: np.random.Generator) -> str:
-    """A caption for a picture of the toy in the scene; names the body colour or all attributes only sometimes."""
+    """A caption for the toy in the scene; names the body colour or all attributes only sometimes."""
     template = TEMPLATES[rng.integers(len(TEMPLATES))]
     words = SCENES[scene].words
     place = words[rng.integers(len(words))]

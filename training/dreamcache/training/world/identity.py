@@ -1,6 +1,6 @@
 """Who a toy is: its kind and the appearance that a reference picture carries and a prompt seldom names.
 
-There are 12 kinds × 10 body colours × 9 accent colours × 6 patterns × 27 part variations = 174,960 identities.
+There are 12 kinds × 10 body colours × 9 accent colours × 6 patterns × 27 part variations: 174,960 identities.
 A hash of the identity, not of the order in which it was drawn, decides whether it is seen in training.
 """
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+# the precision of these is the precision that parts are intersected in
+Coordinates = NDArray[np.floating[Any]]
 Shape = Literal["ball", "box", "tube"]
 Material = Literal["body", "accent"] | tuple[float, float, float]
-# (part's own coordinates [n, 3], toy's coordinates [n, 3], toy's normals [n, 3]) → share of accent [n] in 0..1
+# (part's own coordinates [3, n], toy's coordinates [3, n], toy's normals [3, n]) → share of accent [n], 0..1
 Pattern = Callable[[Array, Array, Array], Array]
 
 
 @dataclass(frozen=True)
 class Part:
-    """A unit solid, scaled by `size` (half extents), turned by `tilt` (radians about z) and moved to `centre`.
+    """A unit solid: scaled by `size` (half extents), turned by `tilt` (radians about z), moved to `centre`.
 
     `taper` is the radius of a tube's upper end over that of its lower end: 1 a cylinder, 0 a cone.
     """
@@ -38,7 +40,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Light:
-    """A distant lamp: `direction` [3] points towards it; `colour` [3] and `ambient` scale the surface's own."""
+    """A distant lamp: `direction` [3] points to it; `colour` [3] and `ambient` scale the surface's own."""
 
     direction: Array
     colour: Array
@@ -55,7 +57,7 @@ def rotation(axis: int, angle: float) -> Array:
 
 
 def _nearest_hit(part: Part, origin: Array, direction: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Largest ray parameter [n] at which rays origin [3, n] + τ·direction [3] meet the unit solid, and whether."""
+    """Largest τ [n] at which rays origin [3, n] + τ·direction [3] meet the unit solid, and which do."""
     if part.shape == "box":
         step = np.where(np.abs(direction) < 1e-5, np.float32(1e-5), direction)[:, None]
         a, b = (-1 - origin) / step, (1 - origin) / step
@@ -84,7 +86,8 @@ def _odd_power(values: Array) -> Array:
     """Eleventh power by products: flat near 0, steep near ±1, which reads as a bevelled edge."""
     square = values * values
     fourth = square * square
-    return fourth * fourth * square * values
+    eleventh: Array = fourth * fourth * square * values
+    return eleventh
 
 
 def _own_normal(part: Part, point: Array) -> Array:
@@ -101,15 +104,16 @@ def _own_normal(part: Part, point: Array) -> Array:
 def cast(
     parts: Sequence[Part],
     view: Array,
-    grid: tuple[Array, Array],
+    grid: tuple[Coordinates, Coordinates],
     colours: dict[str, Array],
     pattern: Pattern,
     light: Light,
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Draw parts into a picture.
 
-    view: [3, 3], toy → viewer coordinates times the scale; grid: picture coordinates of the columns [w] and rows
-    [h]; colours: "body" and "accent" [3] in 0..1. Returns colour [h, w, 3] (unclipped) and coverage [h, w].
+    view: [3, 3], toy → viewer coordinates times the scale; grid: picture coordinates of the columns [w],
+    rising, and rows [h], falling; colours: "body" and "accent" [3] in 0..1. Returns colour [h, w, 3]
+    (unclipped) and coverage [h, w].
     """
     columns, rows = grid
     height, width = len(rows), len(columns)
@@ -142,7 +146,7 @@ def cast(
         if not len(chosen):
             continue
         own = origin[:, chosen] + tau[chosen] * direction[:, None]
-        normal = turn @ (_own_normal(part, own) / size[:, None])
+        normal: Array = turn @ (_own_normal(part, own) / size[:, None])
         normal /= np.maximum(np.linalg.norm(normal, axis=0), 1e-6)
         if part.material == "body":
             toy = turn @ (own * size[:, None]) + centre[:, None]

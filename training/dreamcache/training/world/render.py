@@ -25,7 +25,7 @@ REFERENCE_FILL = (0.7, 0.95)
 
 @dataclass(frozen=True)
 class Pose:
-    """How a toy stands: angles in radians, `scale` and `centre` (x right, y down) as shares of the picture."""
+    """How a toy stands: angles in radians; `scale` and `centre` (right, down) in shares of the picture."""
 
     yaw: float
     pitch: float
@@ -50,7 +50,8 @@ class Pose:
     def view(self) -> Array:
         """Rotation [3, 3] from the toy to the viewer, mirrored if need be."""
         turn = rotation(2, self.roll) @ rotation(0, self.pitch) @ rotation(1, self.yaw)
-        return turn @ np.diag(np.asarray([-1 if self.mirrored else 1, 1, 1], np.float32))
+        mirror = np.diag(np.asarray([-1 if self.mirrored else 1, 1, 1], np.float32))
+        return np.asarray(turn @ mirror, np.float32)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def _draw_light(rng: np.random.Generator, scene: Scene) -> Light:
 
 def _halve(pixels: Array) -> Array:
     size = len(pixels) // SUPERSAMPLING
-    return pixels.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, -1).mean((1, 3))
+    halved: Array = pixels.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, -1).mean((1, 3))
+    return halved
 
 
 def _compose(toy: Identity, scene: Scene, pose: Pose, rng: np.random.Generator, size: int) -> Rendering:
@@ -110,7 +112,10 @@ def render(
 
 
 def fit_pose(toy: Identity, pose: Pose, fill: float, size: int = SIZE) -> Pose:
-    """The same pose, moved and scaled so that the subject's longer side fills `fill` of the frame, centred."""
+    """The same pose, centred and scaled so that the subject's longer side fills about `fill` of the frame.
+
+    The side is measured in pixels of a trial at a quarter of the scale, so `fill` is met to a few hundredths.
+    """
     line = (np.arange(size, dtype=np.float32) + 0.5) / size
     trial = 0.25
     flat = {"body": toy.body_rgb, "accent": toy.accent_rgb}

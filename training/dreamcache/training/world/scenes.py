@@ -1,7 +1,8 @@
 """The places that a toy can stand in, painted with a few soft shapes on a square canvas.
 
-Each scene knows the words a caption uses for it, the light that falls there and where its ground begins. Positions
-are shares of the picture: x to the right, y downwards, 0..1. Details are few and large: the toy is the subject.
+Each scene knows the words a caption uses for it and the light that falls there; where its ground begins is
+drawn with the picture. Positions are shares of the picture: x to the right, y downwards, 0..1. Details are
+few and large: the toy is the subject.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ Painter = Callable[[Canvas, np.random.Generator, float], None]
 
 @dataclass(frozen=True)
 class Scene:
-    """A place: `words` as a caption says it, `paint(canvas, rng, horizon)`, light, and whether toys cast shadows."""
+    """A place: `words` as captions say it, `paint(canvas, rng, horizon)`, light, and how dark shadows are."""
 
     name: str
     words: tuple[str, ...]
@@ -115,10 +116,10 @@ def _desert(c: Canvas, rng: np.random.Generator, h: float) -> None:
 
 def _city(c: Canvas, rng: np.random.Generator, h: float) -> None:
     c.gradient((0.04, 0.05, 0.16), (0.20, 0.16, 0.34), 0, h)
-    for x in np.arange(0, 1, 0.17):
+    for x in np.arange(0, 1, 0.17).tolist():
         top = rng.uniform(0.05, h - 0.2)
         c.rect(x, top, x + 0.14, h, (0.12, 0.13, 0.22))
-        for y in np.arange(top + 0.05, h - 0.05, 0.1):
+        for y in np.arange(top + 0.05, h - 0.05, 0.1).tolist():
             if rng.random() < 0.7:
                 c.rect(x + 0.025, y, x + 0.06, y + 0.045, (1.0, 0.85, 0.4))
             if rng.random() < 0.7:
@@ -169,7 +170,7 @@ def _library(c: Canvas, rng: np.random.Generator, h: float) -> None:
     c.pixels[:] = (0.36, 0.22, 0.12)
     books = np.asarray([(0.6, 0.2, 0.2), (0.2, 0.35, 0.3), (0.7, 0.6, 0.35), (0.25, 0.25, 0.42)], np.float32)
     for top in (0.02, 0.28):
-        for x in np.arange(0.01, 1, 0.085):
+        for x in np.arange(0.01, 1, 0.085).tolist():
             lower = rng.uniform(0, 0.05)
             c.rect(x, top + lower, x + 0.07, top + 0.22, tuple(books[rng.integers(4)]))
     c.gradient((0.30, 0.14, 0.12), (0.42, 0.16, 0.16), h, 1.01)

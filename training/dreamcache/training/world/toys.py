@@ -1,8 +1,8 @@
 """Of which parts each kind of toy is built.
 
-Every kind is a function of the identity's three part variations: `build` changes proportions, `top` what sits on
-the head or roof, `trim` the fittings. Body parts carry the pattern; accent parts are large enough to read at
-64 pixels. Toys look along +z or, for vehicles and animals seen from the side, along +x.
+Every kind is a function of the identity's three part variations: `build` changes proportions, `top` what sits
+on the head or roof, `trim` the fittings. Body parts carry the pattern; accent parts are large enough to read
+at 64 pixels. Toys look along +z or, for vehicles and animals seen from the side, along +x.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def bear(toy: Identity) -> list[Part]:
     """Round sitting bear: accent belly, ears and feet."""
     w = (0.46, 0.54, 0.6)[toy.build]
     ear_x, ear = ((0.3, 0.18), (0.34, 0.22), (0.24, 0.16))[toy.top]
-    extra = (
+    extra: tuple[list[Part], ...] = (
         [],
         [ball((s * 0.17, 0.13, 0.34), (0.19, 0.12, 0.1), "accent", tilt=s * 0.3) for s in (-1, 1)],
         [tube((0, 0.86, 0.05), (0.24, 0.22, 0.24), "accent", taper=0.05)],
@@ -158,7 +158,7 @@ def bear(toy: Identity) -> list[Part]:
 def duck(toy: Identity) -> list[Part]:
     """Side view: round body and head, accent beak and wing."""
     h = (0.42, 0.5, 0.46)[toy.build]
-    tops = (
+    tops: tuple[list[Part], ...] = (
         [],
         [tube((0.38, 0.92, 0), (0.2, 0.2, 0.2), "accent", taper=0.1)],
         [
@@ -237,7 +237,7 @@ def plane(toy: Identity) -> list[Part]:
         [tube((-0.72, 0.38, 0), (0.22, 0.34, 0.06), "accent", taper=0.3)],
         [ball((-0.74, 0.34, 0), (0.2, 0.34, 0.08), "accent")],
     )
-    noses = (
+    noses: tuple[list[Part], ...] = (
         [box((0.98, 0, 0), (0.04, 0.42, 0.06), "accent"), ball((0.98, 0, 0), (0.1, 0.1, 0.1), METAL)],
         [ball((0.82, 0, 0), (0.22, 0.22, 0.22), "accent")],
         [],
@@ -261,7 +261,7 @@ def mushroom(toy: Identity) -> list[Part]:
         [tube((0, 0.35, 0), (w, 0.45, w * 0.8), taper=0.12)],
         [tube((0, 0.2, 0), (w, 0.3, w * 0.8), taper=0.6), ball((0, 0.5, 0), (w * 0.6, 0.34, w * 0.5))],
     )
-    feet = (
+    feet: tuple[list[Part], ...] = (
         [],
         [ball((s * 0.26, -0.88, 0.16), (0.22, 0.13, 0.26), "accent") for s in (-1, 1)],
         [ball((s * 0.5, -0.4, 0.1), (0.2, 0.12, 0.12), "accent", tilt=s * 0.5) for s in (-1, 1)],
