@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from dreamcache.training.console import stderr
 from dreamcache.training.plots import plot_losses
 
-
 MUON_SMALLEST = 16
 
 

@@ -28,10 +28,16 @@ from dreamcache.training.ship import ship
 from dreamcache.training.text_to_image import train_text_to_image
 from dreamcache.training.tokenizer import make_tokenizer
 
-
-def _schedule(**choices: Any) -> Schedule:
-    schedule: Schedule = field(default_factory=lambda: Schedule(**({"muon": True} | choices)))
-    return schedule
+AUTOENCODER = Schedule(
+    steps=1000,
+    batch=16,
+    learning_rate=2e-3,
+    warmup=20,
+    ema=0.99,
+    weight_decay=0.0,
+    checkpoint_every=100,
+    muon=True,
+)
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,10 @@ class Recipe:
 
     samples: int = 42_000
     seed: int = 0
-    autoencoder: Schedule = _schedule(
-        steps=1000, batch=16, learning_rate=2e-3, warmup=20, ema=0.99, weight_decay=0.0, checkpoint_every=100
-    )
-    base: Schedule = _schedule(steps=5000, batch=64, learning_rate=2e-3)
-    adapters: Schedule = _schedule(steps=1500, batch=64, learning_rate=2e-3)
-    judge: Schedule = _schedule(steps=3000, batch=64, learning_rate=1e-3, muon=False)
+    autoencoder: Schedule = AUTOENCODER
+    base: Schedule = Schedule(steps=4000, batch=64, learning_rate=2e-3, muon=True)
+    adapters: Schedule = Schedule(steps=1500, batch=64, learning_rate=2e-3, muon=True)
+    judge: Schedule = Schedule(steps=3000, batch=64, learning_rate=1e-3)
     fusion: AdapterConfig = field(default_factory=AdapterConfig)
     guidance: dict[str, Any] = field(
         default_factory=lambda: {

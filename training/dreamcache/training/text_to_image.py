@@ -7,11 +7,14 @@ this size learns shapes from fewer samples than noise prediction does.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,8 +35,11 @@ CAPTION_DROP = 0.1
 
 
 def make_unet() -> UNet2DConditionModel:
-    """The architecture, with random weights: middle and decoder sites at 4 × 4 and 8 × 8 tokens."""
-    return UNet2DConditionModel(
+    """The architecture, with random weights: middle and decoder sites at 4 × 4 and 8 × 8 tokens.
+
+    Residual branches and the last convolution start at zero (Dhariwal and Nichol 2021).
+    """
+    unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
@@ -46,6 +52,14 @@ def make_unet() -> UNet2DConditionModel:
         attention_head_dim=(3, 6),  # diffusers' name for the number of heads
         norm_num_groups=32,
     )
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock2D):
+            nn.init.zeros_(module.conv2.weight)
+        if isinstance(module, Transformer2DModel):
+            nn.init.zeros_(module.proj_out.weight)
+    nn.init.zeros_(unet.conv_out.weight)
+    nn.init.zeros_(cast(Tensor, unet.conv_out.bias))
+    return unet
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
