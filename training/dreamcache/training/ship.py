@@ -121,7 +121,8 @@ def ship(run: Path, recipe: Recipe, guidance: dict[str, Any]) -> Path:
         f"| {path.relative_to(out)} | {_count(path):,} | {path.stat().st_size / 1e6:.1f} |"
         for path in weights
     )
-    header = "| stage | steps | batch | peak learning rate | seed | seconds | loss at the end |\n|---|---|---|---|---|---|---|\n"
+    titles = ("stage", "steps", "batch", "peak learning rate", "seed", "seconds", "loss at the end")
+    header = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|\n"
     card = CARD.format(
         parts=f"| weights (float16) | parameters | MB |\n|---|---|---|\n{parts}",
         samples=recipe.samples,

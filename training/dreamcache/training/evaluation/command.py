@@ -54,7 +54,7 @@ def evaluate(
         usual = recommended(MINI_ADAPTERS if adapters is None else adapters)
         how = Sampling(
             steps=steps,
-            mode=usual.mode if not mode else mode,  # type: ignore[arg-type]  # checked when it is used
+            mode=mode if mode else usual.mode,  # type: ignore[arg-type]  # checked when it is used
             guidance_scale=usual.guidance_scale if guidance is None else guidance,
             reference_guidance_scale=(
                 usual.reference_guidance_scale if reference_guidance is None else reference_guidance
