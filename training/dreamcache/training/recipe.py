@@ -38,6 +38,9 @@ AUTOENCODER = Schedule(
     checkpoint_every=100,
     muon=True,
 )
+BASE = Schedule(steps=4000, batch=64, learning_rate=2e-3, muon=True)
+ADAPTERS = Schedule(steps=1500, batch=64, learning_rate=2e-3, muon=True)
+JUDGE = Schedule(steps=3000, batch=64, learning_rate=1e-3)
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Recipe:
     samples: int = 42_000
     seed: int = 0
     autoencoder: Schedule = AUTOENCODER
-    base: Schedule = Schedule(steps=4000, batch=64, learning_rate=2e-3, muon=True)
-    adapters: Schedule = Schedule(steps=1500, batch=64, learning_rate=2e-3, muon=True)
-    judge: Schedule = Schedule(steps=3000, batch=64, learning_rate=1e-3)
+    base: Schedule = BASE
+    adapters: Schedule = ADAPTERS
+    judge: Schedule = JUDGE
     fusion: AdapterConfig = field(default_factory=AdapterConfig)
     guidance: dict[str, Any] = field(
         default_factory=lambda: {
