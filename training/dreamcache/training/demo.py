@@ -75,7 +75,7 @@ def _paint(
     from dreamcache.training.evaluation.bundle_painter import BundlePainter
     from dreamcache.training.evaluation.judge import load_judge
 
-    painter = BundlePainter(Pipeline.load(bundle), steps)
+    painter = BundlePainter(Pipeline.load(bundle, keep_sessions=True), steps)
     pictures: dict[Condition, NDArray[np.uint8]] = {}
 
     def paint(chosen: list[Case], condition: Condition) -> NDArray[np.uint8]:

@@ -44,7 +44,7 @@ def evaluate(
         from dreamcache.runtime import Pipeline
         from dreamcache.training.evaluation.bundle_painter import BundlePainter
 
-        results = run_benchmark(cases, BundlePainter(Pipeline.load(bundle), steps), judge)
+        results = run_benchmark(cases, BundlePainter(Pipeline.load(bundle, keep_sessions=True), steps), judge)
         settings = {"from": "bundle", "steps": steps}
     else:
         from dreamcache.models.base import MINI_ADAPTERS
