@@ -83,7 +83,7 @@ def _paint(
         return pictures[condition]
 
     scores = run_benchmark(cases, paint, load_judge())
-    quality = {
+    quality: dict[str, dict[str, float]] = {
         "identity_accuracy": {name: round(value.identity_accuracy.mean, 4) for name, value in scores.items()},
         "scene_accuracy": {name: round(value.scene_accuracy.mean, 4) for name, value in scores.items()},
         "colour_distance": {name: round(value.colour_distance.mean, 2) for name, value in scores.items()},

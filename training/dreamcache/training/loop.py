@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dreamcache.training.console import stderr
+from dreamcache.training.errors import CheckpointError
 from dreamcache.training.plots import plot_losses
 
 MUON_SMALLEST = 16
@@ -114,32 +116,42 @@ class Run:
         return self.directory / "checkpoint.safetensors"
 
     def _load(self) -> None:
-        with safe_open(self.checkpoint, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
-            for name, master in self.masters.items():
-                master.copy_(file.get_tensor(f"master.{name}"))
-                self.average[name].copy_(file.get_tensor(f"average.{name}"))
-            stored = set(file.keys())
-            for optimizer, name, master in self._optimized():
-                for moment in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
-                    if f"{moment}.{name}" in stored:
-                        optimizer.state[master][moment] = file.get_tensor(f"{moment}.{name}").to(
-                            master.device
-                        )
+        try:
+            with safe_open(self.checkpoint, framework="pt") as file:
+                self._restore(file)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"cannot continue from {self.checkpoint}: {error}; "
+                "expected the whole state of this stage: delete the file to start the stage again"
+            ) from error
+
+    def _restore(self, file: Any) -> None:
+        state = json.loads(file.metadata()["state"])
+        stored = set(file.keys())
+        for name, master in self.masters.items():
+            for kind, ours in (("master", master), ("average", self.average[name])):
+                kept = file.get_tensor(f"{kind}.{name}")
+                if kept.shape != ours.shape:
+                    raise ValueError(f"{kind}.{name} is {list(kept.shape)}, expected {list(ours.shape)}")
+                ours.copy_(kept)
+        for optimizer, name, master in self._optimized():
+            for moment in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
+                if f"{moment}.{name}" in stored:
+                    optimizer.state[master][moment] = file.get_tensor(f"{moment}.{name}").to(master.device)
         self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
         self._round_back()
 
     def save(self) -> None:
-        """Write the checkpoint beside its place and rename it in; redraw the loss curve."""
+        """Redraw the loss curve, then write the checkpoint beside its place and rename it in.
+
+        In this order a run that is killed in between continues from the older checkpoint and writes both again.
+        """
         tensors = {f"master.{name}": master for name, master in self.masters.items()}
         tensors |= {f"average.{name}": average for name, average in self.average.items()}
         for optimizer, name, master in self._optimized():
             tensors |= {f"{moment}.{name}": value for moment, value in optimizer.state[master].items()}
         state = {"step": self.step, "seconds": self.seconds, "losses": self.losses}
         self.directory.mkdir(parents=True, exist_ok=True)
-        partial = self.checkpoint.with_suffix(".partial")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(state)})
-        partial.replace(self.checkpoint)
         record = {
             "schedule": asdict(self.schedule),
             "steps": self.step,
@@ -148,6 +160,9 @@ class Run:
         }
         (self.directory / "losses.json").write_text(json.dumps(record) + "\n")
         plot_losses(self.losses, self.directory / "losses.png", self.directory.name)
+        partial = self.checkpoint.with_suffix(".partial")
+        save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(state)})
+        partial.replace(self.checkpoint)
 
     def _optimized(self) -> Iterator[tuple[torch.optim.Optimizer, str, Tensor]]:
         """Each master weight with its name and the optimizer that updates it."""
@@ -173,7 +188,8 @@ class Run:
     ) -> None:
         """Run the remaining steps; `loss(step)` returns the scalar to descend, `sheet(path)` draws samples.
 
-        Raises FloatingPointError where the loss stops being finite; the last checkpoint stays as it was.
+        Raises FloatingPointError where the loss or its gradient stops being finite; the last checkpoint stays as
+        it was.
         """
         schedule = self.schedule
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
@@ -204,13 +220,17 @@ class Run:
             raise FloatingPointError(
                 f"loss is {value} at step {self.step}; the last checkpoint is {self.checkpoint}"
             )
-        result.backward()
+        torch.autograd.backward(result)
         for name, parameter in self.parameters.items():
             gradient, parameter.grad = parameter.grad, None
             master = self.masters[name]
             master.grad = None if gradient is None else gradient.float().view_as(master)
         masters = list(self.masters.values())
-        nn.utils.clip_grad_norm_(masters, self.schedule.clip, foreach=True)
+        norm = float(nn.utils.clip_grad_norm_(masters, self.schedule.clip, foreach=True))
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f"gradient norm is {norm} at step {self.step}; the last checkpoint is {self.checkpoint}"
+            )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.schedule.rate(self.step)

@@ -59,4 +59,5 @@ def features_as_picture(tokens: NDArray[np.float32]) -> Picture:
     left, strength, _ = np.linalg.svd(centred, full_matrices=False)
     parts = left[:, :3] * strength[:3]
     spread = np.abs(parts).max(0) + 1e-8
-    return np.round((parts / spread + 1) * 127.5).astype(np.uint8).reshape(side, side, 3)
+    picture: Picture = np.round((parts / spread + 1) * 127.5).astype(np.uint8).reshape(side, side, 3)
+    return picture

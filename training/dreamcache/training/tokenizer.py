@@ -11,14 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tokenizers import (  # type: ignore[import-untyped]
-    Regex,
-    Tokenizer,
-    models,
-    normalizers,
-    pre_tokenizers,
-    trainers,
-)
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from dreamcache.training.world.captions import draw_caption
