@@ -35,7 +35,7 @@ class Latents:
 
 def _encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 50) -> NDArray[np.float16]:
     weight = next(vae.parameters())
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(weight.device.type, torch.bfloat16):
         parts = [
             vae.encode(to_tensor(pictures[i : i + batch]).to(weight.device, weight.dtype)).latent_dist.mode()
             for i in range(0, len(pictures), batch)
