@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from dreamcache.training.evaluation.benchmark import Case, Condition
 
-TOYS, SCENES, SHOWN_TOYS, SHOWN_SCENES = 12, 4, 6, 3
+SCENES, SHOWN_TOYS, SHOWN_SCENES = 4, 6, 3
 SEED = 7
 
 
@@ -41,7 +41,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     bundle = out / "bundle"
     _export(bundle, overwrite)
-    cases = draw_cases(TOYS, SCENES, SEED)
+    cases = draw_cases(toys, SCENES, SEED)
     pictures, quality = _paint(bundle, cases, steps)
     _draw_demo_sheet(cases, pictures, out / "demo.png")
     _draw_features(cases, out / "features.png")
@@ -94,7 +94,7 @@ def _paint(
 def _draw_demo_sheet(cases: list[Case], pictures: dict[Condition, NDArray[np.uint8]], path: Path) -> None:
     from dreamcache.training.sheets import Column, draw_sheet
 
-    firsts = range(0, SHOWN_TOYS * SCENES, SCENES)
+    firsts = range(0, len(cases), SCENES)[:SHOWN_TOYS]
 
     def group(condition: Condition) -> list[list[NDArray[np.uint8]]]:
         return [[pictures[condition][first + i] for i in range(SHOWN_SCENES)] for first in firsts]
@@ -127,7 +127,7 @@ def _draw_features(cases: list[Case], path: Path) -> None:
     from dreamcache.training.sheets import Column, draw_sheet, features_as_picture
 
     pipeline = DreamCachePipeline.load("mini")
-    shown = [cases[first] for first in range(0, SHOWN_TOYS * SCENES, SCENES)]
+    shown = [cases[first] for first in range(0, len(cases), SCENES)[:SHOWN_TOYS]]
     caches = [pipeline.cache(Image.fromarray(case.reference)) for case in shown]
     columns = [Column("reference", [[case.reference] for case in shown])]
     for site in pipeline.conditioned.sites:
@@ -165,7 +165,7 @@ def _report(bundle: Path, cases: list[Case], quality: dict[str, Any], steps: int
     parity = open_contract(bundle).contract.parity
     report = {
         **quality,
-        "sample": {"toys": TOYS, "scenes_per_toy": SCENES, "steps": steps},
+        "sample": {"toys": len(cases) // SCENES, "scenes_per_toy": SCENES, "steps": steps},
         "parity": {
             "cache_psnr_db": parity.psnr_db["cache"],
             "denoiser_psnr_db": parity.psnr_db["denoiser"],

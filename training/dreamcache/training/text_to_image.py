@@ -136,9 +136,8 @@ def train_text_to_image(
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).to(device)
     run = Run(directory, dict(model.named_parameters()), schedule)
     model.to(torch.bfloat16)
-    unet.set_attn_processor(
-        AttnProcessor()
-    )  # plain products: the fused CPU kernel is slow backwards at 64 tokens
+    # plain products: the fused CPU kernel is slow backwards at 64 tokens
+    unet.set_attn_processor(AttnProcessor())
 
     def loss(step: int) -> Tensor:
         chosen, noise, timestep, tokens = (
