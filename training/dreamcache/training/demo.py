@@ -26,6 +26,7 @@ SEED = 7
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")] = Path("demo"),
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps a picture.")] = 20,
+    toys: Annotated[int, typer.Option(min=1, help="Held-out toys to draw, each in four scenes.")] = 12,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing folder's results.")
     ] = False,
