@@ -35,6 +35,7 @@ class Case:
     seed: int
     reference: NDArray[np.uint8]
     mask: NDArray[np.float32]
+    wrong_toy: Identity
     wrong_reference: NDArray[np.uint8]
 
 
@@ -68,6 +69,7 @@ def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[Case]:
                     seed=len(cases),
                     reference=reference.image,
                     mask=reference.mask.astype(np.float32) / np.float32(255),
+                    wrong_toy=wrong,
                     wrong_reference=other.image,
                 )
             )
