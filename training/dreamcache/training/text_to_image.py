@@ -138,6 +138,7 @@ def train_text_to_image(
     model.to(torch.bfloat16)
     # plain products: the fused CPU kernel is slow backwards at 64 tokens
     unet.set_attn_processor(AttnProcessor())
+    text_encoder.set_attn_implementation("eager")
 
     def loss(step: int) -> Tensor:
         chosen, noise, timestep, tokens = (
