@@ -34,9 +34,10 @@ def demo(
     """Export the shipped miniature, draw unseen toys in new places, and report quality, speed and memory."""
     from dreamcache.runtime.files import check_output
 
-    results = [out / name for name in ("bundle", "demo.png", "features.png", "report.json")]
-    for result in results:
-        check_output(result, overwrite)
+    # A fresh folder holds no results to protect; it is made once every import has succeeded.
+    if out.is_dir():
+        for name in ("bundle", "demo.png", "features.png", "report.json"):
+            check_output(out / name, overwrite)
     from dreamcache.training.evaluation.benchmark import draw_cases
 
     out.mkdir(parents=True, exist_ok=True)
