@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
@@ -19,9 +20,13 @@ from dreamcache.models.base import Base
 from dreamcache.models.caching import cache_reference, noise_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig
+from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.training.device import training_device
+from dreamcache.training.evaluation.benchmark import draw_cases
+from dreamcache.training.evaluation.painter import Sampling, paint_batch
 from dreamcache.training.latents import Latents
 from dreamcache.training.loop import Run, Schedule, step_generator
+from dreamcache.training.plots import save_sheet
 from dreamcache.training.text_to_image import draw_step, noised, null_tokens
 
 CAPTION_DROP = 0.07
@@ -59,5 +64,15 @@ def train_adapters(
             predicted = conditioned(noisy.bfloat16(), timestep.to(device), text, cache)
         return functional.mse_loss(predicted.float(), velocity)
 
-    run.train(loss)
+    cases = draw_cases(8, 3, seed=1)
+
+    def sheet(path: Path) -> None:
+        conditioned.float()
+        references = np.stack([case.reference for case in cases])
+        prompts, seeds = [case.prompt for case in cases], [case.seed for case in cases]
+        drawn = paint_batch(DreamCachePipeline(base, conditioned), prompts, references, seeds, Sampling())
+        save_sheet([[references[3 * i], *drawn[3 * i : 3 * i + 3]] for i in range(len(cases) // 3)], path)
+        conditioned.to(torch.bfloat16)
+
+    run.train(loss, sheet, sheet_every=4 * schedule.checkpoint_every)
     return conditioned.float()
