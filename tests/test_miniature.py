@@ -1,0 +1,124 @@
+"""The shipped miniature: a diffusers folder within its size, that a bundle of it draws photographs' subjects too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from dreamcache.models.base import MINI_ADAPTERS, MINI_DIR, load_base
+from dreamcache.models.checkpoint import load_adapters, read_adapters
+
+LIMIT_MB = 60
+COMMAND = [sys.executable, "-m", "dreamcache.runtime.cli"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("mini") / "bundle"
+    done = subprocess.run(
+        [*COMMAND, "export", "--base", "mini", "--out", str(out)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out
+
+
+def test_weights_are_small_and_half_precision() -> None:
+    from safetensors import safe_open
+
+    files = sorted(MINI_DIR.rglob("*.safetensors"))
+    assert len(files) == 4, "unet, vae, text encoder, adapters"
+    assert sum(file.stat().st_size for file in files) / 1e6 <= LIMIT_MB
+    for file in files:
+        with safe_open(file, framework="np") as tensors:
+            assert {tensors.get_slice(key).get_dtype() for key in tensors.keys()} == {"F16"}, file.name  # noqa: SIM118
+
+
+def test_diffusers_loads_the_folder_and_it_is_the_same_unet() -> None:
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(MINI_DIR, safety_checker=None)
+    ours = load_base("mini")
+    for name, value in pipeline.unet.state_dict().items():
+        assert torch.equal(value, ours.unet.state_dict()[name]), name
+    assert pipeline.scheduler.config.prediction_type == "v_prediction"
+    picture = pipeline("a toy robot on the beach", height=64, width=64, num_inference_steps=2).images[0]
+    assert picture.size == (64, 64)
+
+
+def test_adapters_sit_in_the_middle_and_in_every_second_decoder_block() -> None:
+    conditioned = load_adapters(MINI_ADAPTERS, load_base("mini").unet)
+    assert [site.name for site in conditioned.sites] == [
+        "mid_block.attentions.0",
+        "up_blocks.0.attentions.1",
+        "up_blocks.1.attentions.0",
+        "up_blocks.1.attentions.2",
+    ]
+    assert {site.width for site in conditioned.sites} == {96, 192}
+    _, metadata = read_adapters(MINI_ADAPTERS)
+    assert json.loads(metadata["guidance"])["mode"] in {"dual", "classic"}
+
+
+def test_the_card_states_data_steps_losses_and_commands() -> None:
+    card = (MINI_DIR / "README.md").read_text(encoding="utf-8")
+    for word in ("apache-2.0", "174,960", "seconds", "seed", "dreamcache train all", "dB"):
+        assert word in card
+    for stage in ("autoencoder", "base", "adapters", "judge"):
+        record = json.loads((MINI_DIR / "training" / f"{stage}.json").read_text())
+        assert f"{record['steps']:,}" in card
+        assert len(record["losses"]) == record["steps"]
+
+
+def generate(bundle: Path, reference: Path, out: Path, *more: str) -> dict[str, Any]:
+    arguments = [
+        "generate",
+        str(bundle),
+        "--reference",
+        str(reference),
+        "--prompt",
+        "a toy bear in the forest",
+    ]
+    done = subprocess.run(
+        [*COMMAND, *arguments, "--out", str(out), "--steps", "8", "--seed", "3", "--json", *more],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+@pytest.mark.parametrize("name", ["chelsea", "coffee"])
+def test_photographs_go_through_and_change_the_picture(bundle: Path, tmp_path: Path, name: str) -> None:
+    photograph = tmp_path / f"{name}.jpg"
+    Image.fromarray(getattr(skimage.data, name)()).save(photograph)
+    said = generate(bundle, photograph, tmp_path / "with.png")
+    assert said["background"]
+    generate(bundle, photograph, tmp_path / "again.png")
+    generate(bundle, photograph, tmp_path / "without.png", "--strength", "0")
+    pictures = {path.stem: np.asarray(Image.open(path), np.int16) for path in tmp_path.glob("*.png")}
+    assert np.array_equal(pictures["with"], pictures["again"])
+    assert np.abs(pictures["with"] - pictures["without"]).mean() > 3
+
+
+def test_verify_passes_and_fails_once_a_weight_is_touched(bundle: Path) -> None:
+    verify = [*COMMAND, "verify", str(bundle), "--json"]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert json.loads(done.stdout)["passed"]
+    weights = bundle / "unet" / "weights.data"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "weights.data" in done.stdout + done.stderr
