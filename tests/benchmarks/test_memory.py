@@ -35,14 +35,16 @@ def test_allocated_memory_is_private() -> None:
     assert busy.resident_mb >= busy.private_mb
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="file-backed memory is read from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps_rollup").exists(), reason="file-backed memory is read from /proc"
+)
 def test_a_mapped_file_is_not_private(tmp_path: Path) -> None:
     file = tmp_path / "mapped"
     file.write_bytes(b"1" * MEGABYTES * 10**6)
     setup = (
-        "import mmap; f = open({!r}, 'rb'); m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ);"
+        f"import mmap; f = open({str(file)!r}, 'rb'); m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ);"
         " s = sum(m[i] for i in range(0, len(m), 4096))"
-    ).format(str(file))
+    )
     idle, mapped = peak_of("import mmap"), peak_of(setup)
     assert mapped.file_backed_mb is not None
     assert idle.file_backed_mb is not None

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dreamcache.training.dataset import draw_batch
-from dreamcache.training.evaluation.benchmark import as_record, draw_cases, run_benchmark
+from dreamcache.training.evaluation.benchmark import Case, Condition, as_record, draw_cases, run_benchmark
 from dreamcache.training.evaluation.judge import (
     Judge,
     Verdict,
@@ -191,7 +191,7 @@ def test_the_benchmark_scores_every_condition_against_the_right_toy(judge: Judge
     cases = draw_cases(3, 2)
     painted = {"text_only": 0, "dreamcache": 0, "wrong_cache": 0}
 
-    def paint(asked: list, condition: str) -> NDArray[np.uint8]:  # type: ignore[type-arg]
+    def paint(asked: list[Case], condition: Condition) -> NDArray[np.uint8]:
         painted[condition] += len(asked)
         return np.stack([c.wrong_reference if condition == "wrong_cache" else c.reference for c in asked])
 

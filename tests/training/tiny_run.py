@@ -40,7 +40,7 @@ def tiny_loss(network: nn.Module, batch: int, seed: int) -> Callable[[int], Tens
 def train(
     directory: Path, stop: int = -1, channel: Connection | None = None, schedule: Schedule = SCHEDULE
 ) -> None:
-    """Run to the end; announce each step on the channel, and wait there for a word before step `stop`."""
+    """Run to the end; announce each step on the channel, and wait for a word before steps `stop`, `stop + 1`."""
     torch.set_num_threads(1)
     network = tiny_network()
     run = Run(directory, dict(network.named_parameters()), schedule)
@@ -49,7 +49,7 @@ def train(
     def announced(step: int) -> Tensor:
         if channel is not None:
             channel.send(step)
-            if step == stop:
+            if step in (stop, stop + 1):
                 channel.recv()
         return loss(step)
 

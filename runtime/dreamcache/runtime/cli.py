@@ -64,16 +64,24 @@ def _build(commands: dict[str, EntryPoint], wanted: str | None) -> typer.Typer:
     return app
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("dreamcache"))
+        raise typer.Exit
+
+
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001 (taken by main)
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Personalised pictures from one reference picture, on the device."""
-    if version:
-        from importlib.metadata import version as installed_version
-
-        typer.echo(installed_version("dreamcache"))
-        raise typer.Exit
 
 
 def _never_run() -> None:

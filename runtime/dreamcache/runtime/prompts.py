@@ -16,7 +16,7 @@ from dreamcache.runtime.bundle import Bundle
 from dreamcache.runtime.errors import BundleError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer  # type: ignore[import-untyped]
+    from tokenizers import Tokenizer
 
 # Words are letters of any script, single digits, or runs of other signs; English clitics split off.
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
