@@ -58,6 +58,7 @@ def test_the_console_script_draws(installed: Path, tmp_path: Path) -> None:
     ImageDraw.Draw(image).ellipse((8, 8, 32, 32), fill="red")
     image.save(toy)
     script = str(installed / "dreamcache")
+    assert _run([script, "--version"], tmp_path).strip() == "0.1.0"
     _run([script, "verify", str(bundle)], tmp_path)
     command = [
         script,
