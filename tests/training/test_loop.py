@@ -26,7 +26,8 @@ def start(directory: Path, network: nn.Module, schedule: Schedule = SCHEDULE) ->
 
 
 def state(directory: Path) -> dict[str, Tensor]:
-    return load_file(directory / "checkpoint.safetensors")
+    tensors: dict[str, Tensor] = load_file(directory / "checkpoint.safetensors")
+    return tensors
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

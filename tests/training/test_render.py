@@ -136,7 +136,9 @@ def test_patterns_and_part_variations_can_be_told_apart(kind: str) -> None:
 
     plain = Identity(kind, "yellow", "blue", "plain", 0, 0, 0)
     patterned = [seen(replace(plain, pattern=pattern)) for pattern in PATTERNS]
-    varied = [seen(plain)] + [seen(replace(plain, **{part: 1})) for part in ("build", "top", "trim")]
+    varied = [
+        seen(toy) for toy in (plain, replace(plain, build=1), replace(plain, top=1), replace(plain, trim=1))
+    ]
     for group in (patterned, varied):
         for one, other in itertools.combinations(group, 2):
             # of 4096 pixels

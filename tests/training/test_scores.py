@@ -52,7 +52,10 @@ def found(verdict: Verdict, attribute: str, other: int = 0) -> list[str]:
 def agreeing(verdict: Verdict) -> list[Identity]:
     """Different toys that look as the judge says; it does not read `build`, `top` and `trim`."""
     looks = zip(*(found(verdict, name) for name in ("kind", "body", "accent", "pattern")), strict=True)
-    return [Identity(*look, i % 3, i // 3 % 3, i // 9) for i, look in enumerate(looks)]
+    return [
+        Identity(kind, body, accent, pattern, i % 3, i // 3 % 3, i // 9)
+        for i, (kind, body, accent, pattern) in enumerate(looks)
+    ]
 
 
 def scored(judge: Judge, verdict: Verdict, pictures: NDArray[np.uint8], toys: list[Identity]) -> Scores:
