@@ -14,8 +14,8 @@ MIN_PSNR_DB = 80.0
 """For fp32, each graph."""
 CONDITION_TOLERANCE = 0.05
 MAX_DISK_RATIO = 1.05
-DISK_GRANT_BYTES = 1 << 20
-"""The description of a second graph costs some hundred kilobytes however small the model is."""
+DISK_GRANT_BYTES = 1 << 17
+"""The description of a second graph costs about a hundred kilobytes however small the model is."""
 MAX_DB = 200.0
 """Stands for exact equality, since the contract holds no infinities."""
 
