@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -41,3 +42,27 @@ def test_every_command_that_it_names_exists() -> None:
     commands = {"demo", "export", "cache", "generate", "inspect", "verify", "train", "evaluate"}
     assert commands <= declared
     assert named & {"bench", "fit", "synthesize"} == set(), "the README names a command that does not exist"
+
+
+def figures_of_the_results() -> list[str]:
+    """The README's figures as the committed records give them."""
+    results = ROOT / "docs" / "results"
+    evaluation = json.loads((results / "evaluation.json").read_text())
+    demo = json.loads((results / "demo.json").read_text())
+    figures = []
+    for scores in evaluation["results"].values():
+        figures += [f"{scores[name]['mean']:.1%}" for name in ("identity_accuracy", "scene_accuracy")]
+        figures += [f"{value:.1%}" for value in scores["attributes"].values()]
+        figures.append(f"{scores['colour_distance']['mean']:.1f}")
+    stages = ("text", "cache", "step", "vae_decode", "total")
+    figures += [f"{demo['latency_ms'][stage]:.1f} ms" for stage in stages]
+    figures.append(f"{demo['peak_private_mb']:.0f} MB")
+    figures.append(f"{demo['disk']['two_graphs_over_one']:.3f}")
+    return figures
+
+
+def test_every_figure_comes_from_a_committed_record() -> None:
+    figures = figures_of_the_results()
+    assert len(figures) >= 20
+    assert [figure for figure in figures if figure not in README] == []
+    assert "123.4 ms" not in README, "a figure that no record holds"
