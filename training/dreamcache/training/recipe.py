@@ -39,7 +39,7 @@ AUTOENCODER = Schedule(
     muon=True,
 )
 BASE = Schedule(steps=1320, batch=128, learning_rate=2e-3, checkpoint_every=100, muon=True)
-ADAPTERS = Schedule(steps=700, batch=64, learning_rate=2e-3, checkpoint_every=50, muon=True)
+ADAPTERS = Schedule(steps=1000, batch=64, learning_rate=2e-3, checkpoint_every=50, muon=True)
 JUDGE = Schedule(steps=1200, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
 
 
