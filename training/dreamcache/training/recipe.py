@@ -39,7 +39,7 @@ AUTOENCODER = Schedule(
     muon=True,
 )
 BASE = Schedule(steps=1320, batch=128, learning_rate=2e-3, checkpoint_every=100, muon=True)
-ADAPTERS = Schedule(steps=1000, batch=64, learning_rate=2e-3, checkpoint_every=50, muon=True)
+ADAPTERS = Schedule(steps=1000, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
 JUDGE = Schedule(steps=1200, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
 
 
@@ -56,7 +56,7 @@ class Recipe:
     fusion: AdapterConfig = field(default_factory=AdapterConfig)
     guidance: dict[str, Any] = field(
         default_factory=lambda: {
-            "mode": "dual", "guidance_scale": 3.0, "reference_guidance_scale": 1.0, "steps": 20,
+            "mode": "dual", "guidance_scale": 2.0, "reference_guidance_scale": 5.0, "steps": 20,
         }
     )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The last stage: one folder with everything that ships, and a card that says how it was made.
 
-The card's figures are read from the run's own records; nothing in it is typed in by hand.
+The card's figures are read from the run's own records. What was tried on the way is told in `tried.md` of the run,
+where there is one.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ Schedules:
 
 Recommended: {guidance}.
 
+{tried}
 ## Licence
 
 Apache-2.0, like the code. The pictures it was trained on are drawn by that code; no one else's data is in it.
@@ -121,6 +123,7 @@ def ship(run: Path, recipe: Recipe, guidance: dict[str, Any]) -> Path:
         f"| {path.relative_to(out)} | {_count(path):,} | {path.stat().st_size / 1e6:.1f} |"
         for path in weights
     )
+    tried = run / "tried.md"
     titles = ("stage", "steps", "batch", "peak learning rate", "seed", "seconds", "loss at the end")
     header = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|\n"
     card = CARD.format(
@@ -131,6 +134,7 @@ def ship(run: Path, recipe: Recipe, guidance: dict[str, Any]) -> Path:
         hardware=_hardware(),
         schedules=json.dumps({name: asdict(getattr(recipe, name)) for name in TRAINED}, indent=1),
         guidance=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in guidance.items()),
+        tried=tried.read_text(encoding="utf-8") if tried.exists() else "",
         **json.loads((run / "autoencoder" / "report.json").read_text()),
     )
     (out / "README.md").write_text(card, encoding="utf-8")
