@@ -56,3 +56,9 @@ def test_cases_are_seeded_and_more_toys_only_add_to_them() -> None:
 def test_scenes_that_the_world_does_not_have_are_refused(scenes: int) -> None:
     with pytest.raises(ValueError, match=f"scenes is {scenes}, expected 1 to 12"):
         draw_cases(1, scenes)
+
+
+def test_two_hundred_toys_are_two_hundred_different_toys() -> None:
+    cases = draw_cases(200, 1)
+    assert len({case.toy.key for case in cases}) == 200
+    assert len({case.wrong_toy.key for case in cases} & {case.toy.key for case in cases}) < 200

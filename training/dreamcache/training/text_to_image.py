@@ -109,10 +109,14 @@ def draw_step(
     chosen = torch.randint(len(latents.targets), (schedule.batch,), generator=generator)
     # stratified over the batch: uniform, with less variance
     timestep = (
-        (torch.arange(schedule.batch) + torch.rand(schedule.batch, generator=generator))
-        / schedule.batch
-        * 1000
-    ).long()
+        (
+            (torch.arange(schedule.batch) + torch.rand(schedule.batch, generator=generator))
+            / schedule.batch
+            * 1000
+        )
+        .long()
+        .clamp(max=999)
+    )  # a sum just below the batch may round up to it
     noise = torch.randn(latents.targets[chosen].shape, generator=generator)
     dropped = torch.rand(schedule.batch, generator=generator) < drop
     tokens = torch.where(dropped[:, None], null, latents.tokens[chosen])

@@ -51,9 +51,13 @@ def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[Case]:
     if not 0 < scenes <= len(PLACES):
         raise ValueError(f"scenes is {scenes}, expected 1 to {len(PLACES)}")
     cases: list[Case] = []
+    known: set[str] = set()
     for number in range(identities):
         rng = np.random.default_rng([seed, number])
         toy = draw_identity(rng, held_out=True)
+        while toy.key in known:
+            toy = draw_identity(rng, held_out=True)
+        known.add(toy.key)
         wrong = draw_identity(rng, held_out=True)
         while wrong.kind != toy.kind or any(
             getattr(wrong, name) == getattr(toy, name) for name in ("body", "accent", "pattern")
