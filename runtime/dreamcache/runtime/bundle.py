@@ -61,22 +61,31 @@ def open_bundle(
     Raises: BundleError naming the first file that is missing, truncated, edited or swapped.
     """
     bundle = open_contract(path)
-    for name, record in bundle.contract.files.items():
-        check_size(bundle, name, record)
-    if check_hashes:
-        done, total = 0, bundle.total_bytes()
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress is not None:
-                progress(done, total)
-
-        for name, record in bundle.contract.files.items():
-            check_hash(bundle, name, record, advance)
+    check_files(bundle, check_hashes, progress)
     for graph in bundle.contract.graphs.by_name().values():
         check_storage(bundle, graph)
     return bundle
+
+
+def check_files(bundle: Bundle, check_hashes: bool = True, progress: Progress | None = None) -> None:
+    """Compare every file with its record: all sizes first, which is cheap, then the hashes.
+
+    Raises: BundleError naming the first file that is missing, truncated, edited or swapped.
+    """
+    for name, record in bundle.contract.files.items():
+        check_size(bundle, name, record)
+    if not check_hashes:
+        return
+    done, total = 0, bundle.total_bytes()
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    for name, record in bundle.contract.files.items():
+        check_hash(bundle, name, record, advance)
 
 
 def open_contract(path: str | os.PathLike[str]) -> Bundle:

@@ -18,8 +18,7 @@ from PIL import Image, ImageDraw
 from dreamcache.runtime.bundle import (
     Bundle,
     Progress,
-    check_hash,
-    check_size,
+    check_files,
     check_storage,
     non_finite_weights,
     open_contract,
@@ -100,18 +99,8 @@ def _attempt(name: str, check: Callable[[], str]) -> Check:
 
 
 def _files(bundle: Bundle, progress: Progress | None) -> str:
-    done, total = 0, bundle.total_bytes()
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, total)
-
-    for name, record in bundle.contract.files.items():
-        check_size(bundle, name, record)
-        check_hash(bundle, name, record, advance)
-    return f"{len(bundle.contract.files)} files, {total / 1e6:.1f} MB, sizes and SHA-256 as recorded"
+    check_files(bundle, progress=progress)
+    return f"{len(bundle.contract.files)} files, {bundle.total_bytes() / 1e6:.1f} MB, sizes and SHA-256 as recorded"
 
 
 def _storage(bundle: Bundle) -> str:
