@@ -35,6 +35,9 @@ from dreamcache.runtime.tensors import (
     caching_graph_outputs,
     denoiser_inputs,
     denoiser_outputs,
+    plain_inputs,
+    plain_outputs,
+    shallow_inputs,
 )
 
 __all__ = [
@@ -106,10 +109,11 @@ class GraphSpec(ContractModel):
 
 
 class Graphs(ContractModel):
-    """The five graphs. `cache` and `denoiser` share their weights file.
+    """The five graphs and those that a bundle may leave out. The UNet's share one weights file.
 
     text_encoder: token ids [1,n] -> [1,n,c]. vae_encoder: picture [1,3,H,W] in -1…1 -> [1,z or 2z,h,w],
     whose first z channels are the mean. vae_decoder: unscaled latent [1,z,h,w] -> picture [1,3,H,W].
+    plain: the stock UNet without adapters. shallow: the denoiser from the deep features of an earlier step on.
     """
 
     cache: GraphSpec
@@ -117,10 +121,13 @@ class Graphs(ContractModel):
     text_encoder: GraphSpec
     vae_encoder: GraphSpec
     vae_decoder: GraphSpec
+    plain: GraphSpec | None = None
+    shallow: GraphSpec | None = None
 
     def by_name(self) -> dict[str, GraphSpec]:
-        """Every graph by its name, in the order in which they are declared."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        """Every graph that is there by its name, in the order in which they are declared."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: graph for name, graph in found.items() if graph is not None}
 
 
 class TextSpec(ContractModel):
@@ -183,12 +190,16 @@ class ParityReport(ContractModel):
 
     psnr_db: per graph name. condition: ratios of the export to PyTorch ("reference", "text").
     trajectory_db: the latent after each denoising step. disk_ratio: two graphs over the denoiser alone.
+    layers: the format of each weight that is not in full precision, by its name. sensitivity_db: what the final
+    latent keeps when that layer alone is quantised.
     """
 
     psnr_db: dict[str, float] = Field(default_factory=dict)
     condition: dict[str, float] = Field(default_factory=dict)
     trajectory_db: tuple[float, ...] = ()
     disk_ratio: PositiveFloat | None = None
+    layers: dict[str, str] = Field(default_factory=dict)
+    sensitivity_db: dict[str, float] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -220,6 +231,14 @@ class Contract(ContractModel):
             "denoiser inputs": (self.graphs.denoiser.inputs, denoiser_inputs(self.architecture)),
             "denoiser outputs": (self.graphs.denoiser.outputs, denoiser_outputs(self.architecture)),
         }
+        if self.graphs.plain is not None:
+            declared["plain inputs"] = (self.graphs.plain.inputs, plain_inputs(self.architecture))
+            declared["plain outputs"] = (self.graphs.plain.outputs, plain_outputs(self.architecture))
+        if (self.graphs.shallow is None) != (self.architecture.deep is None):
+            raise ValueError("a shallow graph and the architecture's deep features belong together; one is missing")
+        if self.graphs.shallow is not None:
+            declared["shallow inputs"] = (self.graphs.shallow.inputs, shallow_inputs(self.architecture))
+            declared["shallow outputs"] = (self.graphs.shallow.outputs, plain_outputs(self.architecture))
         for place, (received, expected) in declared.items():
             _same_tensors(place, received, expected)
         for name, graph in self.graphs.by_name().items():

@@ -73,11 +73,25 @@ class SiteSpec(ContractModel):
         return self
 
 
+class DeepSpec(ContractModel):
+    """The features that step caching reuses: what enters the UNet's last decoder block, [b, c, h, w].
+
+    sites: names of the tapped sites that lie after them, and so in the shallow graph.
+    """
+
+    channels: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+    sites: tuple[str, ...] = ()
+
+
 class Architecture(ContractModel):
     """The numbers that fix every tensor shape.
 
     name: e.g. "mini", "sd15". batch: the fixed batch of the denoiser graph. float_dtype: dtype of the
-    floating tensors at the borders of the two UNet graphs (the timestep is always float32).
+    floating tensors at the borders of the UNet graphs (the timestep is always float32). deep: what step
+    caching reuses, absent in a bundle without a shallow graph. key_value_pool: self-attention over the most
+    tokens reads keys and values averaged over as many rows and columns; 1 is exact.
     """
 
     name: str
@@ -91,6 +105,8 @@ class Architecture(ContractModel):
     batch: PositiveInt = 1
     float_dtype: Literal["float32", "float16"] = "float32"
     sites: tuple[SiteSpec, ...]
+    deep: DeepSpec | None = None
+    key_value_pool: PositiveInt = 1
 
     @model_validator(mode="after")
     def _sites_are_distinct(self) -> Architecture:
@@ -99,6 +115,9 @@ class Architecture(ContractModel):
             raise ValueError("at least one tapped site is expected, received none")
         if len(set(names)) != len(names):
             raise ValueError(f"every site is expected once, received {names}")
+        unknown = set(() if self.deep is None else self.deep.sites) - set(names)
+        if unknown:
+            raise ValueError(f"the deep features name {sorted(unknown)}, which are no tapped sites")
         return self
 
     @property
@@ -137,30 +156,65 @@ def caching_graph_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
 
 def denoiser_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
     """latent [b,z,h,w], timestep [b], text [b,n,c], reference_strength [b], then keys and values."""
-    b, dtype = architecture.batch, architecture.float_dtype
     return (
+        *plain_inputs(architecture),
         TensorSpec(
-            name="latent",
-            shape=(b, *architecture.latent_shape[1:]),
-            dtype=dtype,
-            meaning="scaled noisy latent",
-        ),
-        TensorSpec(name="timestep", shape=(b,), dtype="float32", meaning="training timestep"),
-        TensorSpec(
-            name="text",
-            shape=(b, architecture.text_length, architecture.text_width),
-            dtype=dtype,
-            meaning="prompt embedding",
-        ),
-        TensorSpec(
-            name="reference_strength", shape=(b,), dtype=dtype, meaning="0: the stock model; 1: DreamCache"
+            name="reference_strength",
+            shape=(architecture.batch,),
+            dtype=architecture.float_dtype,
+            meaning="0: the stock model; 1: DreamCache",
         ),
         *cache_tensors(architecture),
     )
 
 
 def denoiser_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """prediction [b,z,h,w]: noise or v, as the contract's prediction type says."""
+    """prediction [b,z,h,w]: noise or v, as the contract says; then the deep features of step caching."""
+    deep = deep_tensor(architecture)
+    return plain_outputs(architecture) if deep is None else (*plain_outputs(architecture), deep)
+
+
+def plain_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
+    """The stock UNet's inputs: latent [b,z,h,w], timestep [b], text [b,n,c]."""
+    b, dtype = architecture.batch, architecture.float_dtype
+    text = (b, architecture.text_length, architecture.text_width)
+    latent = (b, *architecture.latent_shape[1:])
+    return (
+        TensorSpec(name="latent", shape=latent, dtype=dtype, meaning="scaled noisy latent"),
+        TensorSpec(name="timestep", shape=(b,), dtype="float32", meaning="training timestep"),
+        TensorSpec(name="text", shape=text, dtype=dtype, meaning="prompt embedding"),
+    )
+
+
+def plain_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
+    """The stock UNet's output: prediction [b,z,h,w]."""
     shape = (architecture.batch, *architecture.latent_shape[1:])
     meaning = "predicted noise or v"
     return (TensorSpec(name="prediction", shape=shape, dtype=architecture.float_dtype, meaning=meaning),)
+
+
+def deep_tensor(architecture: Architecture) -> TensorSpec | None:
+    """deep [b,c,h,w]: an output of the denoiser and an input of the shallow graph, where there is one."""
+    deep = architecture.deep
+    if deep is None:
+        return None
+    shape = (architecture.batch, deep.channels, deep.height, deep.width)
+    meaning = "features that enter the last decoder block"
+    return TensorSpec(name="deep", shape=shape, dtype=architecture.float_dtype, meaning=meaning)
+
+
+def shallow_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
+    """The denoiser's inputs with `deep` added and the caches of deeper sites left out.
+
+    Raises: ValueError when the architecture has no deep features.
+    """
+    deep = deep_tensor(architecture)
+    if deep is None or architecture.deep is None:
+        raise ValueError("this architecture has no deep features, so no shallow graph")
+    deeper = {
+        name
+        for site in architecture.sites
+        if site.name not in architecture.deep.sites
+        for name in (site.key_name, site.value_name)
+    }
+    return (*(spec for spec in denoiser_inputs(architecture) if spec.name not in deeper), deep)
