@@ -235,7 +235,9 @@ class Contract(ContractModel):
             declared["plain inputs"] = (self.graphs.plain.inputs, plain_inputs(self.architecture))
             declared["plain outputs"] = (self.graphs.plain.outputs, plain_outputs(self.architecture))
         if (self.graphs.shallow is None) != (self.architecture.deep is None):
-            raise ValueError("a shallow graph and the architecture's deep features belong together; one is missing")
+            raise ValueError(
+                "a shallow graph and the architecture's deep features belong together; one is missing"
+            )
         if self.graphs.shallow is not None:
             declared["shallow inputs"] = (self.graphs.shallow.inputs, shallow_inputs(self.architecture))
             declared["shallow outputs"] = (self.graphs.shallow.outputs, plain_outputs(self.architecture))
