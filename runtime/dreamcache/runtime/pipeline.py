@@ -28,7 +28,13 @@ from dreamcache.runtime.masks import prepare_reference
 from dreamcache.runtime.prompts import PromptTokenizer
 from dreamcache.runtime.schedulers import make_scheduler
 from dreamcache.runtime.schedulers.noise_schedule import signal_levels
-from dreamcache.runtime.sessions import SessionOpener, check_threads, choose_providers
+from dreamcache.runtime.sessions import (
+    Profile,
+    SessionOpener,
+    check_profile,
+    check_threads,
+    choose_providers,
+)
 from dreamcache.runtime.settings import Options, Settings, resolve_settings
 from dreamcache.runtime.subject import Subject, check_subject, load_subject
 
@@ -74,6 +80,7 @@ class Pipeline:
         threads: int | None = None,
         keep_sessions: bool = False,
         check_hashes: bool = True,
+        profile: Profile = "speed",
         progress: Progress | None = None,
         observe: Observer | None = None,
     ) -> Pipeline:
@@ -82,14 +89,15 @@ class Pipeline:
         providers: ONNX Runtime's, by short or full name, in order of preference; None is the CPU.
         threads: within an operator; None leaves it to ONNX Runtime. keep_sessions: leave every graph
         open after its first use: many pictures sooner, in the memory of all graphs together.
-        check_hashes: False compares sizes only. progress: called while files are hashed. observe: called
-        with each stage's seconds.
+        check_hashes: False compares sizes only. profile: "speed", or "memory" to leave the weights in their
+        files. progress: called while files are hashed. observe: called with each stage's seconds.
         Raises: BundleError for a damaged bundle, SettingsError for a provider that is absent.
         """
         check_threads(threads)
         chosen = choose_providers(providers)
+        check_profile(profile)
         bundle = open_bundle(path, check_hashes, progress)
-        return cls(bundle, SessionOpener(bundle, chosen, threads, keep_sessions), observe)
+        return cls(bundle, SessionOpener(bundle, chosen, threads, keep_sessions, profile), observe)
 
     @property
     def contract(self) -> Contract:

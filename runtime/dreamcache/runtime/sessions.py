@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from dreamcache.runtime.contract import GraphSpec, TensorSpec
 from dreamcache.runtime.errors import BundleError, SettingsError
 
 Array = NDArray[Any]
+Profile = Literal["speed", "memory"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 _SUFFIX = "ExecutionProvider"
 _DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
@@ -68,6 +70,7 @@ class SessionOpener:
     providers: tuple[str, ...]
     threads: int | None = None
     keep: bool = False
+    profile: Profile = "speed"
     _kept: dict[str, GraphSession] = field(default_factory=dict, repr=False, compare=False)
 
     @contextmanager
@@ -141,6 +144,14 @@ def choose_providers(names: Sequence[str] | None) -> tuple[str, ...]:
     if not chosen:
         raise SettingsError("at least one provider is expected, received none; leave it out for the CPU")
     return tuple(chosen)
+
+
+def check_profile(profile: str) -> Profile:
+    """Raises: SettingsError for a profile that does not exist."""
+    for known in PROFILES:
+        if profile == known:
+            return known
+    raise SettingsError(f"profile: one of {', '.join(PROFILES)} is expected, received {profile!r}")
 
 
 def check_threads(threads: int | None) -> int | None:
