@@ -35,8 +35,22 @@ class Visit(NamedTuple):
     text: Tensor
 
 
+class Walked(NamedTuple):
+    """What a finished walk leaves.
+
+    Attributes:
+        prediction: [b, z, h, w] noise or velocity, whatever the UNet was trained to predict.
+        deep: [b, c, h', w'] what entered the last decoder block: all that lies below the topmost level, which
+            step caching reuses (DeepCache, Ma et al. 2023).
+    """
+
+    prediction: Tensor
+    deep: Tensor
+
+
 TransformerVisitor = Callable[[str, Transformer2DModel, Tensor, Tensor], Tensor]
-Walk = Generator[Visit, Tensor, Tensor]
+Part = Generator[Visit, Tensor, Tensor]
+Walk = Generator[Visit, Tensor, Walked]
 
 
 def stock(name: str, transformer: Transformer2DModel, hidden: Tensor, text: Tensor) -> Tensor:
@@ -70,13 +84,17 @@ def walk(
     Raises:
         AdapterError: the UNet cannot be walked.
     """
-    steps = visits(unet, latent, timestep, text, added)
+    return finish(visits(unet, latent, timestep, text, added), visit).prediction
+
+
+def finish(steps: Walk, visit: TransformerVisitor) -> Walked:
+    """Answer every transformer block of a walk with `visit`, to its end."""
     try:
         asked = next(steps)
         while True:
             asked = steps.send(visit(asked.name, asked.transformer, asked.hidden, asked.text))
     except StopIteration as end:
-        return cast(Tensor, end.value)
+        return cast(Walked, end.value)
 
 
 def visits(
@@ -86,7 +104,7 @@ def visits(
     text: Tensor,
     added: Mapping[str, Tensor] | None = None,
 ) -> Walk:
-    """The walk as a generator: yields each transformer block, is sent its result, returns the prediction."""
+    """The walk as a generator: yields each transformer block, is sent its result, returns `Walked`."""
     check_supported(unet)
     sizes = _upsample_sizes(unet, latent)
     if unet.config.center_input_sample:
@@ -99,12 +117,14 @@ def visits(
         hidden = yield from _down(block, f"down_blocks.{i}", hidden, embedding, text, skips)
     if unet.mid_block is not None:
         hidden = yield from _middle(unet.mid_block, hidden, embedding, text)
+    deep = hidden
     for i, block in enumerate(unet.up_blocks):
+        deep = hidden
         size = skips[-len(block.resnets) - 1].shape[2:] if sizes and i < len(unet.up_blocks) - 1 else None
         hidden = yield from _up(block, f"up_blocks.{i}", hidden, embedding, text, skips, size)
     if unet.conv_norm_out:
         hidden = unet.conv_act(unet.conv_norm_out(hidden))
-    return cast(Tensor, unet.conv_out(hidden))
+    return Walked(unet.conv_out(hidden), deep)
 
 
 def time_embedding(
@@ -137,7 +157,7 @@ def _pairs(block: nn.Module) -> list[tuple[nn.Module, Transformer2DModel | None]
 
 def _down(
     block: nn.Module, name: str, hidden: Tensor, embedding: Tensor, text: Tensor, skips: list[Tensor]
-) -> Walk:
+) -> Part:
     for i, (resnet, transformer) in enumerate(_pairs(block)):
         hidden = resnet(hidden, embedding)
         if transformer is not None:
@@ -150,7 +170,7 @@ def _down(
     return hidden
 
 
-def _middle(block: nn.Module, hidden: Tensor, embedding: Tensor, text: Tensor) -> Walk:
+def _middle(block: nn.Module, hidden: Tensor, embedding: Tensor, text: Tensor) -> Part:
     first, *rest = cast(nn.ModuleList, block.resnets)
     hidden = first(hidden, embedding)
     for i, (transformer, resnet) in enumerate(zip(cast(nn.ModuleList, block.attentions), rest, strict=True)):
@@ -167,7 +187,7 @@ def _up(
     text: Tensor,
     skips: list[Tensor],
     size: torch.Size | None,
-) -> Walk:
+) -> Part:
     for i, (resnet, transformer) in enumerate(_pairs(block)):
         hidden = resnet(torch.cat([hidden, skips.pop()], dim=1), embedding)
         if transformer is not None:
