@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.strips import StripKind, check_strips
 from dreamcache.runtime.tensors import (
     Architecture,
     ContractModel,
@@ -53,6 +54,7 @@ __all__ = [
     "ParityReport",
     "SchedulerSpec",
     "SiteSpec",
+    "StripSpec",
     "TensorSpec",
     "TextSpec",
     "VaeSpec",
@@ -108,12 +110,20 @@ class GraphSpec(ContractModel):
     outputs: tuple[TensorSpec, ...]
 
 
+class StripSpec(GraphSpec):
+    """One graph of the decoder in strips (`strips.py`); kind: which part of a decoder's block it is."""
+
+    kind: StripKind
+
+
 class Graphs(ContractModel):
     """The five graphs and those that a bundle may leave out. The UNet's share one weights file.
 
     text_encoder: token ids [1,n] -> [1,n,c]. vae_encoder: picture [1,3,H,W] in -1…1 -> [1,z or 2z,h,w],
     whose first z channels are the mean. vae_decoder: unscaled latent [1,z,h,w] -> picture [1,3,H,W].
     plain: the stock UNet without adapters. shallow: the denoiser from the deep features of an earlier step on.
+    vae_decoder_head, vae_decoder_strips: the decoder again, for less memory: unscaled latent -> features
+    [1,c,h,w], then the graphs that make the picture of them strip by strip, in order.
     """
 
     cache: GraphSpec
@@ -123,11 +133,19 @@ class Graphs(ContractModel):
     vae_decoder: GraphSpec
     plain: GraphSpec | None = None
     shallow: GraphSpec | None = None
+    vae_decoder_head: GraphSpec | None = None
+    vae_decoder_strips: tuple[StripSpec, ...] = ()
 
     def by_name(self) -> dict[str, GraphSpec]:
-        """Every graph that is there by its name, in the order in which they are declared."""
+        """Every graph that is there by its name, in order; a decoder's strip is called `strip_name`."""
         found = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: graph for name, graph in found.items() if graph is not None}
+        strips = {strip_name(index): strip for index, strip in enumerate(found.pop("vae_decoder_strips"))}
+        return {name: graph for name, graph in found.items() if graph is not None} | strips
+
+
+def strip_name(index: int) -> str:
+    """What `Graphs.by_name` calls a decoder's strip."""
+    return f"vae_decoder_strip_{index}"
 
 
 class TextSpec(ContractModel):
@@ -243,6 +261,7 @@ class Contract(ContractModel):
             declared["shallow outputs"] = (self.graphs.shallow.outputs, plain_outputs(self.architecture))
         for place, (received, expected) in declared.items():
             _same_tensors(place, received, expected)
+        _check_decoder(self.graphs, self.architecture)
         for name, graph in self.graphs.by_name().items():
             for path in (graph.file, *graph.weights):
                 if path not in self.files:
@@ -293,6 +312,22 @@ def parse_contract(text: str | bytes) -> Contract:
         return Contract.model_validate(raw)
     except ValidationError as error:
         raise BundleError(f"{CONTRACT_NAME} is not usable: {_first_problem(error)}") from error
+
+
+def _check_decoder(graphs: Graphs, architecture: Architecture) -> None:
+    """Head and strips belong together and lead from a latent to a picture."""
+    head, strips = graphs.vae_decoder_head, graphs.vae_decoder_strips
+    if (head is None) != (not strips):
+        raise ValueError("a decoder's head and its strips belong together; one is missing")
+    if head is None:
+        return
+    inputs, outputs = ([spec.shape for spec in specs] for specs in (head.inputs, head.outputs))
+    if inputs != [architecture.latent_shape] or len(outputs) != 1 or len(outputs[0]) != 4:
+        raise ValueError(
+            f"vae_decoder_head: one input {list(architecture.latent_shape)} and one output [1, c, h, w] are "
+            f"expected, received {inputs} and {outputs}"
+        )
+    check_strips(outputs[0], strips, (3, architecture.image_height, architecture.image_width))
 
 
 def _same_tensors(place: str, received: tuple[TensorSpec, ...], expected: tuple[TensorSpec, ...]) -> None:
