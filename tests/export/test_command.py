@@ -11,8 +11,8 @@ import typer
 
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
-from dreamcache.models.architectures import random_base
 from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.random_base import random_base
 from dreamcache.runtime.errors import DreamCacheError, OutputError
 from tiny_models import tiny_unet
 

@@ -9,11 +9,12 @@ from safetensors import SafetensorError
 
 from dreamcache.export.bundle import Source
 from dreamcache.export.errors import ExportError
-from dreamcache.models.architectures import UNET_CONFIGS, random_base
+from dreamcache.models.architectures import ARCHITECTURES
 from dreamcache.models.base import MINI_ADAPTERS, Base, load_base
 from dreamcache.models.checkpoint import load_adapters, read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.errors import AdapterError
+from dreamcache.models.random_base import random_base
 
 
 def trained_source(base: str, adapters: Path | None) -> Source:
@@ -44,9 +45,9 @@ def random_source(architecture: str, folder: Path) -> Source:
     Raises:
         ExportError: unknown architecture.
     """
-    if architecture not in UNET_CONFIGS:
+    if architecture not in ARCHITECTURES:
         raise ExportError(
-            f"--architecture: one of {', '.join(UNET_CONFIGS)} is expected, received {architecture}"
+            f"--architecture: one of {', '.join(ARCHITECTURES)} is expected, received {architecture}"
         )
     base = random_base(architecture, folder)
     return Source(architecture, base, random_adapters(base), "random")

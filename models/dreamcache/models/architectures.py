@@ -1,64 +1,71 @@
-"""Known architectures with random weights, for people who measure a device before they have weights.
+"""Known architectures: the configs of every part, for bases with random weights and for single checkpoints.
 
-Source: the config.json files of runwayml/stable-diffusion-v1-5 and stabilityai/stable-diffusion-2-1.
+Sources, the published config.json files: sd15: stable-diffusion-v1-5/stable-diffusion-v1-5. sd21, sd21-base:
+stabilityai/stable-diffusion-2-1 and -2-1-base. bk-sdm-*: Nota-NetsPresso/BK-SDM, src/unet_config
+(arXiv 2305.15798). small-sd, tiny-sd: segmind/distill-sd, which removes the same blocks as BK-SDM's base and
+tiny. lcm: SimianLuo/LCM_Dreamshaper_v7 (arXiv 2310.04378). sd-turbo: stabilityai/sd-turbo.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from transformers.models.clip.tokenization_clip import bytes_to_unicode
+from transformers import CLIPTextConfig
 
-from dreamcache.models.base import Base
-
-_SD_UNET: dict[str, Any] = {
+_SD15: dict[str, Any] = {
     "in_channels": 4,
     "out_channels": 4,
     "block_out_channels": (320, 640, 1280, 1280),
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     "layers_per_block": 2,
+    "sample_size": 64,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+_SD21_BASE: dict[str, Any] = {
+    **_SD15,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
+    "use_linear_projection": True,
+}
+_BK_BASE: dict[str, Any] = {**_SD15, "layers_per_block": 1}
+_BK_TINY: dict[str, Any] = {
+    **_BK_BASE,
+    "mid_block_type": None,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 3,
 }
 
-UNET_CONFIGS: dict[str, dict[str, Any]] = {
-    "sd15": {**_SD_UNET, "sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
-    "sd21": {
-        **_SD_UNET,
-        "sample_size": 96,
-        "cross_attention_dim": 1024,
-        "attention_head_dim": (5, 10, 20, 20),
-        "use_linear_projection": True,
-        "upcast_attention": True,
-    },
+_CLIP_L: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "quick_gelu",
+}
+_OPEN_CLIP_H: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+    "num_attention_heads": 16,
+    "hidden_act": "gelu",
 }
 
-_TEXT_CONFIGS: dict[str, dict[str, Any]] = {
-    "sd15": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "hidden_act": "quick_gelu",
-    },
-    "sd21": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 23,
-        "num_attention_heads": 16,
-        "hidden_act": "gelu",
-    },
+_SCHEDULER: dict[str, Any] = {
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
 }
 
-_PREDICTION_TYPES = {"sd15": "epsilon", "sd21": "v_prediction"}
-
-_VAE_CONFIG: dict[str, Any] = {
+VAE_CONFIG: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -68,61 +75,58 @@ _VAE_CONFIG: dict[str, Any] = {
     "scaling_factor": 0.18215,
 }
 
-_VOCABULARY = 49408
-_TEXT_LENGTH = 77
+TEXT_LENGTH = 77
+VOCABULARY = 49408
 
 
-def random_base(architecture: str, folder: Path, seed: int = 0) -> Base:
-    """A base of a known architecture with seeded random weights.
+@dataclass(frozen=True)
+class Known:
+    """One architecture of the table.
 
-    Args:
-        architecture: a key of `UNET_CONFIGS`.
-        folder: an empty folder; the tokenizer is written into it.
-        seed: of the weights.
+    Attributes:
+        unet: arguments of `UNet2DConditionModel`.
+        text: arguments of `CLIPTextConfig`.
+        scheduler: a scheduler_config.json.
+    """
+
+    unet: dict[str, Any]
+    text: dict[str, Any]
+    scheduler: dict[str, Any]
+
+
+_V_PREDICTION = {**_SCHEDULER, "prediction_type": "v_prediction"}
+_TURBO = {**_SCHEDULER, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}
+_LCM = {**_SCHEDULER, "_class_name": "LCMScheduler"}
+
+ARCHITECTURES: dict[str, Known] = {
+    "sd15": Known(_SD15, _CLIP_L, _SCHEDULER),
+    "sd21": Known({**_SD21_BASE, "sample_size": 96, "upcast_attention": True}, _OPEN_CLIP_H, _V_PREDICTION),
+    "sd21-base": Known(_SD21_BASE, _OPEN_CLIP_H, _SCHEDULER),
+    "bk-sdm-base": Known(_BK_BASE, _CLIP_L, _SCHEDULER),
+    "bk-sdm-small": Known({**_BK_BASE, "mid_block_type": None}, _CLIP_L, _SCHEDULER),
+    "bk-sdm-tiny": Known(_BK_TINY, _CLIP_L, _SCHEDULER),
+    "small-sd": Known(_BK_BASE, _CLIP_L, _SCHEDULER),
+    "tiny-sd": Known(_BK_TINY, _CLIP_L, _SCHEDULER),
+    "lcm": Known({**_SD15, "time_cond_proj_dim": 256}, _CLIP_L, _LCM),
+    "sd-turbo": Known(_SD21_BASE, _OPEN_CLIP_H, _TURBO),
+}
+
+UNET_CONFIGS: dict[str, dict[str, Any]] = {name: known.unet for name, known in ARCHITECTURES.items()}
+
+
+def known_architecture(name: str) -> Known:
+    """The table's entry.
 
     Raises:
-        ValueError: unknown architecture.
+        ValueError: unknown architecture; names the known ones.
     """
-    if architecture not in UNET_CONFIGS:
-        raise ValueError(f"architecture is {architecture!r}; choose one of {', '.join(UNET_CONFIGS)}")
-    tokenizer = _byte_tokenizer(folder / "tokenizer")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        unet = UNet2DConditionModel(**UNET_CONFIGS[architecture])
-        vae = AutoencoderKL(**_VAE_CONFIG)
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=_VOCABULARY,
-                max_position_embeddings=_TEXT_LENGTH,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-                **_TEXT_CONFIGS[architecture],
-            )
-        )
-    for model in (unet, vae, text_encoder):
-        model.eval().requires_grad_(False)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=_PREDICTION_TYPES[architecture],
-    )
-    return Base(vae, text_encoder, tokenizer, unet, scheduler, None)
+    if name not in ARCHITECTURES:
+        raise ValueError(f"architecture is {name!r}; choose one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
 
 
-def _byte_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer of the true size that knows bytes alone: random weights know no words."""
-    folder.mkdir(parents=True)
-    letters = list(bytes_to_unicode().values())
-    pieces = letters + [f"{letter}</w>" for letter in letters]
-    pieces += [f"<|unused{i}|>" for i in range(_VOCABULARY - 2 - len(pieces))]
-    vocabulary = {piece: i for i, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    return CLIPTokenizer(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=_TEXT_LENGTH
+def text_config(known: Known, **tokens: int) -> CLIPTextConfig:
+    """The text encoder's config; `tokens` are the special ids where they are not CLIP's own."""
+    return CLIPTextConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=TEXT_LENGTH, **{**known.text, **tokens}
     )

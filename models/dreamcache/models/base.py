@@ -1,6 +1,6 @@
-"""The base model: a Stable Diffusion folder in the diffusers layout, loaded part by part.
+"""The base model: a Stable Diffusion from a diffusers folder, a Hub id or one safetensors checkpoint.
 
-Only safetensors weights are read.
+Only safetensors weights are read. Few-step bases are recognised and made ready (`distillation.py`).
 """
 
 from __future__ import annotations
@@ -8,22 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from huggingface_hub import snapshot_download
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+
+from dreamcache.models.diffusers_folder import load_folder
+from dreamcache.models.distillation import Sampling, fold_guidance, recognise_sampling
+from dreamcache.models.errors import AdapterError
+from dreamcache.models.hub import fetch_base, is_model_id
+from dreamcache.models.parts import Parts, check_together
+from dreamcache.models.single_file import load_single_file
 
 MINI_DIR = Path(__file__).parent / "weights" / "mini"
 """The shipped miniature: a diffusers folder and, beside it, its trained adapters."""
 
 MINI_ADAPTERS = MINI_DIR / "adapters.safetensors"
-
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Base:
 
     Attributes:
         scheduler: a DDIM scheduler with the folder's noise schedule and prediction type.
-        path: the diffusers folder it came from; None for a model made in memory.
+        path: the diffusers folder or checkpoint it came from; None for a model made in memory.
+        sampling: how it wants to be sampled; few-step bases need no guidance.
     """
 
     vae: AutoencoderKL
@@ -41,6 +46,37 @@ class Base:
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
     path: Path | None
+    sampling: Sampling = "standard"
+
+    @classmethod
+    def of(cls, parts: Parts, path: Path | None = None, sampling: Sampling | None = None) -> Base:
+        """A base of parts in memory, frozen; a UNet that takes a guidance scale gets a fixed one.
+
+        Args:
+            parts: that belong together.
+            path: where they came from.
+            sampling: None recognises it by the configs.
+
+        Raises:
+            AdapterError: the parts do not belong together.
+        """
+        check_together("the base" if path is None else str(path), parts)
+        if sampling is None:
+            sampling = recognise_sampling(parts.unet.config, parts.scheduler)
+        fold_guidance(parts.unet)
+        for model in (parts.vae, parts.text_encoder, parts.unet):
+            model.eval().requires_grad_(False)
+        # What configs of other schedulers leave out: diffusers' DDIM would clip, as models of pixels want.
+        schedule = {"clip_sample": False, "set_alpha_to_one": False, **parts.scheduler}
+        return cls(
+            vae=parts.vae,
+            text_encoder=parts.text_encoder,
+            tokenizer=parts.tokenizer,
+            unet=parts.unet,
+            scheduler=DDIMScheduler.from_config(schedule),
+            path=path,
+            sampling=sampling,
+        )
 
     @property
     def text_length(self) -> int:
@@ -83,53 +119,66 @@ def latent_shift(vae: AutoencoderKL) -> float:
     return 0.0 if shift is None else float(shift)
 
 
-def load_base(source: str | Path, device: str | torch.device = "cpu") -> Base:
-    """Load a base from a diffusers folder, a model id of the Hugging Face Hub, or ``mini``.
+def load_base(
+    source: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    config: str | Path | None = None,
+    variant: str | None = None,
+    sampling: Sampling | None = None,
+) -> Base:
+    """Load a base.
+
+    Args:
+        source: a diffusers folder, a model id of the Hugging Face Hub, a ``.safetensors`` checkpoint in the
+            original layout, or ``mini``.
+        device: where the models go.
+        config: for a checkpoint: a diffusers folder whose configs and tokenizer it shares, or the name of a
+            known architecture; None recognises the architecture.
+        variant: which weights of a folder or id, such as ``fp16``; None takes the plain ones if there are any.
+        sampling: how the base wants to be sampled; None recognises it by the configs.
 
     Raises:
-        FileNotFoundError: the folder lacks a part, or the source is neither a folder nor a model id.
+        AdapterError: a base of a kind that is not supported, withdrawn, incomplete, or stored as a pickle.
+        FileNotFoundError: the folder lacks a part, or there is no such source.
         OSError: a part cannot be read (diffusers and transformers say which).
     """
-    path = resolve_base(source)
-    missing = [part for part in _PARTS if not (path / part).is_dir()]
-    if missing:
-        raise FileNotFoundError(
-            f"{path} lacks {', '.join(missing)}; expected a Stable Diffusion folder of diffusers"
-        )
-    weights: dict[str, Any] = {"use_safetensors": True, "torch_dtype": torch.float32}
-    # transformers has renamed the argument that diffusers still calls torch_dtype.
-    text_weights: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
-    vae = AutoencoderKL.from_pretrained(path / "vae", **weights)
-    text_encoder = CLIPTextModel.from_pretrained(path / "text_encoder", **text_weights)
-    unet = UNet2DConditionModel.from_pretrained(path / "unet", **weights)
-    for model in (vae, text_encoder, unet):
-        model.to(device).eval().requires_grad_(False)
-    return Base(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=CLIPTokenizer.from_pretrained(path / "tokenizer"),
-        unet=unet,
-        scheduler=DDIMScheduler.from_config(DDIMScheduler.load_config(path / "scheduler")),
-        path=path,
-    )
+    path = resolve_base(source, variant)
+    if path.is_dir():
+        if config is not None:
+            raise AdapterError(f"{source} brings its own configs; a config is for single checkpoints alone")
+        parts = load_folder(path, variant)
+    else:
+        parts = load_single_file(path, config)
+    base = Base.of(parts, path, sampling)
+    for model in (base.vae, base.text_encoder, base.unet):
+        model.to(device)
+    return base
 
 
-def resolve_base(source: str | Path) -> Path:
-    """The folder behind a source; a model id is downloaded (its safetensors parts alone).
+def resolve_base(source: str | Path, variant: str | None = None) -> Path:
+    """The folder or checkpoint behind a source; a model id is downloaded (its safetensors parts alone).
 
     Raises:
-        FileNotFoundError: neither ``mini``, nor a folder, nor the form of a model id.
+        AdapterError: a pickle, or a model id that is known not to work.
+        FileNotFoundError: neither ``mini``, nor a folder or file, nor the form of a model id.
     """
     if str(source) == "mini":
         return MINI_DIR
     path = Path(source)
     if path.is_dir():
         return path
-    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/")):
-        patterns = ["model_index.json"]
-        patterns += [f"{part}/{name}" for part in _PARTS for name in ("*.json", "*.txt")]
-        patterns += [f"{part}/*model.safetensors" for part in _PARTS]
-        return Path(snapshot_download(source, allow_patterns=patterns))
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise AdapterError(
+            f"{source} is a pickle, which is never opened as a base; where you trust it, convert it: python -c "
+            "\"import torch, safetensors.torch as s; s.save_file(torch.load('FILE', weights_only=True)"
+            "['state_dict'], 'model.safetensors')\""
+        )
+    if path.is_file():
+        return path
+    if isinstance(source, str) and path.suffix != ".safetensors" and is_model_id(source):
+        return fetch_base(source, variant)
     raise FileNotFoundError(
-        f"no base at {source!r}; give a diffusers folder, a Hub id such as owner/name, or mini"
+        f"no base at {str(source)!r}; give a diffusers folder, a .safetensors checkpoint, a Hub id such as "
+        "owner/name, or mini"
     )

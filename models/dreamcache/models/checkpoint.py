@@ -114,7 +114,10 @@ def read_adapters(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict
             metadata = dict(stored.metadata() or {})
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{path} is no safetensors file ({error}); other formats are not read") from error
+        raise AdapterError(
+            f"{path} is no safetensors file ({error}); released .pt files are converted once, "
+            "with: dreamcache convert"
+        ) from error
     if metadata.get("format") != FORMAT:
         raise AdapterError(
             f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}; give an adapters file"

@@ -1,0 +1,76 @@
+"""Few-step bases: how they are recognised, and the guidance of latent consistency models made a constant.
+
+A latent consistency model (Luo et al. 2023, arXiv 2310.04378, section 4.3) takes the guidance scale as an
+input of its time embedding: linear_1(t + P·g(w)), with g sinusoids as in variational diffusion models. At a
+fixed scale that is linear_1(t) + W1·P·g(w), so the scale folds into the bias of linear_1 and costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor
+
+from dreamcache.models.errors import AdapterError
+
+Sampling = Literal["standard", "lcm", "turbo"]
+"""How a base wants to be sampled: with guidance in many steps, or without in a few."""
+
+LCM_GUIDANCE_SCALE = 8.5
+"""The scale that diffusers' pipeline of latent consistency models uses by default."""
+
+
+def recognise_sampling(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Sampling:
+    """How a base wants to be sampled, by its configs.
+
+    ``lcm``: the UNet takes a guidance scale, or the scheduler is LCM's. ``turbo``: Euler with trailing
+    timesteps on an ordinary noise schedule, as SD-Turbo ships; a zero-terminal schedule with trailing
+    timesteps is an ordinary base.
+    """
+    kind = str(scheduler.get("_class_name"))
+    if unet.get("time_cond_proj_dim") is not None or kind == "LCMScheduler":
+        return "lcm"
+    trailing = scheduler.get("timestep_spacing") == "trailing"
+    if kind.startswith("Euler") and trailing and not scheduler.get("rescale_betas_zero_snr"):
+        return "turbo"
+    return "standard"
+
+
+def guidance_embedding(scale: float, width: int) -> Tensor:
+    """g(w) of the module's text, [width] in float64, for w = scale - 1.
+
+    Args:
+        scale: guidance scale, in the sense where 1 is none.
+        width: even or odd; an odd one ends in a zero.
+    """
+    half = width // 2
+    frequencies = torch.exp(
+        -torch.log(torch.tensor(10000.0, dtype=torch.float64)) * torch.arange(half) / (half - 1)
+    )
+    angles = (scale - 1.0) * 1000.0 * frequencies
+    return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()]), (0, width % 2))
+
+
+@torch.no_grad()
+def fold_guidance(unet: UNet2DConditionModel, scale: float = LCM_GUIDANCE_SCALE) -> None:
+    """Make a UNet that takes a guidance scale into an ordinary one at that scale, in place.
+
+    A UNet that takes none is left alone.
+
+    Raises:
+        AdapterError: its time embedding has no bias to fold into.
+    """
+    width = unet.config.time_cond_proj_dim
+    if width is None:
+        return
+    embedding = unet.time_embedding
+    if embedding.linear_1.bias is None:
+        raise AdapterError("the UNet's time embedding has no bias, so its guidance scale cannot be fixed")
+    condition = guidance_embedding(scale, int(width)).to(embedding.cond_proj.weight.device)
+    shift = embedding.linear_1.weight.double() @ (embedding.cond_proj.weight.double() @ condition)
+    embedding.linear_1.bias.add_(shift.to(embedding.linear_1.bias.dtype))
+    embedding.cond_proj = None
+    unet.register_to_config(time_cond_proj_dim=None)
