@@ -1,0 +1,103 @@
+"""The subcommand `dreamcache bench`: measure bundles, or read records, and report (benchmarks/README.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dreamcache.benchmarks.measure import Plan
+from dreamcache.benchmarks.measure import bench as measure
+from dreamcache.benchmarks.process import checked_settings
+from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.files import check_output, replacing
+from dreamcache.runtime.progress import progress_bar
+
+
+def bench(
+    bundles: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE...", help="Bundles to measure one after the other; with --merge, records."
+        ),
+    ],
+    profile: Annotated[str, typer.Option(help="speed or memory.")] = "speed",
+    provider: Annotated[
+        list[str] | None,
+        typer.Option("--provider", help="ONNX Runtime provider, e.g. cpu, cuda; repeatable."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps a picture: 20, or 4 with --quick.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few samples, marked so everywhere.")] = False,
+    against: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="Another bundle, measured in alternation.")
+    ] = None,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Cost against steps, batch and pictures per subject too.")
+    ] = False,
+    sustained: Annotated[
+        float, typer.Option(min=0, metavar="MIN", help="Loop so many minutes: last speed over first.")
+    ] = 0,
+    reference: Annotated[Path | None, typer.Option(help="Picture to cache; a drawn one by default.")] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="The arguments are records: one table of all.")
+    ] = False,
+    methods: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Measured peers (JSON) for the break-even plot.")
+    ] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Record to write.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Table to write.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Table to write, unrounded.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Page with plots to write.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+) -> None:
+    """Measure load, steps, pictures and memory of bundles by a fixed protocol; or merge such records."""
+    from rich.console import Console
+
+    from dreamcache.benchmarks.break_even import read_methods
+    from dreamcache.benchmarks.record import dump_record, read_record
+    from dreamcache.benchmarks.rows import to_csv, to_markdown
+    from dreamcache.benchmarks.terminal import show
+
+    _check_outputs([json_out, markdown, csv, html], overwrite)
+    # Whatever a report needs is there before an hour is spent on what it reports.
+    peers = [] if methods is None else read_methods(methods)
+    if html is not None:
+        from dreamcache.benchmarks.page import to_html
+    if merge:
+        if json_out is not None or against is not None:
+            raise typer.BadParameter("records are merged into tables only", param_hint="'--merge'")
+        records = [read_record(path) for path in bundles]
+    else:
+        if against is not None and len(bundles) != 1:
+            raise typer.BadParameter(
+                "exactly one bundle is measured against another", param_hint="'--against'"
+            )
+        settings = checked_settings(profile, provider, threads)
+        plan = Plan(settings, steps, quick, sustained, scaling, reference=reference)
+        with progress_bar("measuring") as advance:
+            records = [measure(bundles, against, plan, advance)]
+    show(records, Console())
+    if json_out is not None:
+        _write(json_out, dump_record(records[0]), overwrite)
+    if markdown is not None:
+        _write(markdown, to_markdown(records), overwrite)
+    if csv is not None:
+        _write(csv, to_csv(records), overwrite)
+    if html is not None:
+        _write(html, to_html(records, peers), overwrite)
+
+
+def _check_outputs(places: Sequence[Path | None], overwrite: bool) -> None:
+    named = [check_output(place, overwrite).absolute() for place in places if place is not None]
+    if len(set(named)) < len(named):
+        raise SettingsError("two outputs have the same name; choose another for one of them")
+
+
+def _write(place: Path, text: str, overwrite: bool) -> None:
+    with replacing(place, overwrite) as beside:
+        beside.write_text(text, encoding="utf-8")

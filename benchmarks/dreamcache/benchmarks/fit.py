@@ -1,0 +1,148 @@
+"""Does the whole job fit into a budget of memory: text encoder, denoiser, VAE decoder, in one fresh process.
+
+The subject is cached beforehand, as an application would have done; `caching` counts that in too.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreamcache.benchmarks.budget import smallest_passing
+from dreamcache.benchmarks.limits import Outcome, run_limited, usable_parent
+from dreamcache.benchmarks.process import MeasurementError, Process, Settings
+from dreamcache.benchmarks.reference import draw_reference
+from dreamcache.runtime.bundle import open_bundle
+from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.settings import resolve_settings
+
+PROMPT = "a toy robot on the beach"
+_PRECISION = 0.01
+_HEADROOM, _WIDENED, _ATTEMPTS = 1.02, 1.1, 6
+
+Job = Callable[[Process], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Sizes in MB (10⁶ bytes); peaks are of the run that decided. tried: every budget run, and whether it passed."""
+
+    bundle: str
+    weights: str
+    profile: str
+    steps: int
+    caching: bool
+    fits: bool
+    budget_mb: float
+    floor_mb: float
+    enforced_by: str
+    killed: bool
+    peak_private_mb: float
+    peak_file_mb: float | None
+    peak_rss_mb: float
+    peak_group_mb: float | None
+    tried: tuple[tuple[float, bool], ...]
+
+
+def fit(
+    bundle: Path,
+    budget_mb: float | None,
+    settings: Settings,
+    steps: int,
+    caching: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Answer:
+    """Try one budget, or search for the smallest that passes when there is none.
+
+    Raises: BundleError for a damaged bundle, SettingsError for a budget below the floor, MeasurementError when the job
+    fails for another reason than memory.
+    """
+    opened = open_bundle(bundle)
+    resolve_settings(opened.contract, steps=steps)
+    floor = floor_mb()
+    if budget_mb is not None and budget_mb <= floor:
+        raise SettingsError(
+            f"a budget above {floor:.0f} MB is expected, received {budget_mb:.0f}: the interpreter and its "
+            "libraries take that much before the bundle is opened"
+        )
+    parent = usable_parent()
+    tried: list[tuple[float, bool]] = []
+    outcomes: dict[float, Outcome] = {}
+
+    with _job(bundle, settings, steps, caching) as job:
+
+        def passes(budget: float) -> bool:
+            outcomes[budget] = run_limited(job, budget, parent)
+            tried.append((round(budget, 3), outcomes[budget].finished))
+            say(f"{budget:.0f} MB: {'yes' if outcomes[budget].finished else 'no'}")
+            return outcomes[budget].finished
+
+        if budget_mb is None:
+            budget_mb = _search(job, passes, floor)
+        else:
+            passes(budget_mb)
+    outcome = outcomes[budget_mb]
+    return Answer(
+        bundle=bundle.name,
+        weights=opened.contract.weights,
+        profile=settings.profile,
+        steps=steps,
+        caching=caching,
+        fits=outcome.finished,
+        budget_mb=round(budget_mb, 3),
+        floor_mb=round(floor, 3),
+        enforced_by=outcome.enforced_by,
+        killed=outcome.killed,
+        peak_private_mb=round(outcome.peak.private_mb, 3),
+        peak_file_mb=outcome.peak.file_backed_mb,
+        peak_rss_mb=round(outcome.peak.resident_mb, 3),
+        peak_group_mb=outcome.group_mb,
+        tried=tuple(tried),
+    )
+
+
+def floor_mb() -> float:
+    """Private MB of the interpreter with the runner's libraries, before any bundle is opened."""
+    return run_limited(lambda process: process.ask("import_libraries"), None).peak.private_mb
+
+
+def _search(job: Job, passes: Callable[[float], bool], floor: float) -> float:
+    free = run_limited(job, None)
+    if not free.finished:
+        raise MeasurementError(
+            "the job does not finish even without a budget: the machine itself lacks memory"
+        )
+    high = free.peak.private_mb * _HEADROOM
+    for _ in range(_ATTEMPTS):
+        if passes(high):
+            return smallest_passing(passes, floor, high, _PRECISION * high)
+        high *= _WIDENED
+    raise MeasurementError(f"no budget up to {high:.0f} MB passed, though the job finishes without one")
+
+
+@contextmanager
+def _job(bundle: Path, settings: Settings, steps: int, caching: bool) -> Iterator[Job]:
+    """The job that is run under the budget. The subject is made outside of it unless `caching`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        reference = draw_reference(Path(scratch) / "reference.png")
+        subject = str(Path(scratch) / "toy.subject.safetensors")
+
+        def prepare(process: Process) -> None:
+            process.load(bundle, settings)
+            process.ask("cache", reference=str(reference), out=subject)
+
+        def draw(process: Process) -> None:
+            if caching:
+                prepare(process)
+            else:
+                process.load(bundle, settings)
+            process.ask("use_subject", path=subject)
+            process.ask("picture", prompt=PROMPT, steps=steps)
+
+        if not caching:
+            with Process() as process:
+                prepare(process)
+        yield draw

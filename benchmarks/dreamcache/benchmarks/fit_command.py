@@ -1,0 +1,69 @@
+"""The subcommand `dreamcache fit`: yes or no, with the figures; without a budget, the smallest that passes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dreamcache.benchmarks.fit import Answer
+
+
+def fit(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`.")],
+    budget: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="E.g. 600M; the smallest is searched for without it.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="speed or memory.")] = "memory",
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps; memory does not grow with them.")] = 2,
+    caching: Annotated[
+        bool, typer.Option("--caching", help="Cache the reference under the budget too.")
+    ] = False,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option("--provider", help="ONNX Runtime provider, e.g. cpu, cuda; repeatable."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+) -> None:
+    """Draw a picture under an enforced memory budget: yes or no (status 1), with the figures."""
+    from dreamcache.benchmarks.budget import parse_budget_mb
+    from dreamcache.benchmarks.fit import fit as run
+    from dreamcache.benchmarks.process import checked_settings
+
+    settings = checked_settings(profile, provider, threads)
+    budget_mb = None if budget is None else parse_budget_mb(budget)
+    answer = run(bundle, budget_mb, settings, steps, caching, lambda line: typer.echo(line, err=True))
+    typer.echo(json.dumps(asdict(answer), indent=2) if as_json else describe(answer, searched=budget is None))
+    if not answer.fits:
+        raise typer.Exit(1)
+
+
+def describe(answer: Answer, searched: bool) -> str:
+    """The answer in a few lines."""
+    bundle = f"{answer.bundle} ({answer.weights} weights, {answer.profile} profile, {answer.steps} steps)"
+    if searched:
+        verdict = f"{answer.budget_mb:.0f} MB is the smallest budget that passes: {bundle}"
+    elif answer.fits:
+        verdict = f"yes: {bundle} fits into {answer.budget_mb:.0f} MB"
+    else:
+        how = (
+            "killed by the limit"
+            if answer.killed
+            else "killed, not by the limit: does the machine lack memory?"
+        )
+        verdict = f"no: {bundle} does not fit into {answer.budget_mb:.0f} MB ({how})"
+    files = "not told apart" if answer.peak_file_mb is None else f"{answer.peak_file_mb:.0f} MB"
+    group = "" if answer.peak_group_mb is None else f", control group {answer.peak_group_mb:.0f} MB"
+    return "\n".join(
+        (
+            verdict,
+            f"peaks: private {answer.peak_private_mb:.0f} MB, file-backed {files}, "
+            f"resident {answer.peak_rss_mb:.0f} MB{group}",
+            f"floor (interpreter and libraries): {answer.floor_mb:.0f} MB; enforced by: {answer.enforced_by}",
+        )
+    )

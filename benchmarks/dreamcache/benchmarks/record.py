@@ -1,0 +1,233 @@
+"""The record of a benchmark: JSON with a versioned schema, from which every table and page is made.
+
+A figure that was not measured is null. Times are milliseconds, sizes bytes or MB (10⁶ bytes).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
+
+from dreamcache.runtime.errors import DreamCacheError
+
+SCHEMA_VERSION = 1
+_MAX_RECORD_BYTES = 64 << 20
+
+
+class RecordError(DreamCacheError, ValueError):
+    """A record is damaged, of a newer schema, or no record."""
+
+
+class RecordModel(BaseModel):
+    """Base of every part: unknown fields are refused, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Metrics(RecordModel):
+    """The figures by which bundles and devices are compared (benchmarks/README.md defines each)."""
+
+    cold_load_ms: NonNegativeFloat | None = None
+    warm_load_ms: NonNegativeFloat | None = None
+    first_step_ms: NonNegativeFloat | None = None
+    text_ms: NonNegativeFloat | None = None
+    cache_ms: NonNegativeFloat | None = None
+    step_ms_p50: NonNegativeFloat | None = None
+    step_ms_p90: NonNegativeFloat | None = None
+    plain_step_ms_p50: NonNegativeFloat | None = None
+    adapter_overhead: NonNegativeFloat | None = None
+    vae_decode_ms: NonNegativeFloat | None = None
+    e2e_ms_p50: NonNegativeFloat | None = None
+    peak_private_mb: NonNegativeFloat | None = None
+    peak_file_mb: NonNegativeFloat | None = None
+    peak_rss_mb: NonNegativeFloat | None = None
+    cache_bytes: NonNegativeInt | None = None
+    disk_bytes: NonNegativeInt | None = None
+
+
+class Host(RecordModel):
+    """The machine. governor and load are null where the system does not say."""
+
+    system: str
+    machine: str
+    cpu: str
+    cpu_features: tuple[str, ...] = ()
+    governor: str | None = None
+    cores: PositiveInt
+    usable_cores: PositiveInt
+    ram_bytes: NonNegativeInt | None = None
+    load_before: NonNegativeFloat | None = None
+
+
+class BundleFacts(RecordModel):
+    """What was measured: the bundle's contract hash stands for all of it, since it lists every file's hash."""
+
+    name: str
+    architecture: str
+    weights: Literal["trained", "random"]
+    precision: str
+    contract_sha256: str
+    fingerprints: dict[str, str]
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Fidelity(RecordModel):
+    """The gate that a speed needs: what the exporter measured against PyTorch."""
+
+    passed: bool
+    reason: str = ""
+    denoiser_db: float | None = None
+    cache_db: float | None = None
+    final_latent_db: float | None = None
+    reference_ratio: float | None = None
+    text_ratio: float | None = None
+
+
+class Conditions(RecordModel):
+    """Under which settings. threads null: left to ONNX Runtime. batch: rows of one denoiser call."""
+
+    profile: Literal["speed", "memory"]
+    providers: tuple[str, ...]
+    threads: PositiveInt | None = None
+    width: PositiveInt
+    height: PositiveInt
+    batch: PositiveInt
+    steps: PositiveInt
+    guidance: str
+    branches: PositiveInt
+
+
+class SpreadRecord(RecordModel):
+    """See `samples.Spread`."""
+
+    n: PositiveInt
+    median: float
+    iqr: float
+    unstable: bool | None = None
+
+
+class Span(RecordModel):
+    """One stage of the picture whose memory was sampled, in seconds since its process began."""
+
+    stage: str
+    begin_s: float
+    end_s: float
+
+
+class MemoryTrace(RecordModel):
+    """Memory over time, thinned so that peaks stay. file_mb is null where it cannot be told apart."""
+
+    at_s: tuple[float, ...]
+    private_mb: tuple[float, ...]
+    file_mb: tuple[float | None, ...]
+    resident_mb: tuple[float, ...]
+    spans: tuple[Span, ...] = ()
+    samples: PositiveInt
+
+
+class Sustained(RecordModel):
+    """Denoiser calls a second at the beginning and the end of a long loop."""
+
+    minutes: float
+    window_s: float
+    first_per_s: float
+    last_per_s: float
+    ratio: float
+    ends_s: tuple[float, ...]
+
+
+class ScalingPoint(RecordModel):
+    """A picture's cost at one value of one axis. computed: from measured parts, not itself run."""
+
+    axis: Literal["steps", "pictures per subject", "batch", "resolution"]
+    value: PositiveInt
+    total_ms: NonNegativeFloat
+    per_picture_ms: NonNegativeFloat
+    n: PositiveInt
+    computed: bool = False
+
+
+class Measurement(RecordModel):
+    """One bundle under one set of conditions, with every raw sample.
+
+    samples: milliseconds by what was timed, in the order in which they were taken. absent: why a figure is null.
+    """
+
+    bundle: BundleFacts
+    fidelity: Fidelity
+    conditions: Conditions
+    metrics: Metrics
+    samples: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    spread: dict[str, SpreadRecord] = Field(default_factory=dict)
+    absent: dict[str, str] = Field(default_factory=dict)
+    memory: MemoryTrace | None = None
+    sustained: Sustained | None = None
+    scaling: tuple[ScalingPoint, ...] = ()
+
+    def unstable(self) -> tuple[str, ...]:
+        """What varied too much, by the names of `samples`."""
+        return tuple(name for name, spread in self.spread.items() if spread.unstable)
+
+
+class Record(Measurement):
+    """One run of `dreamcache bench`: the first bundle at the top level, further ones in `others`.
+
+    order: which case ran in which block, where cases alternate.
+    """
+
+    schema_version: PositiveInt = SCHEMA_VERSION
+    created: str
+    quick: bool
+    host: Host
+    versions: dict[str, str]
+    others: tuple[Measurement, ...] = ()
+    order: tuple[str, ...] = ()
+
+    def measurements(self) -> tuple[Measurement, ...]:
+        """The record's own bundle, then the others."""
+        return (self, *self.others)
+
+
+def dump_record(record: Record) -> str:
+    """The record as JSON text."""
+    return record.model_dump_json(indent=1) + "\n"
+
+
+def read_record(path: Path) -> Record:
+    """Read a record.
+
+    Raises: RecordError, in one line, when it is missing, damaged, of a newer schema, or something else.
+    """
+    try:
+        if path.stat().st_size > _MAX_RECORD_BYTES:
+            raise RecordError(f"{path} is larger than 64 MiB; is this a record of `dreamcache bench --json`?")
+        raw: Any = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is no whole JSON ({error}); measure again") from error
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise RecordError(f"{path} has no schema_version; a record of `dreamcache bench --json` is expected")
+    if version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{path}: record schema {version} is newer than {SCHEMA_VERSION}, the newest this version reads; "
+            "update with: pip install --upgrade dreamcache"
+        )
+    try:
+        return Record.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RecordError(f"{path} is damaged: {place}: {first['msg']}; measure again") from error
