@@ -20,6 +20,7 @@ from dreamcache.export.declarations import (
     declare_vae,
     declare_versions,
 )
+from dreamcache.export.derived_graphs import derive_plain, derive_shallow
 from dreamcache.export.graphs import CachingGraph, DenoiserGraph, check_exportable
 from dreamcache.export.onnx_graphs import export_graph
 from dreamcache.export.parity import measure_parity
@@ -45,10 +46,15 @@ from dreamcache.runtime.tensors import (
     caching_graph_outputs,
     denoiser_inputs,
     denoiser_outputs,
+    plain_inputs,
+    plain_outputs,
+    shallow_inputs,
 )
 
 CACHE_FILE = "unet/cache.onnx"
 DENOISER_FILE = "unet/model.onnx"
+PLAIN_FILE = "unet/plain.onnx"
+SHALLOW_FILE = "unet/shallow.onnx"
 WEIGHTS_FILE = "unet/weights.data"
 
 Progress = Callable[[str, int, int], None]
@@ -83,6 +89,8 @@ def export_bundle(
     resolution: int | None = None,
     batch: int = 1,
     attention: AttentionKind = "mha",
+    key_value_pool: int = 1,
+    reference_pool: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Contract:
@@ -94,6 +102,9 @@ def export_bundle(
         resolution: pixels of the square picture; None is the base's own.
         batch: fixed batch of the denoiser.
         attention: ``mha`` for ONNX Runtime's CPU provider, ``plain`` for providers without that operator.
+        key_value_pool: self-attention at the topmost level reads keys and values averaged over as many rows and
+            columns; 1 is exact.
+        reference_pool: likewise for the reference's tokens there.
         overwrite: replace an existing bundle.
         progress: called as each stage begins.
 
@@ -105,10 +116,12 @@ def export_bundle(
     stages = _Stages(progress)
     stages("checking the model")
     check_exportable(source.conditioned)
-    architecture = declare_architecture(source.name, source.base, source.conditioned, resolution, batch)
+    architecture = declare_architecture(
+        source.name, source.base, source.conditioned, resolution, batch, key_value_pool, reference_pool
+    )
     scheduler, guidance = declare_scheduler(source.base), declare_guidance(source.metadata)
     with filled_folder(out, overwrite) as folder:
-        shared = _write_unet(folder, source, architecture, attention, stages)
+        shared = _write_unet(folder, source, architecture, attention, reference_pool, stages)
         stages("text encoder and VAE")
         components = export_components(
             source.base, folder, architecture.latent_height, architecture.latent_width
@@ -120,7 +133,14 @@ def export_bundle(
         stages("comparing with PyTorch")
         disk = _disk_bytes(folder, shared)
         parity = measure_parity(
-            folder, graphs, architecture, source.base, source.conditioned, disk, stages.tick
+            folder,
+            graphs,
+            architecture,
+            source.base,
+            source.conditioned,
+            disk,
+            stages.tick,
+            reference_pool=reference_pool,
         )
         stages("hashing")
         files = _file_records(folder)
@@ -174,23 +194,39 @@ class _Stages:
 
 @torch.no_grad()
 def _write_unet(
-    folder: Path, source: Source, architecture: Architecture, attention: AttentionKind, stages: _Stages
+    folder: Path,
+    source: Source,
+    architecture: Architecture,
+    attention: AttentionKind,
+    reference_pool: int,
+    stages: _Stages,
 ) -> SharedFile:
     stages("denoiser graph")
     conditioned = source.conditioned
     denoiser = export_graph(
-        DenoiserGraph(conditioned, attention), denoiser_inputs(architecture), denoiser_outputs(architecture)
+        DenoiserGraph(conditioned, attention, architecture.key_value_pool),
+        denoiser_inputs(architecture),
+        denoiser_outputs(architecture),
     )
     stages("caching graph")
     text = source.base.encode_text([conditioned.config.cache_prompt])
     cache = export_graph(
-        CachingGraph(conditioned, text, attention),
+        CachingGraph(conditioned, text, attention, architecture.key_value_pool, reference_pool),
         caching_graph_inputs(architecture),
         caching_graph_outputs(architecture),
     )
     place = (folder / DENOISER_FILE).parent
     place.mkdir()
-    graphs = {Path(DENOISER_FILE).name: denoiser, Path(CACHE_FILE).name: cache}
+    graphs = {
+        Path(DENOISER_FILE).name: denoiser,
+        Path(CACHE_FILE).name: cache,
+        Path(PLAIN_FILE).name: derive_plain(
+            denoiser, plain_inputs(architecture), plain_outputs(architecture)
+        ),
+        Path(SHALLOW_FILE).name: derive_shallow(
+            denoiser, shallow_inputs(architecture), plain_outputs(architecture)
+        ),
+    }
     return write_shared(place, graphs, Path(WEIGHTS_FILE).name)
 
 
@@ -217,6 +253,18 @@ def _declare_graphs(architecture: Architecture, components: dict[str, GraphSpec]
         text_encoder=components["text_encoder"],
         vae_encoder=components["vae_encoder"],
         vae_decoder=components["vae_decoder"],
+        plain=GraphSpec(
+            file=PLAIN_FILE,
+            weights=(WEIGHTS_FILE,),
+            inputs=plain_inputs(architecture),
+            outputs=plain_outputs(architecture),
+        ),
+        shallow=GraphSpec(
+            file=SHALLOW_FILE,
+            weights=(WEIGHTS_FILE,),
+            inputs=shallow_inputs(architecture),
+            outputs=plain_outputs(architecture),
+        ),
     )
 
 

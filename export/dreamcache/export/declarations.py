@@ -7,20 +7,30 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from pydantic import ValidationError
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dreamcache.export.errors import ExportError
+from dreamcache.export.graphs import is_topmost
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.models.unet import visits
+from dreamcache.models.unet import finish, visits
 from dreamcache.runtime.contract import GuidanceDefaults, SchedulerSpec, TextSpec, VaeSpec
-from dreamcache.runtime.tensors import Architecture, SiteSpec
+from dreamcache.runtime.tensors import Architecture, DeepSpec, SiteSpec
 
 _PACKAGES = ("dreamcache", "torch", "diffusers", "transformers", "optimum-onnx", "onnx", "onnxruntime")
 
 
 def declare_architecture(
-    name: str, base: Base, conditioned: ConditionedUNet, resolution: int | None, batch: int
+    name: str,
+    base: Base,
+    conditioned: ConditionedUNet,
+    resolution: int | None,
+    batch: int,
+    key_value_pool: int = 1,
+    reference_pool: int = 1,
 ) -> Architecture:
     """Every number that fixes a tensor's shape.
 
@@ -30,9 +40,11 @@ def declare_architecture(
         conditioned: its UNet with adapters.
         resolution: pixels of the square picture; None is the base's own.
         batch: of the denoiser graph.
+        key_value_pool: see `graphs.DenoiserGraph`.
+        reference_pool: see `graphs.CachingGraph`.
 
     Raises:
-        ExportError: a resolution or batch that cannot be.
+        ExportError: a resolution, batch or pool that cannot be.
     """
     unet = base.unet
     unit = base.vae_factor * 2**unet.num_upsamplers
@@ -42,6 +54,12 @@ def declare_architecture(
     if batch < 1:
         raise ExportError(f"batch is {batch}; give 1 or more")
     latent_side = side // base.vae_factor
+    for option, pool in (("--kv-downsample", key_value_pool), ("--reference-downsample", reference_pool)):
+        if pool < 1 or latent_side % pool:
+            raise ExportError(
+                f"{option} is {pool}; give a number that divides the latent's {latent_side} rows"
+            )
+    sites, deep = _site_specs(base, conditioned, latent_side, reference_pool)
     return Architecture(
         name=name,
         latent_channels=int(unet.config.in_channels),
@@ -52,7 +70,9 @@ def declare_architecture(
         text_length=base.text_length,
         text_width=int(base.text_encoder.config.hidden_size),
         batch=batch,
-        sites=_site_specs(base, conditioned, latent_side),
+        sites=sites,
+        deep=deep,
+        key_value_pool=key_value_pool,
     )
 
 
@@ -119,22 +139,25 @@ def _version(package: str) -> str | None:
 
 
 @torch.no_grad()
-def _site_specs(base: Base, conditioned: ConditionedUNet, latent_side: int) -> tuple[SiteSpec, ...]:
-    """Sites with their token grids, which follow from how often each level halves the latent."""
-    wanted = {site.name: site for site in conditioned.sites}
+def _site_specs(
+    base: Base, conditioned: ConditionedUNet, latent_side: int, reference_pool: int
+) -> tuple[tuple[SiteSpec, ...], DeepSpec]:
+    """Sites with their token grids, and the shape of the deep features, from a walk that computes shapes alone."""
+    wanted = {site.name for site in conditioned.sites}
+    unet = base.unet
     grids: dict[str, tuple[int, int]] = {}
-    latent = torch.zeros(1, int(base.unet.config.in_channels), latent_side, latent_side)
-    text = base.encode_text([""])
-    steps = visits(base.unet, latent, 0, text)
-    asked = next(steps)
-    while len(grids) < len(wanted):
-        if asked.name in wanted:
-            grids[asked.name] = (int(asked.hidden.shape[2]), int(asked.hidden.shape[3]))
-        # Only shapes matter here, and a transformer block keeps them.
-        if len(grids) < len(wanted):
-            asked = steps.send(asked.hidden)
-    steps.close()
-    return tuple(
+
+    def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, _: Tensor) -> Tensor:
+        if name in wanted:
+            pool = reference_pool if is_topmost(unet, transformer) else 1
+            grids[name] = (hidden.shape[2] // pool, hidden.shape[3] // pool)
+        return hidden
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        latent = torch.zeros(1, int(unet.config.in_channels), latent_side, latent_side)
+        text = torch.zeros(1, base.text_length, int(base.text_encoder.config.hidden_size))
+        deep = finish(visits(unet, latent, 0, text), visit).deep
+    sites = tuple(
         SiteSpec(
             name=site.name,
             width=site.width,
@@ -143,4 +166,11 @@ def _site_specs(base: Base, conditioned: ConditionedUNet, latent_side: int) -> t
             token_width=grids[site.name][1],
         )
         for site in conditioned.sites
+    )
+    last = f"up_blocks.{len(unet.up_blocks) - 1}."
+    return sites, DeepSpec(
+        channels=deep.shape[1],
+        height=deep.shape[2],
+        width=deep.shape[3],
+        sites=tuple(site.name for site in sites if site.name.startswith(last)),
     )

@@ -12,6 +12,10 @@ from dreamcache.export.errors import ExportError
 
 MIN_PSNR_DB = 80.0
 """For fp32, each graph."""
+MIN_FP16_PSNR_DB = 50.0
+"""For fp16, each graph."""
+MIN_INT8_LATENT_DB = 30.0
+"""For int8, the final latent of a trajectory; single graphs are reported."""
 CONDITION_TOLERANCE = 0.05
 MAX_DISK_RATIO = 1.05
 DISK_GRANT_BYTES = 1 << 17
@@ -61,6 +65,20 @@ def check_psnr(name: str, db: float, least_db: float = MIN_PSNR_DB) -> None:
         )
 
 
+def least_psnr_db(precision: str) -> float:
+    """What a graph of a precision must reach; int8 is judged by the final latent instead."""
+    return {"fp32": MIN_PSNR_DB, "fp16": MIN_FP16_PSNR_DB, "int8": 0.0}[precision]
+
+
+def check_final_latent(db: float) -> None:
+    """Raises: ExportError when a quantised denoiser ends elsewhere than PyTorch."""
+    if db < MIN_INT8_LATENT_DB:
+        raise ExportError(
+            f"the final latent in 8 bits is {db:.1f} dB from PyTorch's, at least {MIN_INT8_LATENT_DB:g} dB is "
+            "expected; export with --precision fp32, and report the base"
+        )
+
+
 def check_disk(both: int, alone: int) -> None:
     """Raises: ExportError when the two graphs do not share their weights."""
     if both > MAX_DISK_RATIO * alone + DISK_GRANT_BYTES:
@@ -97,8 +115,12 @@ def check_condition(findings: Sequence[Finding]) -> dict[str, float]:
     return ratios
 
 
-def check_sensitivity(findings: Sequence[Finding]) -> None:
+def check_sensitivity(findings: Sequence[Finding], least_db: float = MIN_PSNR_DB) -> None:
     """The cache counts at strength 1 and not at all at strength 0.
+
+    Args:
+        findings: of every point.
+        least_db: how close strength 0 must be to the stock base.
 
     Raises:
         ExportError: a replaced cache moves the prediction no more than rounding does, or strength 0 is not
@@ -115,7 +137,7 @@ def check_sensitivity(findings: Sequence[Finding]) -> None:
                 f"a {change} cache moves the prediction by {moved:.2e} only; the reference is not read"
             )
     stock = min(finding["stock_psnr"] for finding in findings)
-    check_psnr("denoiser at strength 0 (against the stock base)", stock)
+    check_psnr("denoiser at strength 0 (against the stock base)", stock, least_db)
     leak = max(finding["stock_leak"] for finding in findings)
     if leak != 0.0:
         raise ExportError(

@@ -21,13 +21,14 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dreamcache.export.attention import AttentionKind, attend, check_attention
 from dreamcache.export.errors import ExportError
 from dreamcache.models.adapter import ConditioningAdapter
 from dreamcache.models.conditioned import ConditionedUNet, first_block
-from dreamcache.models.transformer import as_tokens, enter, feed_forward, leave
-from dreamcache.models.unet import time_embedding, visits, walk
+from dreamcache.models.transformer import as_picture, as_tokens, feed_forward
+from dreamcache.models.unet import finish, time_embedding, visits
 
 
 class CachingGraph(nn.Module):
@@ -41,12 +42,24 @@ class CachingGraph(nn.Module):
         conditioned: UNet and adapters.
         text: [1, n, c] embedding of the caching prompt.
         attention: how attention is written.
+        pool: as the denoiser's.
+        reference_pool: rows and columns over which the reference's tokens are averaged at the topmost level,
+            before they become keys and values; 1 is exact.
     """
 
-    def __init__(self, conditioned: ConditionedUNet, text: Tensor, attention: AttentionKind) -> None:
+    def __init__(
+        self,
+        conditioned: ConditionedUNet,
+        text: Tensor,
+        attention: AttentionKind,
+        pool: int = 1,
+        reference_pool: int = 1,
+    ) -> None:
         super().__init__()
         check_exportable(conditioned)
         self.attention = attention
+        self.pool = pool
+        self.reference_pool = reference_pool
         self.sites = [site.name for site in conditioned.sites]
         timestep = conditioned.config.cache_timestep
         self.unet = _with_constant_time(conditioned.unet, timestep, text)
@@ -68,25 +81,31 @@ class CachingGraph(nn.Module):
         asked = next(steps)
         while True:
             if asked.name in self.sites:
-                outputs += self._project(asked.name, as_tokens(asked.hidden))
+                topmost = is_topmost(self.unet, asked.transformer)
+                outputs += self._keys_and_values(
+                    asked.name, asked.hidden, self.reference_pool if topmost else 1
+                )
             if len(outputs) == 2 * len(self.sites):
                 steps.close()
                 return tuple(outputs)
             asked = steps.send(self._transform(asked.name, asked.transformer, asked.hidden))
 
-    def _project(self, site: str, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _keys_and_values(self, site: str, hidden: Tensor, pool: int) -> tuple[Tensor, Tensor]:
+        tokens = as_tokens(functional.avg_pool2d(hidden, pool) if pool > 1 else hidden)
         adapter = cast(nn.ModuleDict, self.adapters[_key(site)])
         return adapter["to_k"](tokens), adapter["to_v"](tokens)
 
     def _transform(self, name: str, transformer: Transformer2DModel, hidden: Tensor) -> Tensor:
-        tokens = enter(transformer, hidden)
+        tokens = _enter(transformer, hidden)
+        pool = self.pool if is_topmost(self.unet, transformer) else 1
         for i, block in enumerate(transformer.transformer_blocks):
-            tokens = _self_attention(block, tokens, self.attention) + tokens
+            own = _attended(block, tokens, hidden, self.attention, pool)
+            tokens = block.attn1.to_out[0](own) + tokens
             key = self.constants[_key(f"{name}.{i}.key")]
             value = self.constants[_key(f"{name}.{i}.value")]
             tokens = _text_attention(block, tokens, key, value, self.attention)
             tokens = feed_forward(block, tokens)
-        return leave(transformer, tokens, hidden)
+        return _leave(transformer, tokens, hidden)
 
 
 class DenoiserGraph(nn.Module):
@@ -95,12 +114,15 @@ class DenoiserGraph(nn.Module):
     Args:
         conditioned: UNet and adapters.
         attention: how attention is written.
+        pool: rows and columns over which the topmost level's self-attention averages its keys and values;
+            1 is exact. (Token downsampling: Smith et al. 2024.)
     """
 
-    def __init__(self, conditioned: ConditionedUNet, attention: AttentionKind) -> None:
+    def __init__(self, conditioned: ConditionedUNet, attention: AttentionKind, pool: int = 1) -> None:
         super().__init__()
         check_exportable(conditioned)
         self.attention = attention
+        self.pool = pool
         self.sites = [site.name for site in conditioned.sites]
         self.unet = conditioned.unet
         self.folded = nn.ModuleDict(
@@ -114,7 +136,7 @@ class DenoiserGraph(nn.Module):
 
     def forward(
         self, latent: Tensor, timestep: Tensor, text: Tensor, reference_strength: Tensor, *cache: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Predict.
 
         Args:
@@ -125,25 +147,28 @@ class DenoiserGraph(nn.Module):
             cache: key and value of every site in order, [1, tokens, d] each.
 
         Returns:
-            [b, z, h, w].
+            The prediction [b, z, h, w], and what entered the last decoder block, [b, c, h', w'].
         """
         pairs = dict(zip(self.sites, zip(cache[::2], cache[1::2], strict=True), strict=True))
 
         def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, context: Tensor) -> Tensor:
-            tokens = enter(transformer, hidden)
+            tokens = _enter(transformer, hidden)
+            pool = self.pool if is_topmost(self.unet, transformer) else 1
             for i, block in enumerate(transformer.transformer_blocks):
+                own = _attended(block, tokens, hidden, self.attention, pool)
+                added = block.attn1.to_out[0](own)
                 if i == 0 and name in pairs:
                     folded = cast(FoldedAdapter, self.folded[_key(name)])
-                    added = folded(block, tokens, *pairs[name], reference_strength, self.attention)
-                else:
-                    added = _self_attention(block, tokens, self.attention)
+                    added = added + reference_strength.reshape(-1, 1, 1) * folded(
+                        tokens, own, *pairs[name], self.attention
+                    )
                 tokens = added + tokens
                 key, value = block.attn2.to_k(context), block.attn2.to_v(context)
                 tokens = _text_attention(block, tokens, key, value, self.attention)
                 tokens = feed_forward(block, tokens)
-            return leave(transformer, tokens, hidden)
+            return _leave(transformer, tokens, hidden)
 
-        return walk(self.unet, latent, timestep, text, visit)
+        return tuple(finish(visits(self.unet, latent, timestep, text), visit))  # type: ignore[return-value]
 
 
 class FoldedAdapter(nn.Module):
@@ -170,19 +195,11 @@ class FoldedAdapter(nn.Module):
             self.delta.bias.copy_(bias)
 
     def forward(
-        self,
-        block: BasicTransformerBlock,
-        tokens: Tensor,
-        key: Tensor,
-        value: Tensor,
-        strength: Tensor,
-        attention: AttentionKind,
+        self, tokens: Tensor, own: Tensor, key: Tensor, value: Tensor, attention: AttentionKind
     ) -> Tensor:
-        """What the block adds to `tokens` [b, n, d], from keys and values [1, m, d] and strength [b]."""
-        own = _attended(block, tokens, attention)
+        """Δ [b, n, d] of a block's input `tokens`, its self-attention `own`, and keys and values [1, m, d]."""
         reference = attend(self.to_q(self.norm(tokens)), key, value, self.heads, attention)
-        delta = self.delta(torch.cat([own, reference], dim=-1))
-        return cast(Tensor, block.attn1.to_out[0](own) + strength.reshape(-1, 1, 1) * delta)
+        return cast(Tensor, self.delta(torch.cat([own, reference], dim=-1)))
 
 
 class _Constant(nn.Module):
@@ -220,15 +237,44 @@ def check_exportable(conditioned: ConditionedUNet) -> None:
             check_attention(f"{name}.attn2", block.attn2)
 
 
-def _attended(block: BasicTransformerBlock, tokens: Tensor, attention: AttentionKind) -> Tensor:
-    """Self-attention before its output projection: [b, n, d]."""
+def _attended(
+    block: BasicTransformerBlock, tokens: Tensor, like: Tensor, attention: AttentionKind, pool: int
+) -> Tensor:
+    """Self-attention before its output projection: [b, n, d].
+
+    With `pool` above 1 keys and values are read from tokens averaged over pool × pool cells of the picture `like`
+    [b, d, h, w]; since projections are linear, that equals averaging keys and values.
+    """
     own = block.attn1
     normed = block.norm1(tokens)
-    return attend(own.to_q(normed), own.to_k(normed), own.to_v(normed), own.heads, attention)
+    read = as_tokens(functional.avg_pool2d(as_picture(normed, like), pool)) if pool > 1 else normed
+    return attend(own.to_q(normed), own.to_k(read), own.to_v(read), own.heads, attention)
 
 
-def _self_attention(block: BasicTransformerBlock, tokens: Tensor, attention: AttentionKind) -> Tensor:
-    return cast(Tensor, block.attn1.to_out[0](_attended(block, tokens, attention)))
+def is_topmost(unet: UNet2DConditionModel, transformer: Transformer2DModel) -> bool:
+    """Whether a block has the most tokens: it belongs to the first encoder or the last decoder block."""
+    ends = [*getattr(unet.down_blocks[0], "attentions", ()), *getattr(unet.up_blocks[-1], "attentions", ())]
+    return any(transformer is end for end in ends)
+
+
+def _enter(transformer: Transformer2DModel, hidden: Tensor) -> Tensor:
+    """As `dreamcache.models.transformer.enter`, a 1 × 1 convolution written as the product it is.
+
+    Products keep more precision in 8 bits than convolutions, since their activations are quantised as they come.
+    """
+    return _project(transformer.proj_in, as_tokens(transformer.norm(hidden)))
+
+
+def _leave(transformer: Transformer2DModel, tokens: Tensor, hidden: Tensor) -> Tensor:
+    """As `dreamcache.models.transformer.leave`, with the projection as a product."""
+    return as_picture(_project(transformer.proj_out, tokens), hidden) + hidden
+
+
+def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
+    if isinstance(layer, nn.Conv2d):
+        assert layer.kernel_size == (1, 1)
+        return functional.linear(tokens, layer.weight.flatten(1), layer.bias)
+    return cast(Tensor, layer(tokens))
 
 
 def _text_attention(

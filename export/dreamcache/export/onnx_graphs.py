@@ -5,6 +5,7 @@ Names and shapes come from the contract's tensor declarations, so graph and cont
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -64,10 +65,13 @@ def _strip(model: ir.Model) -> None:
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     borders = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    named: set[str] = set()
     for i, node in enumerate(model.graph):
+        layer = _layer(node)
+        node.name = f"{node.op_type}_{i}" if layer is None or layer in named else layer
+        named.add(node.name)
         node.metadata_props.clear()
         node.doc_string = None
-        node.name = f"{node.op_type}_{i}"
         for value in node.outputs:
             value.metadata_props.clear()
             if value.name not in borders:
@@ -75,6 +79,18 @@ def _strip(model: ir.Model) -> None:
                 value.type = None
     for value in model.graph.initializers.values():
         value.metadata_props.clear()
+
+
+def _layer(node: ir.Node) -> str | None:
+    """Module path of the layer whose weight a node applies, the same in every graph that holds the layer."""
+    scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    if scopes is None or weight is None or weight.const_value is None:
+        return None
+    if node.op_type not in ("Conv", "MatMul", "Gemm"):
+        return None
+    path = ast.literal_eval(scopes)
+    return path[-2] if len(path) > 1 and path[-2] else None
 
 
 def _check_borders(

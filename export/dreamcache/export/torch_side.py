@@ -1,0 +1,162 @@
+"""PyTorch's side of the comparison: references, and the points of a real denoising trajectory.
+
+Each prediction is computed once and kept: at full size one takes seconds. A bundle whose attention reads averaged
+tokens is compared with PyTorch doing the same; what that approximation costs is for the evaluation to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dreamcache.export.graphs import CachingGraph, DenoiserGraph
+from dreamcache.models.base import Base
+from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.conditioned import Cache, ConditionedUNet
+from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
+from dreamcache.runtime.guidance import Branch
+from dreamcache.runtime.tensors import Architecture
+
+Array = NDArray[np.float32]
+
+GUIDANCE_SCALE = 3.0
+PROMPT = "a robot on the beach"
+BRANCHES = (Branch("null", 0.0), Branch("null", 1.0), Branch("prompt", 0.0), Branch("prompt", 1.0))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference at the caching timestep.
+
+    Attributes:
+        latent: [1, z, h, w], noised.
+        cache: per site the tokens that PyTorch caches, [1, tokens, d].
+        projected: the keys and values that a caching graph gives of them, by tensor name.
+    """
+
+    latent: Array
+    cache: Cache
+    projected: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One step of the trajectory under classic guidance: where it is, what PyTorch predicts, where it goes.
+
+    Attributes:
+        latent: [1, z, h, w].
+        timestep: training timestep.
+        predictions: [1, z, h, w] for each of `BRANCHES`.
+        after: the latent after the step.
+    """
+
+    latent: Array
+    timestep: int
+    predictions: tuple[Array, ...]
+    after: Array
+
+
+class TorchSide:
+    """The base and its adapters in PyTorch.
+
+    Args:
+        base: the text-to-image model.
+        conditioned: its UNet with adapters.
+        architecture: shapes, and over how many tokens attention is averaged.
+        reference_pool: see `graphs.CachingGraph`.
+    """
+
+    def __init__(
+        self, base: Base, conditioned: ConditionedUNet, architecture: Architecture, reference_pool: int = 1
+    ) -> None:
+        self.base = base
+        self.conditioned = conditioned
+        self.architecture = architecture
+        self.reference_pool = reference_pool
+        self.texts = {"null": base.encode_text([""]), "prompt": base.encode_text([PROMPT])}
+        self._averaged: DenoiserGraph | None = None
+        # A reference that was averaged is no set of tokens that the adapters know, but keys and values are.
+        if architecture.key_value_pool > 1 or reference_pool > 1:
+            self._averaged = DenoiserGraph(conditioned, "plain", architecture.key_value_pool)
+
+    @torch.no_grad()
+    def reference(self, seed: int) -> Reference:
+        """A subject on white, through the VAE and the stock UNet."""
+        config = self.conditioned.config
+        clean = self.base.encode_images(torch.from_numpy(_picture(self.architecture, seed)))
+        noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:]))
+        latent = noise_reference(self.base.scheduler, clean, noise, config.cache_timestep)
+        text = self.base.encode_text([config.cache_prompt])
+        sites = self.conditioned.sites
+        cache = cache_reference(self.base.unet, sites, latent, config.cache_timestep, text)
+        names = [name for site in self.architecture.sites for name in (site.key_name, site.value_name)]
+        if self._averaged is None:
+            values = [
+                projection(cache[site.name])
+                for site in sites
+                for projection in (
+                    self.conditioned.adapter(site.name).to_k,
+                    self.conditioned.adapter(site.name).to_v,
+                )
+            ]
+        else:
+            pools = (self.architecture.key_value_pool, self.reference_pool)
+            values = list(CachingGraph(self.conditioned, text, "plain", *pools)(latent))
+        projected = {name: value.numpy() for name, value in zip(names, values, strict=True)}
+        return Reference(latent.numpy(), cache, projected)
+
+    @torch.no_grad()
+    def trajectory(
+        self, reference: Reference, steps: int, tick: Callable[[], None] = lambda: None
+    ) -> list[Point]:
+        """DDIM steps from noise; `tick` is called after each."""
+        scheduler = self.base.scheduler
+        scheduler.set_timesteps(steps)
+        latent = torch.from_numpy(draw_noise(0, self.architecture.latent_shape[1:]))
+        points = []
+        for timestep in scheduler.timesteps:
+            predictions = [self._predict(latent, timestep, branch, reference) for branch in BRANCHES]
+            _, null, _, prompted = predictions
+            guided = null + GUIDANCE_SCALE * (prompted - null)
+            after = scheduler.step(guided, timestep, latent).prev_sample
+            arrays = tuple(prediction.numpy() for prediction in predictions)
+            points.append(Point(latent.numpy(), int(timestep), arrays, after.numpy()))
+            latent = after
+            tick()
+        return points
+
+    def advance(self, latent: Array, timestep: int, predictions: Mapping[str, Array]) -> Array:
+        """The same step from predictions made elsewhere; `trajectory` must have set the timesteps."""
+        null, prompted = torch.from_numpy(predictions["null"]), torch.from_numpy(predictions["prompt"])
+        guided = null + GUIDANCE_SCALE * (prompted - null)
+        after: Array = self.base.scheduler.step(
+            guided, timestep, torch.from_numpy(latent)
+        ).prev_sample.numpy()
+        return after
+
+    def _predict(self, latent: Tensor, timestep: Tensor, branch: Branch, reference: Reference) -> Tensor:
+        text = self.texts[branch.text]
+        if self._averaged is not None:
+            rows = (timestep.reshape(1).float(), text, torch.tensor([branch.strength]))
+            projected = [torch.from_numpy(value) for value in reference.projected.values()]
+            return cast(Tensor, self._averaged(latent, *rows, *projected)[0])
+        if branch.strength == 0.0:
+            return cast(Tensor, self.conditioned(latent, timestep, text, None))
+        return cast(Tensor, self.conditioned(latent, timestep, text, reference.cache))
+
+
+def _picture(architecture: Architecture, seed: int) -> Array:
+    """[1, 3, H, W] in -1 to 1: a patch of coloured squares on white, like a subject cut out."""
+    height, width = architecture.image_height, architecture.image_width
+    squares = np.random.default_rng(seed).uniform(-1, 1, (3, 4, 4)).astype(np.float32)
+    rows = np.arange(height)[:, None] * 8 // height
+    columns = np.arange(width)[None] * 8 // width
+    inside = (rows >= 2) & (rows < 6) & (columns >= 2) & (columns < 6)
+    picture = squares[:, np.clip(rows - 2, 0, 3), np.clip(columns - 2, 0, 3)]
+    return np.where(inside, picture, np.float32(1.0)).astype(np.float32)[None]
