@@ -15,6 +15,7 @@ from diffusers.models.unets.unet_2d_blocks import (
     CrossAttnDownBlock2D,
     CrossAttnUpBlock2D,
     DownBlock2D,
+    UNetMidBlock2D,
     UNetMidBlock2DCrossAttn,
     UpBlock2D,
 )
@@ -25,6 +26,7 @@ from dreamcache.models.config import SiteSet
 from dreamcache.models.errors import AdapterError
 
 _DOWN = (CrossAttnDownBlock2D, DownBlock2D)
+_MIDDLE = (UNetMidBlock2DCrossAttn, UNetMidBlock2D)
 _UP = (CrossAttnUpBlock2D, UpBlock2D)
 
 
@@ -86,7 +88,11 @@ def check_supported(unet: UNet2DConditionModel) -> None:
     for i, block in enumerate(unet.down_blocks):
         _check_block(f"down_blocks.{i}", block, _DOWN)
     if unet.mid_block is not None:
-        _check_block("mid_block", unet.mid_block, (UNetMidBlock2DCrossAttn,))
+        _check_block("mid_block", unet.mid_block, _MIDDLE)
+        if isinstance(unet.mid_block, UNetMidBlock2D) and any(
+            attention is not None for attention in unet.mid_block.attentions
+        ):
+            raise AdapterError("mid_block has attention without text; use a UNet of Stable Diffusion's blocks")
     for i, block in enumerate(unet.up_blocks):
         _check_block(f"up_blocks.{i}", block, _UP)
         if any(getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")):
@@ -119,7 +125,8 @@ def _check_block(name: str, block: nn.Module, supported: tuple[type[nn.Module], 
 
 def _transformers(block: nn.Module | None, name: str) -> Iterator[tuple[str, Transformer2DModel]]:
     for i, transformer in enumerate(getattr(block, "attentions", ())):
-        yield f"{name}.attentions.{i}", transformer
+        if transformer is not None:
+            yield f"{name}.attentions.{i}", transformer
 
 
 def _width(name: str, transformer: Transformer2DModel) -> int:

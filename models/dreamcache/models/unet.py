@@ -173,8 +173,11 @@ def _down(
 def _middle(block: nn.Module, hidden: Tensor, embedding: Tensor, text: Tensor) -> Part:
     first, *rest = cast(nn.ModuleList, block.resnets)
     hidden = first(hidden, embedding)
+    # A middle block without attention (UNetMidBlock2D) holds None in the place of each transformer block.
     for i, (transformer, resnet) in enumerate(zip(cast(nn.ModuleList, block.attentions), rest, strict=True)):
-        hidden = yield Visit(f"mid_block.attentions.{i}", cast(Transformer2DModel, transformer), hidden, text)
+        if transformer is not None:
+            asked = Visit(f"mid_block.attentions.{i}", cast(Transformer2DModel, transformer), hidden, text)
+            hidden = yield asked
         hidden = resnet(hidden, embedding)
     return hidden
 
