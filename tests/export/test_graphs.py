@@ -95,14 +95,6 @@ def test_what_the_graphs_cannot_express_is_refused() -> None:
     summed = ConditionedUNet(tiny_unet(**MINI_SHAPED), AdapterConfig("spatial_sum"))
     with pytest.raises(ExportError, match="spatial_sum"):
         DenoiserGraph(summed, "plain")
-    sdxl = {
-        **MINI_SHAPED,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 64,
-    }
-    with pytest.raises(ExportError, match="added conditions"):
-        CachingGraph(conditioned(sdxl), torch.zeros(1, 7, TEXT_WIDTH), "plain")
     model = conditioned(MINI_SHAPED)
     attention = model.unet.mid_block.attentions[0].transformer_blocks[0].attn1
     attention.residual_connection = True

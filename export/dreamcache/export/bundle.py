@@ -12,6 +12,7 @@ import torch
 
 from dreamcache.export.attention import AttentionKind
 from dreamcache.export.components import export_components
+from dreamcache.export.decoder_export import DecoderSpecs, export_decoder
 from dreamcache.export.declarations import (
     declare_architecture,
     declare_guidance,
@@ -119,17 +120,23 @@ def export_bundle(
     architecture = declare_architecture(
         source.name, source.base, source.conditioned, resolution, batch, key_value_pool, reference_pool
     )
-    scheduler, guidance = declare_scheduler(source.base), declare_guidance(source.metadata)
+    scheduler, guidance = (
+        declare_scheduler(source.base),
+        declare_guidance(source.metadata, source.base.sampling),
+    )
     with filled_folder(out, overwrite) as folder:
         shared = _write_unet(folder, source, architecture, attention, reference_pool, stages)
         stages("text encoder and VAE")
         components = export_components(
             source.base, folder, architecture.latent_height, architecture.latent_width
         )
+        decoder = export_decoder(
+            source.base.vae, folder, architecture.latent_height, architecture.latent_width, attention
+        )
         source.base.tokenizer.save_pretrained(folder / "tokenizer")
         source.base.scheduler.save_pretrained(folder / "scheduler")
         _write_model_index(folder, source.base)
-        graphs = _declare_graphs(architecture, components)
+        graphs = _declare_graphs(architecture, components, decoder)
         stages("comparing with PyTorch")
         disk = _disk_bytes(folder, shared)
         parity = measure_parity(
@@ -236,7 +243,9 @@ def _disk_bytes(folder: Path, shared: SharedFile) -> tuple[int, int]:
     return cache + denoiser + shared.weights_bytes, denoiser + shared.first_weights_bytes
 
 
-def _declare_graphs(architecture: Architecture, components: dict[str, GraphSpec]) -> Graphs:
+def _declare_graphs(
+    architecture: Architecture, components: dict[str, GraphSpec], decoder: DecoderSpecs
+) -> Graphs:
     return Graphs(
         cache=GraphSpec(
             file=CACHE_FILE,
@@ -252,7 +261,9 @@ def _declare_graphs(architecture: Architecture, components: dict[str, GraphSpec]
         ),
         text_encoder=components["text_encoder"],
         vae_encoder=components["vae_encoder"],
-        vae_decoder=components["vae_decoder"],
+        vae_decoder=decoder.whole,
+        vae_decoder_head=decoder.head,
+        vae_decoder_strips=decoder.strips,
         plain=GraphSpec(
             file=PLAIN_FILE,
             weights=(WEIGHTS_FILE,),

@@ -16,6 +16,7 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs import is_topmost
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.distillation import Sampling
 from dreamcache.models.unet import finish, visits
 from dreamcache.runtime.contract import GuidanceDefaults, SchedulerSpec, TextSpec, VaeSpec
 from dreamcache.runtime.tensors import Architecture, DeepSpec, SiteSpec
@@ -44,9 +45,14 @@ def declare_architecture(
         reference_pool: see `graphs.CachingGraph`.
 
     Raises:
-        ExportError: a resolution, batch or pool that cannot be.
+        ExportError: a resolution, batch or pool that cannot be, or a UNet that wants more than one text encoder.
     """
     unet = base.unet
+    if unet.config.addition_embed_type is not None:
+        raise ExportError(
+            f"the UNet wants added conditions ({unet.config.addition_embed_type}, as SDXL does), made by a second "
+            "text encoder, and a bundle holds one; export an SD 1.x or 2.x base"
+        )
     unit = base.vae_factor * 2**unet.num_upsamplers
     side = int(unet.config.sample_size) * base.vae_factor if resolution is None else resolution
     if side < unit or side % unit != 0:
@@ -109,14 +115,24 @@ def declare_vae(base: Base) -> VaeSpec:
     return VaeSpec(scaling_factor=base.vae.config.scaling_factor, shift_factor=base.vae.config.shift_factor)
 
 
-def declare_guidance(metadata: dict[str, str]) -> GuidanceDefaults:
-    """What the adapters' metadata recommends under ``guidance``, a JSON object; else the contract's defaults.
+_FEW_STEPS: dict[Sampling, GuidanceDefaults] = {
+    "lcm": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="lcm"),
+    "turbo": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="euler"),
+}
+
+
+def declare_guidance(metadata: dict[str, str], sampling: Sampling = "standard") -> GuidanceDefaults:
+    """What the adapters' metadata recommends under ``guidance``, a JSON object; else what suits the base.
+
+    Args:
+        metadata: of the adapters file.
+        sampling: of the base; few-step bases are distilled with their guidance inside.
 
     Raises:
         ExportError: the recommendation is not one.
     """
     if "guidance" not in metadata:
-        return GuidanceDefaults()
+        return _FEW_STEPS.get(sampling, GuidanceDefaults())
     try:
         return GuidanceDefaults.model_validate(json.loads(metadata["guidance"]))
     except (ValidationError, json.JSONDecodeError) as error:

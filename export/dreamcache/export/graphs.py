@@ -13,6 +13,7 @@ with A = (Wf1 - I)·Wo1, B = Wf2·Wo, c = (Wf1 - I)·bo1 + Wf2·bo + bf. So s = 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -30,6 +31,9 @@ from dreamcache.models.conditioned import ConditionedUNet, first_block
 from dreamcache.models.transformer import as_picture, as_tokens, feed_forward
 from dreamcache.models.unet import finish, time_embedding, visits
 
+ADDED_CONDITIONS = ("text_embeds", "time_ids")
+"""What SDXL's time embedding reads beside the timestep: [b, p] and [b, 6]."""
+
 
 class CachingGraph(nn.Module):
     """Noised reference latent [1, z, h, w] to (key, value), each [1, tokens, d], of every site in order.
@@ -45,6 +49,7 @@ class CachingGraph(nn.Module):
         pool: as the denoiser's.
         reference_pool: rows and columns over which the reference's tokens are averaged at the topmost level,
             before they become keys and values; 1 is exact.
+        added: `ADDED_CONDITIONS` of the caching prompt, for UNets like SDXL's; constants too.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class CachingGraph(nn.Module):
         attention: AttentionKind,
         pool: int = 1,
         reference_pool: int = 1,
+        added: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         check_exportable(conditioned)
@@ -62,7 +68,8 @@ class CachingGraph(nn.Module):
         self.reference_pool = reference_pool
         self.sites = [site.name for site in conditioned.sites]
         timestep = conditioned.config.cache_timestep
-        self.unet = _with_constant_time(conditioned.unet, timestep, text)
+        self.added = None if added is None else dict(added)
+        self.unet = _with_constant_time(conditioned.unet, timestep, text, self.added)
         self.adapters = nn.ModuleDict({_key(site): _projections(conditioned, site) for site in self.sites})
         self.register_buffer("text", text, persistent=False)
         projected = conditioned.unet.process_encoder_hidden_states(
@@ -77,7 +84,7 @@ class CachingGraph(nn.Module):
 
     def forward(self, latent: Tensor) -> tuple[Tensor, ...]:
         outputs: list[Tensor] = []
-        steps = visits(self.unet, latent, 0, cast(Tensor, self.text))
+        steps = visits(self.unet, latent, 0, cast(Tensor, self.text), self.added)
         asked = next(steps)
         while True:
             if asked.name in self.sites:
@@ -125,6 +132,7 @@ class DenoiserGraph(nn.Module):
         self.pool = pool
         self.sites = [site.name for site in conditioned.sites]
         self.unet = conditioned.unet
+        self.added = () if self.unet.config.addition_embed_type is None else ADDED_CONDITIONS
         self.folded = nn.ModuleDict(
             {
                 _key(site): FoldedAdapter(
@@ -135,7 +143,7 @@ class DenoiserGraph(nn.Module):
         )
 
     def forward(
-        self, latent: Tensor, timestep: Tensor, text: Tensor, reference_strength: Tensor, *cache: Tensor
+        self, latent: Tensor, timestep: Tensor, text: Tensor, reference_strength: Tensor, *others: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Predict.
 
@@ -144,11 +152,14 @@ class DenoiserGraph(nn.Module):
             timestep: [b].
             text: [b, n, c].
             reference_strength: [b]; 0 is the stock model, 1 DreamCache.
-            cache: key and value of every site in order, [1, tokens, d] each.
+            others: `ADDED_CONDITIONS` where the UNet takes them; then key and value of every site in order,
+                [1, tokens, d] each.
 
         Returns:
             The prediction [b, z, h, w], and what entered the last decoder block, [b, c, h', w'].
         """
+        added = dict(zip(self.added, others, strict=False))
+        cache = others[len(added) :]
         pairs = dict(zip(self.sites, zip(cache[::2], cache[1::2], strict=True), strict=True))
 
         def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, context: Tensor) -> Tensor:
@@ -168,7 +179,7 @@ class DenoiserGraph(nn.Module):
                 tokens = feed_forward(block, tokens)
             return _leave(transformer, tokens, hidden)
 
-        return tuple(finish(visits(self.unet, latent, timestep, text), visit))  # type: ignore[return-value]
+        return tuple(finish(visits(self.unet, latent, timestep, text, added), visit))  # type: ignore[return-value]
 
 
 class FoldedAdapter(nn.Module):
@@ -217,17 +228,12 @@ def check_exportable(conditioned: ConditionedUNet) -> None:
     """Refuse what the graphs cannot express.
 
     Raises:
-        ExportError: another fusion than spatial concat, or a UNet with added conditions or odd attention.
+        ExportError: another fusion than spatial concat, or a UNet with odd attention.
     """
     unet, fusion = conditioned.unet, conditioned.config.fusion
     if fusion != "spatial_concat":
         raise ExportError(
             f"the adapters fuse by {fusion!r}; only spatial_concat is exported, the rest are ablations"
-        )
-    if unet.config.addition_embed_type is not None:
-        raise ExportError(
-            f"the UNet wants added conditions ({unet.config.addition_embed_type}, as SDXL does), "
-            "which a bundle does not hold yet; export an SD 1.5- or 2.1-like base"
         )
     for name, transformer in _transformers(unet):
         for block in transformer.transformer_blocks:
@@ -287,10 +293,12 @@ def _text_attention(
 
 
 @torch.no_grad()
-def _with_constant_time(unet: UNet2DConditionModel, timestep: int, text: Tensor) -> UNet2DConditionModel:
+def _with_constant_time(
+    unet: UNet2DConditionModel, timestep: int, text: Tensor, added: Mapping[str, Tensor] | None
+) -> UNet2DConditionModel:
     """A copy of the UNet that shares every weight, with the time projections replaced by their results."""
     sample = torch.zeros(1, 1, 1, 1, dtype=unet.dtype, device=unet.device)
-    embedding = time_embedding(unet, sample, timestep, text)
+    embedding = time_embedding(unet, sample, timestep, text, added)
     shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}
     twin = cast(UNet2DConditionModel, copy.deepcopy(unet, shared))
     for module in twin.modules():
