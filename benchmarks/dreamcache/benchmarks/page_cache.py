@@ -18,14 +18,18 @@ _RESIDENT_AT_MOST = 0.02
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
-def drop_from_page_cache(files: Sequence[Path]) -> str | None:
-    """Drop files from the page cache; None when that is done, else why it is not."""
+def drop_from_page_cache(files: Sequence[Path], whole_machine: bool = True) -> str | None:
+    """Drop files from the page cache; None when that is done, else why it is not.
+
+    whole_machine: where advice does not do it and privilege allows, drop everything that is clean.
+    """
     if not hasattr(os, "posix_fadvise") or not hasattr(os, "preadv"):
         return "this system cannot drop files from its cache"
     try:
         _advise(files)
         if resident_share(files) > _RESIDENT_AT_MOST:
-            _drop_everything()
+            if whole_machine:
+                _drop_everything()
             if resident_share(files) > _RESIDENT_AT_MOST:
                 return "the files stayed in the page cache; another process may have them mapped"
     except OSError as error:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -170,8 +171,9 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Any) -> str:
-    """The SVG element alone, with no reference to anything outside and ids that cannot meet another plot's."""
+    """The SVG element alone: text stays text, and the same record gives the same bytes."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "dreamcache"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return re.sub(r'\s(width|height)="[\d.]+pt"', "", text[text.index("<svg") :], count=2)

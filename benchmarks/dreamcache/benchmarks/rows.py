@@ -70,7 +70,7 @@ def _row(record: Record, one: Measurement) -> Row:
         notes.append("quick: fewer samples than the protocol asks for")
     if one.sustained is not None:
         notes.append(
-            f"sustained {one.sustained.minutes:.0f} min: last {one.sustained.window_s:.0f} s at "
+            f"sustained {one.sustained.minutes:.3g} min: last {one.sustained.window_s:.0f} s at "
             f"{one.sustained.ratio:.2f} of the first's speed"
         )
     notes += [f"{name}: {reason}" for name, reason in one.absent.items()]

@@ -1,0 +1,168 @@
+"""`dreamcache bench` on tiny bundles, from the command line to what it writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dreamcache.benchmarks.page_cache import drop_from_page_cache, resident_share
+from dreamcache.benchmarks.protocol import BLOCK, QUICK
+from dreamcache.benchmarks.record import Record, ScalingPoint
+from dreamcache.runtime.cli import main
+from dreamcache.runtime.contract import ParityReport
+
+Build = Callable[..., Path]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    """The one line with which a command leaves with status 1."""
+    with pytest.raises(SystemExit) as left:
+        main(list(command))
+    said = capsys.readouterr().err.strip()
+    assert left.value.code == 1
+    assert len(said.splitlines()) == 1
+    return said
+
+
+def test_every_figure_comes_from_its_raw_samples(record: Record) -> None:
+    metrics, samples = record.metrics, record.samples
+    assert len(samples["step"]) == len(samples["plain_step"]) == QUICK.steps
+    assert len(samples["e2e"]) == QUICK.pictures
+    assert len(samples["warm_load"]) == len(samples["first_step"]) == QUICK.warm_loads
+    assert metrics.step_ms_p50 == pytest.approx(np.median(samples["step"]), rel=1e-3)
+    assert metrics.step_ms_p50 is not None
+    assert metrics.plain_step_ms_p50 is not None
+    assert metrics.adapter_overhead == pytest.approx(metrics.step_ms_p50 / metrics.plain_step_ms_p50)
+    assert metrics.e2e_ms_p50 == pytest.approx(np.median(samples["e2e"]), rel=1e-3)
+    assert metrics.step_ms_p90 is None
+    assert "64 samples" in record.absent["step_ms_p90"]
+    # Two sites of 4 × 8 and 16 × 4, keys and values, four bytes each.
+    assert metrics.cache_bytes == 2 * (4 * 8 + 16 * 4) * 4
+    assert record.conditions.steps == 4
+    assert record.conditions.branches == 3
+
+
+def test_what_a_bundle_cannot_be_asked_is_absent_with_the_reason(record: Record) -> None:
+    (other,) = record.others
+    assert other.metrics.step_ms_p50 is not None
+    assert other.metrics.plain_step_ms_p50 is None
+    assert other.metrics.adapter_overhead is None
+    assert "no plain graph" in other.absent["adapter_overhead"]
+
+
+def test_blocks_of_graphs_and_bundles_alternate_in_one_run(record: Record) -> None:
+    names = ["first denoiser", "first plain", "second denoiser"]
+    rounds = QUICK.steps // BLOCK
+    expected = [name for index in range(rounds) for name in (names if index % 2 == 0 else names[::-1])]
+    assert list(record.order) == expected
+
+
+def test_memory_is_told_apart_and_drawn_from_the_process_start(record: Record, gated: Path) -> None:
+    metrics, trace = record.metrics, record.memory
+    assert trace is not None
+    assert metrics.peak_private_mb == pytest.approx(max(trace.private_mb), abs=0.01)
+    assert metrics.peak_rss_mb is not None
+    assert metrics.peak_rss_mb >= max(trace.resident_mb) - 0.01
+    assert trace.private_mb[0] < 0.5 * max(trace.private_mb), "the first sample is the bare interpreter"
+    assert {span.stage for span in trace.spans} == {"text", "step", "vae_decode"}
+    assert all(0 < span.begin_s <= span.end_s <= trace.at_s[-1] + 0.1 for span in trace.spans)
+    listed = json.loads((gated / "dreamcache.json").read_text())["files"]
+    assert metrics.disk_bytes == sum(file["size"] for file in listed.values())
+
+
+def test_scaling_and_sustained_are_recorded(record: Record) -> None:
+    axes: dict[str, list[ScalingPoint]] = {point.axis: [] for point in record.scaling}
+    for point in record.scaling:
+        axes[point.axis].append(point)
+    assert [point.value for point in axes["steps"]] == [1, 2, 4]
+    assert [point.value for point in axes["batch"]] == [1, 2]
+    assert all(point.per_picture_ms == pytest.approx(point.total_ms / point.value) for point in axes["batch"])
+    assert all(point.computed for point in axes["pictures per subject"])
+    many = axes["pictures per subject"]
+    assert many[-1].per_picture_ms < many[0].per_picture_ms, "the caching is spread over the pictures"
+    assert record.sustained is not None
+    assert record.sustained.ends_s[-1] >= 0.02 * 60
+    assert record.sustained.ratio == pytest.approx(record.sustained.last_per_s / record.sustained.first_per_s)
+
+
+def test_tables_hold_the_record(outputs: Path, record: Record) -> None:
+    lines = list(csv.DictReader((outputs / "out.csv").read_text().splitlines()))
+    assert [line["bundle"] for line in lines] == ["first", "second"]
+    assert float(lines[0]["step_ms_p50"]) == record.metrics.step_ms_p50
+    assert lines[1]["plain_step_ms_p50"] == ""
+    assert {line["weights"] for line in lines} == {"random"}
+    assert all("random weights" in line["notes"] and "quick" in line["notes"] for line in lines)
+    table = (outputs / "out.markdown").read_text()
+    assert "| weights | random | random |" in table
+    assert "| fidelity | 120 dB, final 118 dB, condition 1.000 |" in table
+
+
+def test_no_speed_without_its_fidelity_gate(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = build(tmp_path / "b", parity=ParityReport(psnr_db={"denoiser": 120.0}))
+    assert "psnr_db of cache" in refused(capsys, "bench", str(bundle))
+    bundle = build(tmp_path / "c", parity=ParityReport(psnr_db={"denoiser": 120.0, "cache": 120.0}))
+    assert "condition of reference and text" in refused(capsys, "bench", str(bundle))
+
+
+def test_bad_input_is_refused_before_anything_runs(
+    gated: Path, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "profile" in refused(capsys, "bench", str(gated), "--profile", "fast")
+    assert "provider" in refused(capsys, "bench", str(gated), "--provider", "abacus")
+    assert "threads" in refused(capsys, "bench", str(gated), "--threads", "0")
+    assert "steps" in refused(capsys, "bench", str(gated), "--steps", "5000")
+    assert "exists already" in refused(capsys, "bench", str(gated), "--csv", str(outputs / "out.csv"))
+    twice = str(tmp_path / "same")
+    assert "same name" in refused(capsys, "bench", str(gated), "--csv", twice, "--html", twice)
+    assert "absent.json" in refused(capsys, "bench", str(gated), "--methods", str(tmp_path / "absent.json"))
+    newer = tmp_path / "newer.json"
+    newer.write_text((outputs / "out.json").read_text().replace('"schema_version": 1', '"schema_version": 2'))
+    assert "newer" in refused(capsys, "bench", "--merge", str(outputs / "out.json"), str(newer))
+
+
+def test_records_of_several_devices_merge_into_one_table(
+    outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = json.loads((outputs / "out.json").read_text())
+    raw["host"]["cpu"] = "Another CPU"
+    raw["conditions"] |= {"width": 32, "height": 32}
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(raw))
+    with pytest.raises(SystemExit) as left:
+        main(["bench", "--merge", str(outputs / "out.json"), str(other), "--csv", str(tmp_path / "all.csv")])
+    assert left.value.code == 0
+    lines = list(csv.DictReader((tmp_path / "all.csv").read_text().splitlines()))
+    assert len(lines) == 4
+    assert sum("Another CPU" in line["device"] for line in lines) == 2
+    printed = capsys.readouterr().out
+    assert printed.count("resolution") == 4, "two sizes give the fourth axis of scaling"
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="residency cannot be probed here")
+def test_cold_is_cold_or_absent(tmp_path: Path) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(os.urandom(1 << 22))
+    try:
+        assert resident_share([file]) == 1.0, "what was just written is in the page cache"
+    except OSError:
+        pytest.skip("this file system does not answer without reading")
+    reason = drop_from_page_cache([file], whole_machine=False)
+    if reason is None:
+        assert resident_share([file]) <= 0.02
+        file.read_bytes()
+        assert resident_share([file]) == 1.0
+    import mmap
+
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[at] for at in range(0, len(mapped), 4096)) > 0
+        held = drop_from_page_cache([file], whole_machine=False)
+        assert held is not None
+        assert "stayed" in held
