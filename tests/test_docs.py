@@ -55,7 +55,7 @@ def missing_paths(text: str, written: set[str]) -> list[str]:
 def written() -> set[str]:
     """Files and folders of a bundle, by the constants of the code that writes and reads them."""
     pytest.importorskip("torch")
-    from dreamcache.export import bundle, components
+    from dreamcache.export import bundle, components, decoder_export
 
     files = {
         bundle.CACHE_FILE,
@@ -63,7 +63,9 @@ def written() -> set[str]:
         bundle.WEIGHTS_FILE,
         components.TEXT_ENCODER,
         components.VAE_ENCODER,
-        components.VAE_DECODER,
+        decoder_export.VAE_DECODER,
+        decoder_export.VAE_DECODER_HEAD,
+        decoder_export.VAE_DECODER_WEIGHTS,
     }
     sources = [(ROOT / f"{place}.py").read_text(encoding="utf-8") for place in _WRITERS]
     stated = {name for source in sources for name in re.findall(r'"([\w-]+\.(?:json|txt))"', source)}

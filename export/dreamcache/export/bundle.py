@@ -12,7 +12,6 @@ import torch
 
 from dreamcache.export.attention import AttentionKind
 from dreamcache.export.components import export_components
-from dreamcache.export.decoder_export import DecoderSpecs, export_decoder
 from dreamcache.export.declarations import (
     declare_architecture,
     declare_guidance,
@@ -21,6 +20,7 @@ from dreamcache.export.declarations import (
     declare_vae,
     declare_versions,
 )
+from dreamcache.export.decoder_export import DecoderSpecs, export_decoder
 from dreamcache.export.derived_graphs import derive_plain, derive_shallow
 from dreamcache.export.graphs import CachingGraph, DenoiserGraph, check_exportable
 from dreamcache.export.onnx_graphs import export_graph

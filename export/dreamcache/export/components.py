@@ -1,4 +1,4 @@
-"""Text encoder, VAE encoder and VAE decoder, through optimum's ONNX exporter, with static shapes."""
+"""Text encoder and VAE encoder, through optimum's ONNX exporter, with static shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from optimum.exporters.onnx import export as optimum_export
 from optimum.exporters.onnx.model_configs import (
     CLIPTextOnnxConfig,
-    VaeDecoderOnnxConfig,
     VaeEncoderOnnxConfig,
 )
 from torch import Tensor, nn
@@ -24,13 +23,11 @@ from dreamcache.runtime.tensors import TensorSpec
 
 TEXT_ENCODER = "text_encoder/model.onnx"
 VAE_ENCODER = "vae_encoder/model.onnx"
-VAE_DECODER = "vae_decoder/model.onnx"
 
 _MEANINGS = {
     "input_ids": "token ids of a prompt, padded to the text length",
     "last_hidden_state": "prompt embedding",
     "latent_parameters": "unscaled latent: the mean of the encoder's distribution",
-    "latent_sample": "unscaled latent",
 }
 
 
@@ -46,25 +43,13 @@ class VaeMean(nn.Module):
         return {"latent_parameters": self.vae.encode(sample).latent_dist.mean}
 
 
-class VaeDecode(nn.Module):
-    """The VAE decoder: latent_sample [1, z, h, w], unscaled, to sample [1, 3, H, W]."""
-
-    def __init__(self, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.vae = vae
-        self.config = vae.config
-
-    def forward(self, latent_sample: Tensor) -> dict[str, Tensor]:
-        return {"sample": self.vae.decode(latent_sample).sample}
-
-
 def export_components(
     base: Base, folder: Path, latent_height: int, latent_width: int
 ) -> dict[str, GraphSpec]:
-    """Write the three graphs below `folder`.
+    """Write the two graphs below `folder`.
 
     Returns:
-        ``text_encoder``, ``vae_encoder`` and ``vae_decoder`` as the contract declares them.
+        ``text_encoder`` and ``vae_encoder`` as the contract declares them.
 
     Raises:
         ExportError: a component cannot be exported, or not with static shapes.
@@ -73,7 +58,6 @@ def export_components(
     latent = (1, int(base.vae.config.latent_channels), latent_height, latent_width)
     text_config = CLIPTextOnnxConfig(base.text_encoder.config, task="feature-extraction")
     encoder_config = VaeEncoderOnnxConfig(base.vae.config, task="semantic-segmentation")
-    decoder_config = VaeDecoderOnnxConfig(base.vae.config, task="semantic-segmentation")
     return {
         "text_encoder": _export(
             base.text_encoder,
@@ -90,14 +74,6 @@ def export_components(
             VAE_ENCODER,
             {"batch_size": 1, "height": height, "width": width},
             ("latent_parameters", latent),
-        ),
-        "vae_decoder": _export(
-            VaeDecode(base.vae),
-            decoder_config,
-            folder,
-            VAE_DECODER,
-            {"batch_size": 1, "height": latent_height, "width": latent_width},
-            ("sample", (1, 3, height, width)),
         ),
     }
 

@@ -16,6 +16,8 @@ MIN_FP16_PSNR_DB = 50.0
 """For fp16, each graph."""
 MIN_INT8_LATENT_DB = 30.0
 """For int8, the final latent of a trajectory; single graphs are reported."""
+MIN_SEAM_DB = 45.0
+"""For the decoder in strips against the whole one, below which a seam can be seen."""
 CONDITION_TOLERANCE = 0.05
 MAX_DISK_RATIO = 1.05
 DISK_GRANT_BYTES = 1 << 17

@@ -8,7 +8,8 @@ prediction; strength 0 is the stock base whatever the cache; two graphs at most 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from dreamcache.export.errors import ExportError
 from dreamcache.export.gates import (
     MAX_DB,
+    MIN_SEAM_DB,
     Finding,
     check_condition,
     check_disk,
@@ -33,6 +35,7 @@ from dreamcache.export.torch_side import BRANCHES, GUIDANCE_SCALE, PROMPT, Point
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.contract import Graphs, GraphSpec, ParityReport
+from dreamcache.runtime.decoding import OpenGraph, decode_in_strips
 from dreamcache.runtime.denoiser import Denoiser
 from dreamcache.runtime.sessions import GraphSession
 from dreamcache.runtime.tensors import Architecture
@@ -206,7 +209,22 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base) -> dict[str, float
         spec = graphs.by_name()[name]
         received = _open(folder, name, spec).run({spec.inputs[0].name: value})[spec.outputs[0].name]
         found[name] = psnr_db(expected.numpy(), received)
+    if graphs.vae_decoder_head is not None:
+        # The loop's last graph was the decoder.
+        strips = decode_in_strips(graphs, _opener(folder, graphs), latent.numpy())
+        check_psnr("vae_decoder_strips (against the whole)", psnr_db(received, strips), MIN_SEAM_DB)
+        found["vae_decoder_strips"] = psnr_db(expected.numpy(), strips)
     return found
+
+
+def _opener(folder: Path, graphs: Graphs) -> OpenGraph:
+    """Opens the graphs of an unfinished bundle one at a time."""
+
+    @contextmanager
+    def open_graph(name: str) -> Iterator[GraphSession]:
+        yield _open(folder, name, graphs.by_name()[name])
+
+    return open_graph
 
 
 def _open(folder: Path, name: str, spec: GraphSpec) -> GraphSession:

@@ -75,12 +75,16 @@ def generate(
     ] = None,
     negative_prompt: Annotated[str, typer.Option(help="Stands where the null text is otherwise.")] = "",
     num_images: Annotated[int, typer.Option(help="Pictures; picture i has seed + i.")] = 1,
+    tiled_vae: Annotated[
+        bool, typer.Option("--tiled-vae", help="Decode in strips: the same picture in less memory.")
+    ] = False,
     provider: Providers = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw new pictures of a subject from a prompt."""
+    from dreamcache.runtime.decoding import check_tiled
     from dreamcache.runtime.settings import resolve_settings
 
     if (reference is None) == (subject is None):
@@ -92,6 +96,8 @@ def generate(
         raise typer.BadParameter("a mask belongs to a --reference", param_hint="'--mask'")
     places = _places(out, num_images, overwrite)
     pipeline = _load(bundle, provider, threads)
+    if tiled_vae:
+        check_tiled(pipeline.contract.graphs)
     options: dict[str, Any] = {
         "steps": steps,
         "seed": seed,
@@ -104,7 +110,9 @@ def generate(
     }
     settings = resolve_settings(pipeline.contract, num_images, **options)
     chosen = _subject(pipeline, reference, mask, subject)
-    images = _draw(pipeline, prompt, chosen, settings.num_images, {**options, "seed": settings.seed})
+    images = _draw(
+        pipeline, prompt, chosen, settings.num_images, {**options, "seed": settings.seed}, tiled_vae
+    )
     for place, image in zip(places, images, strict=True):
         _write_png(image, place, overwrite)
     names = [str(place) for place in places]
@@ -177,7 +185,7 @@ def _subject(pipeline: Pipeline, reference: Path | None, mask: Path | None, subj
 
 
 def _draw(
-    pipeline: Pipeline, prompt: str, subject: Subject, num_images: int, options: dict[str, Any]
+    pipeline: Pipeline, prompt: str, subject: Subject, num_images: int, options: dict[str, Any], tiled: bool
 ) -> list[Image.Image]:
     with progress_bar("drawing") as advance:
         final = None
@@ -185,7 +193,7 @@ def _draw(
             final = step.latent
             advance(step.index + 1, step.total)
     assert final is not None
-    return pipeline.decode(final)
+    return pipeline.decode(final, tiled)
 
 
 def _places(out: Path, count: int, overwrite: bool) -> list[Path]:

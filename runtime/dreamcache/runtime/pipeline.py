@@ -21,6 +21,7 @@ from PIL import Image
 
 from dreamcache.runtime.bundle import Bundle, Progress, open_bundle
 from dreamcache.runtime.contract import Contract
+from dreamcache.runtime.decoding import check_tiled, open_decoder
 from dreamcache.runtime.denoiser import Denoiser, Latent
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.images import Source
@@ -134,12 +135,19 @@ class Pipeline:
         subject: Subject | None = None,
         *,
         num_images: None = None,
+        tiled_vae: bool = False,
         **options: Unpack[Options],
     ) -> Image.Image: ...
 
     @overload
     def generate(
-        self, prompt: str, subject: Subject | None = None, *, num_images: int, **options: Unpack[Options]
+        self,
+        prompt: str,
+        subject: Subject | None = None,
+        *,
+        num_images: int,
+        tiled_vae: bool = False,
+        **options: Unpack[Options],
     ) -> list[Image.Image]: ...
 
     def generate(
@@ -148,18 +156,22 @@ class Pipeline:
         subject: Subject | None = None,
         *,
         num_images: int | None = None,
+        tiled_vae: bool = False,
         **options: Unpack[Options],
     ) -> Image.Image | list[Image.Image]:
         """Pictures of `prompt` with `subject` in them; without a subject, the stock model's.
 
-        num_images: None gives one picture, a number a list of as many. options: see `Options`.
+        num_images: None gives one picture, a number a list of as many. tiled_vae: see `decode`.
+        options: see `Options`.
         Raises: SettingsError, SubjectError, BundleError. Warns: PromptWarning for a prompt that is cut.
         """
+        if tiled_vae:
+            check_tiled(self.contract.graphs)
         final: Latent | None = None
         for step in self.denoise(prompt, subject, num_images=num_images, **options):
             final = step.latent
         assert final is not None
-        images = self.decode(final)
+        images = self.decode(final, tiled_vae)
         return images[0] if num_images is None else images
 
     def denoise(
@@ -227,16 +239,20 @@ class Pipeline:
         noise = np.random.default_rng(_CACHE_NOISE_SEED).standard_normal(latent.shape, dtype=np.float32)
         return np.float32(np.sqrt(signal)) * latent + np.float32(np.sqrt(1 - signal)) * noise
 
-    def decode(self, latent: Latent) -> list[Image.Image]:
-        """Pictures of scaled latents [n, z, h, w]."""
-        spec, vae = self.contract.graphs.vae_decoder, self.contract.vae
+    def decode(self, latent: Latent, tiled: bool = False) -> list[Image.Image]:
+        """Pictures of scaled latents [n, z, h, w].
+
+        tiled: decode in strips, the same pictures in less memory and somewhat more time.
+        Raises: SettingsError for a bundle whose decoder has no strips.
+        """
+        graphs, vae = self.contract.graphs, self.contract.vae
         shift = 0.0 if vae.shift_factor is None else vae.shift_factor
         unscaled = latent / np.float32(vae.scaling_factor) + np.float32(shift)
         images = []
-        with self.sessions.open("vae_decoder") as graph:
+        with open_decoder(graphs, self.sessions.open, tiled) as decode:
             for one in unscaled:
                 with self._timed("vae_decode"):
-                    pixels = graph.run({spec.inputs[0].name: one[None]})[spec.outputs[0].name][0]
+                    pixels = decode(one[None])[0]
                 _check_finite("VAE decoder", {"picture": pixels})
                 unit = np.clip(pixels.astype(np.float32) / 2 + 0.5, 0, 1)
                 images.append(Image.fromarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0)))
