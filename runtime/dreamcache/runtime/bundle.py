@@ -7,14 +7,14 @@ folder, and the size and SHA-256 of every file have been compared with the contr
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dreamcache.runtime.contract import CONTRACT_NAME, Contract, FileRecord, GraphSpec, parse_contract
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.files import sha256_file
-from dreamcache.runtime.onnx_weights import check_location, is_finite, stored_tensors
+from dreamcache.runtime.onnx_weights import StoredTensor, check_location, is_finite, stored_tensors
 
 _MAX_CONTRACT_BYTES = 16 << 20
 
@@ -136,9 +136,17 @@ def check_storage(bundle: Bundle, graph: GraphSpec) -> None:
 
     Raises: BundleError.
     """
+    check_tensors(stored_tensors(bundle.path(graph.file)), bundle, graph)
+
+
+def check_tensors(tensors: Iterable[StoredTensor], bundle: Bundle, graph: GraphSpec) -> None:
+    """The same for tensors of another form of a graph, which refers to the same weights files.
+
+    Raises: BundleError.
+    """
     folder = bundle.path(graph.file).parent
     allowed = _weights_beside(graph)
-    for tensor in stored_tensors(bundle.path(graph.file)):
+    for tensor in tensors:
         check_location(tensor, folder, allowed)
 
 

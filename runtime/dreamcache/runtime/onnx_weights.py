@@ -70,14 +70,22 @@ def stored_tensors(path: Path) -> Iterator[StoredTensor]:
         if stream.seek(0, 2) == 0:
             raise BundleError(f"{path.name} is empty, an ONNX graph is expected; export the bundle again")
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    yield from tensors_in(memoryview(mapped), path.name)
+
+
+def tensors_in(model: memoryview, name: str) -> Iterator[StoredTensor]:
+    """Every stored tensor of an ONNX model in memory; `name` stands in the error.
+
+    Raises: BundleError when it is no ONNX protobuf.
+    """
     try:
-        for number, value in _fields(memoryview(mapped)):
+        for number, value in _fields(model):
             if number == 7 and isinstance(value, memoryview):
                 yield from _graph_tensors(value, 0)
     except (IndexError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, BundleError):
             raise
-        raise BundleError(f"{path.name} is not a readable ONNX graph ({error}); export it again") from error
+        raise BundleError(f"{name} is not a readable ONNX graph ({error}); export it again") from error
 
 
 def is_finite(tensor: StoredTensor, folder: Path) -> bool:

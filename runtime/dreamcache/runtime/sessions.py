@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,28 @@ from numpy.typing import NDArray
 from dreamcache.runtime.bundle import Bundle
 from dreamcache.runtime.contract import GraphSpec, TensorSpec
 from dreamcache.runtime.errors import BundleError, SettingsError
+from dreamcache.runtime.optimised import OptimisedGraph, graph_folder
+from dreamcache.runtime.profiles import (
+    PROFILES,
+    Profile,
+    check_profile,
+    prepare_process,
+    release_memory,
+    session_options,
+)
+
+__all__ = [
+    "PROFILES",
+    "GraphSession",
+    "Profile",
+    "SessionOpener",
+    "check_profile",
+    "check_threads",
+    "choose_providers",
+    "short_name",
+]
 
 Array = NDArray[Any]
-Profile = Literal["speed", "memory"]
-PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 _SUFFIX = "ExecutionProvider"
 _DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
@@ -55,7 +74,8 @@ class GraphSession:
                     f"graph {self._name}: {spec.name} {list(spec.shape)} is expected, "
                     f"received {list(result.shape)}; export the bundle again"
                 )
-        return dict(zip(self._outputs, results, strict=True))
+        # What ONNX Runtime returns lies in its own memory, and keeps all of that alive beyond the session.
+        return {name: np.array(result) for name, result in zip(self._outputs, results, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +83,8 @@ class SessionOpener:
     """Opens the graphs of one bundle with chosen providers and threads.
 
     providers: full names ("CPUExecutionProvider"). threads: None leaves the number to ONNX Runtime.
-    keep: leave each graph open after its first use, for many pictures in a row.
+    keep: leave each graph open after its first use, for many pictures in a row. profile: see `profiles.py`.
+    graphs: where the memory profile keeps optimised graphs; None is the user's cache folder.
     """
 
     bundle: Bundle
@@ -71,6 +92,7 @@ class SessionOpener:
     threads: int | None = None
     keep: bool = False
     profile: Profile = "speed"
+    graphs: Path | None = None
     _kept: dict[str, GraphSession] = field(default_factory=dict, repr=False, compare=False)
 
     @contextmanager
@@ -83,6 +105,7 @@ class SessionOpener:
         spec = self.bundle.contract.graphs.by_name()[name]
         graph = self._kept.get(name)
         if graph is None:
+            prepare_process(self.profile)
             graph = GraphSession(name, spec, self._create(name, spec))
         if self.keep:
             self._kept[name] = graph
@@ -92,18 +115,18 @@ class SessionOpener:
             if not self.keep:
                 # The caller may hold on to the GraphSession; what takes the memory must go now.
                 del graph._session
+                release_memory(self.profile)
 
     def _create(self, name: str, spec: GraphSpec) -> Any:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
         try:
-            session = onnxruntime.InferenceSession(
-                str(self.bundle.path(spec.file)), options, providers=list(self.providers)
-            )
+            session = self._create_optimised(spec)
+            if session is None:
+                options = session_options(self.profile, self.threads)
+                session = onnxruntime.InferenceSession(
+                    str(self.bundle.path(spec.file)), options, providers=list(self.providers)
+                )
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
@@ -115,6 +138,13 @@ class SessionOpener:
                 "check its driver or leave the provider out"
             )
         return session
+
+    def _create_optimised(self, spec: GraphSpec) -> Any:
+        """A session on the kept, optimised graph of the memory profile; None where there can be none."""
+        if self.profile != "memory" or self.providers != ("CPUExecutionProvider",):
+            return None
+        folder = graph_folder() if self.graphs is None else self.graphs
+        return OptimisedGraph(self.bundle, spec, self.profile, folder).open(self.threads)
 
 
 def short_name(provider: str) -> str:
@@ -144,14 +174,6 @@ def choose_providers(names: Sequence[str] | None) -> tuple[str, ...]:
     if not chosen:
         raise SettingsError("at least one provider is expected, received none; leave it out for the CPU")
     return tuple(chosen)
-
-
-def check_profile(profile: str) -> Profile:
-    """Raises: SettingsError for a profile that does not exist."""
-    for known in PROFILES:
-        if profile == known:
-            return known
-    raise SettingsError(f"profile: one of {', '.join(PROFILES)} is expected, received {profile!r}")
 
 
 def check_threads(threads: int | None) -> int | None:

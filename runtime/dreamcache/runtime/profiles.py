@@ -1,0 +1,73 @@
+"""Two ways to hold a graph: as fast as it goes, or in as little private memory as it goes.
+
+"speed" is ONNX Runtime's own defaults: weights are copied into the layout its kernels like best.
+"memory" leaves the weights in their file, mapped, and gives each activation back as soon as it is dead. What each
+setting brings is in docs/memory.md.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any, Literal, get_args
+
+from dreamcache.runtime.errors import SettingsError
+
+Profile = Literal["speed", "memory"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+
+# mallopt(3): blocks from this size on are mapped, and so are returned when they are freed.
+_M_MMAP_THRESHOLD = -3
+_MMAP_BYTES = 1 << 18
+
+
+def check_profile(profile: str) -> Profile:
+    """Raises: SettingsError for a profile that does not exist."""
+    for known in PROFILES:
+        if profile == known:
+            return known
+    raise SettingsError(f"profile: one of {', '.join(PROFILES)} is expected, received {profile!r}")
+
+
+def session_options(profile: Profile, threads: int | None = None) -> Any:
+    """ONNX Runtime's SessionOptions of a profile. threads: None leaves the number to ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if profile == "memory":
+        # A prepacked weight is a private copy of a mapped one.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        # The highest level stores convolutions' weights anew in blocks, which are private copies again.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        # Planned reuse keeps a buffer from its first use to its last; without it each goes when it is dead.
+        options.enable_mem_reuse = False
+    return options
+
+
+def prepare_process(profile: Profile) -> None:
+    """Let this process return freed activations to the system at once, where its C library can be told so.
+
+    It holds for the whole process from then on, so "speed" changes nothing.
+    """
+    if profile == "memory":
+        _call("mallopt", _M_MMAP_THRESHOLD, _MMAP_BYTES)
+
+
+def release_memory(profile: Profile) -> None:
+    """Return what a closed stage has freed to the system; "speed" leaves it for the next stage."""
+    if profile == "memory":
+        _call("malloc_trim", 0)
+
+
+def _call(function: str, *arguments: int) -> None:
+    """Call glibc; other C libraries do without."""
+    if sys.platform != "linux":
+        return
+    found = getattr(ctypes.CDLL(None), function, None)
+    if found is not None:
+        found(*arguments)
