@@ -8,7 +8,6 @@ device is computed from that step, each by one stated assumption, and marked as 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -48,7 +47,10 @@ def methods(measurement: Measurement) -> list[Method]:
     calls = conditions.steps * ceil(conditions.branches / conditions.batch)
     without_adapters = found[0].picture_s - calls * (metrics.step_ms_p50 / 1e3 - plain_s)
     encoder = _ENCODER_CALLS * plain_s
-    share = f"an encoder of {_ENCODER_CALLS:.2f} plain UNet calls, as ViT-H/14 is to SD 1.5 at 512 px"
+    share = (
+        f"an encoder of {_ENCODER_CALLS:.2f} plain UNet calls, as ViT-H/14 is to SD 1.5 at 512 px, "
+        "its adapters taken as free"
+    )
     found.append(Method("image encoder, kept", encoder, without_adapters, f"{share}, run once a subject"))
     found.append(Method("image encoder", 0.0, without_adapters + encoder, f"{share}, run for each picture"))
     # Its reference noise level follows the step, so the second UNet runs once a step, not once a branch.
@@ -84,8 +86,3 @@ def read_methods(path: Path) -> list[Method]:
     if any(one.picture_s <= 0 or one.subject_s < 0 for one in found):
         raise RecordError(f"{path}: positive seconds are expected")
     return found
-
-
-def curve(method: Method, pictures: Sequence[int]) -> list[float]:
-    """Cumulative seconds at each number of pictures."""
-    return [method.cumulative_s(count) for count in pictures]

@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dreamcache.benchmarks.break_even import Method, cheaper_from, curve, methods
+from dreamcache.benchmarks.break_even import Method, cheaper_from, methods
 from dreamcache.benchmarks.record import Measurement
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F")
@@ -136,27 +136,35 @@ def joined_spans(one: Measurement) -> list[tuple[str, float, float]]:
 
 
 def break_even(one: Measurement, peers: Sequence[Method] = ()) -> str | None:
-    """Cumulative seconds over pictures of one subject; dashed where computed."""
+    """Seconds over pictures of one subject, in all and on average; dashed where computed."""
     shown = [*methods(one), *peers]
     if not shown:
         return None
-    figure, axes = _figure(height=3.8)
+    figure = Figure(figsize=(8.2, 3.8), layout="constrained")
+    whole, average = figure.subplots(1, 2)
     for index, method in enumerate(shown):
-        style = "--" if method.computed else "-"
+        seconds = [method.cumulative_s(count) for count in _PICTURES]
+        style: dict[str, Any] = {
+            "color": COLOURS[index % len(COLOURS)],
+            "linestyle": "--" if method.computed else "-",
+            "linewidth": 2.4 if index == 0 else 1.5,
+        }
         label = method.name + (" (computed)" if method.computed else "")
-        axes.plot(
-            _PICTURES, curve(method, _PICTURES), style, color=COLOURS[index % len(COLOURS)], label=label,
-            linewidth=2.4 if index == 0 else 1.5,
-        )  # fmt: skip
+        whole.plot(_PICTURES, seconds, label=label, **style)
+        average.plot(
+            _PICTURES, [total / count for total, count in zip(seconds, _PICTURES, strict=True)], **style
+        )
         crossing = cheaper_from(shown[0], method) if index else None
         if crossing is not None and 1 < crossing <= _PICTURES[-1]:
-            axes.plot(crossing, shown[0].cumulative_s(crossing), "o", color=COLOURS[index % len(COLOURS)])
-    axes.set_xlim(1, _PICTURES[-1])
-    axes.set_ylim(0)
-    axes.set_xticks((1, 5, 10, 15, 20))
-    axes.set_xlabel("pictures of one subject")
-    axes.set_ylabel("seconds in all")
-    axes.legend(fontsize=8, loc="upper left")
+            whole.plot(crossing, shown[0].cumulative_s(crossing), "o", color=style["color"])
+    for axes, title in ((whole, "seconds in all"), (average, "seconds a picture, on average")):
+        _plain_axes(axes)
+        axes.set_xlim(1, _PICTURES[-1])
+        axes.set_ylim(0)
+        axes.set_xticks((1, 5, 10, 15, 20))
+        axes.set_xlabel("pictures of one subject")
+        axes.set_ylabel(title)
+    whole.legend(fontsize=8, loc="upper left")
     return _svg(figure)
 
 
@@ -164,10 +172,14 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     # A Figure of its own needs no backend and leaves pyplot's state alone.
     figure = Figure(figsize=(8.2, height), layout="constrained")
     axes = figure.subplots()
+    _plain_axes(axes)
+    return figure, axes
+
+
+def _plain_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def _svg(figure: Any) -> str:
