@@ -33,8 +33,13 @@ STATED = [
 @pytest.mark.parametrize("statement", STATED)
 def test_the_protocol_says_what_the_code_does(statement: str) -> None:
     assert statement in PROTOCOL
-    other = re.sub(r"\d+", lambda number: str(int(number[0]) + 1), statement).replace("_ms`", "_s`")
-    assert other not in PROTOCOL or other == statement
+
+
+def test_other_numbers_would_be_noticed() -> None:
+    numbered = [statement for statement in STATED if not statement.startswith("`")]
+    assert len(numbered) >= 9
+    for statement in numbered:
+        assert re.sub(r"\d+", lambda number: str(int(number[0]) + 1), statement) not in PROTOCOL
 
 
 def test_words_for_numbers_are_those_numbers() -> None:

@@ -83,11 +83,11 @@ class Measured:
         return self._taken("text")
 
     def cache(self, reference: str, out: str | None = None) -> dict[str, list[float]]:
-        """One reference through VAE encoder and caching graph; out: where to keep the subject."""
+        """One reference through VAE encoder and caching graph, for what follows; out: where to keep the subject."""
         self._stages.clear()
-        subject = self._pipe.cache(reference)
+        self._subject = self._pipe.cache(reference)
         if out is not None:
-            subject.save(out, overwrite=True)
+            self._subject.save(out, overwrite=True)
         return {"vae_encode": self._taken("vae_encode"), "cache": self._taken("cache")}
 
     def vae_decode(self) -> list[float]:
