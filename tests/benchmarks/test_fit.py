@@ -79,7 +79,7 @@ def test_the_command_answers_with_figures_and_a_status(
 
     between = (answer["floor_mb"] + answer["peak_private_mb"]) / 2
     with pytest.raises(SystemExit) as left:
-        main(["fit", str(gated), "--budget", f"{between}M", "--threads", "1"])
+        main(["fit", str(gated), "--budget", f"{between}M", "--first-run", "--caching"])
     printed = capsys.readouterr()
     assert left.value.code == 1
     assert printed.out.startswith("no: first (random weights, memory profile")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamcache.benchmarks.budget import smallest_passing
@@ -35,6 +35,7 @@ class Answer:
     profile: str
     steps: int
     caching: bool
+    first_run: bool
     fits: bool
     budget_mb: float
     floor_mb: float
@@ -53,9 +54,13 @@ def fit(
     settings: Settings,
     steps: int,
     caching: bool = False,
+    first_run: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Answer:
     """Try one budget, or search for the smallest that passes when there is none.
+
+    caching: the reference is cached under the budget too. first_run: no optimised graph of the memory profile is kept
+    from before, so that making them is under the budget too. say: called with each budget's verdict.
 
     Raises: BundleError for a damaged bundle, SettingsError for a budget below the floor, MeasurementError when the job
     fails for another reason than memory.
@@ -72,7 +77,7 @@ def fit(
     tried: list[tuple[float, bool]] = []
     outcomes: dict[float, Outcome] = {}
 
-    with _job(bundle, settings, steps, caching) as job:
+    with _job(bundle, settings, steps, caching, first_run) as job:
 
         def passes(budget: float) -> bool:
             outcomes[budget] = run_limited(job, budget, parent)
@@ -91,6 +96,7 @@ def fit(
         profile=settings.profile,
         steps=steps,
         caching=caching,
+        first_run=first_run,
         fits=outcome.finished,
         budget_mb=round(budget_mb, 3),
         floor_mb=round(floor, 3),
@@ -124,25 +130,25 @@ def _search(job: Job, passes: Callable[[float], bool], floor: float) -> float:
 
 
 @contextmanager
-def _job(bundle: Path, settings: Settings, steps: int, caching: bool) -> Iterator[Job]:
-    """The job that is run under the budget. The subject is made outside of it unless `caching`."""
+def _job(bundle: Path, settings: Settings, steps: int, caching: bool, first_run: bool) -> Iterator[Job]:
+    """The job that is run under the budget; what an application would have done before is done before."""
     with tempfile.TemporaryDirectory() as scratch:
         reference = draw_reference(Path(scratch) / "reference.png")
         subject = str(Path(scratch) / "toy.subject.safetensors")
-
-        def prepare(process: Process) -> None:
-            process.load(bundle, settings)
-            process.ask("cache", reference=str(reference), out=subject)
+        kept = replace(settings, graphs=Path(scratch) / "graphs")
 
         def draw(process: Process) -> None:
+            fresh = replace(settings, graphs=Path(tempfile.mkdtemp(dir=scratch)))
+            process.load(bundle, fresh if first_run else kept)
             if caching:
-                prepare(process)
-            else:
-                process.load(bundle, settings)
+                process.ask("cache", reference=str(reference), out=subject)
             process.ask("use_subject", path=subject)
             process.ask("picture", prompt=PROMPT, steps=steps)
 
-        if not caching:
-            with Process() as process:
-                prepare(process)
+        with Process() as process:
+            process.load(bundle, kept)
+            process.ask("cache", reference=str(reference), out=subject)
+            if not first_run:
+                # Each graph is opened once, after which the memory profile has all of them.
+                process.ask("picture", prompt=PROMPT, steps=1)
         yield draw

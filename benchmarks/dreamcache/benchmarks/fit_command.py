@@ -23,6 +23,9 @@ def fit(
     caching: Annotated[
         bool, typer.Option("--caching", help="Cache the reference under the budget too.")
     ] = False,
+    first_run: Annotated[
+        bool, typer.Option("--first-run", help="Keep no optimised graphs: as on a device that never ran it.")
+    ] = False,
     provider: Annotated[
         list[str] | None,
         typer.Option("--provider", help="ONNX Runtime provider, e.g. cpu, cuda; repeatable."),
@@ -37,7 +40,9 @@ def fit(
 
     settings = checked_settings(profile, provider, threads)
     budget_mb = None if budget is None else parse_budget_mb(budget)
-    answer = run(bundle, budget_mb, settings, steps, caching, lambda line: typer.echo(line, err=True))
+    answer = run(
+        bundle, budget_mb, settings, steps, caching, first_run, lambda line: typer.echo(line, err=True)
+    )
     typer.echo(json.dumps(asdict(answer), indent=2) if as_json else describe(answer, searched=budget is None))
     if not answer.fits:
         raise typer.Exit(1)

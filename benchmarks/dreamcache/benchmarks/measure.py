@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from math import prod
 from pathlib import Path
@@ -119,7 +119,7 @@ def _cases(bundles: Sequence[Bundle], plan: Plan) -> Iterator[list[Case]]:
                 Case(
                     name=f"{bundle.folder.name} {index + 1}" if twice else bundle.folder.name,
                     bundle=bundle,
-                    settings=plan.settings,
+                    settings=replace(plan.settings, graphs=Path(scratch) / "graphs"),
                     subject=Path(scratch) / f"{index}.subject.safetensors",
                     reference=reference,
                     prompt=plan.prompt,

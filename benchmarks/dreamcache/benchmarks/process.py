@@ -30,11 +30,15 @@ class ProcessDiedError(MeasurementError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a bundle is loaded, as `Pipeline.load` takes it; providers in order of preference."""
+    """How a bundle is loaded, as `Pipeline.load` takes it; providers in order of preference.
+
+    graphs: where the memory profile keeps optimised graphs; None is the runner's own place.
+    """
 
     profile: Profile = "speed"
     providers: tuple[str, ...] = ("cpu",)
     threads: int | None = None
+    graphs: Path | None = None
 
 
 def checked_settings(
@@ -100,6 +104,7 @@ class Process:
             providers=list(settings.providers),
             threads=settings.threads,
             graph=graph,
+            graphs=None if settings.graphs is None else str(settings.graphs),
         )
         return float(taken)
 

@@ -9,6 +9,7 @@ objects with "do", the name of a public method of `Measured`, and its arguments;
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -43,12 +44,24 @@ class Measured:
         return [_ms_since(begin)]
 
     def load(
-        self, bundle: str, profile: str, providers: Sequence[str], threads: int | None, graph: str | None
+        self,
+        bundle: str,
+        profile: str,
+        providers: Sequence[str],
+        threads: int | None,
+        graph: str | None,
+        graphs: str | None,
     ) -> list[float]:
-        """Open the bundle, whose hashes were checked before, and the session of `graph`."""
-        from dreamcache.runtime import Pipeline
-        from dreamcache.runtime.sessions import check_profile
+        """Open the bundle, whose hashes were checked before, and the session of `graph`.
 
+        graphs: where optimised graphs are kept.
+        """
+        from dreamcache.runtime import Pipeline
+        from dreamcache.runtime.optimised import FOLDER_VARIABLE
+        from dreamcache.runtime.profiles import check_profile
+
+        if graphs is not None:
+            os.environ[FOLDER_VARIABLE] = graphs
         begin = time.perf_counter()
         self._pipe = Pipeline.load(
             bundle,
