@@ -8,28 +8,43 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from dreamcache.export.errors import ExportError
 
 if TYPE_CHECKING:
-    from dreamcache.export.bundle import Progress, Source
+    from dreamcache.export.bundle import Progress
+    from dreamcache.export.resources import Precision
+    from dreamcache.models.distillation import Sampling
     from dreamcache.runtime.contract import Contract
 
 _TARGETS = ("onnx",)
 _PRECISIONS = ("fp32",)
 _ATTENTIONS = ("mha", "plain")
+_SAMPLINGS = ("standard", "lcm", "turbo")
 
 
 def export(
     out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder to write.")],
     base: Annotated[
-        str | None, typer.Option(help="Diffusers folder, Hub id, or mini (the shipped miniature).")
+        str | None,
+        typer.Option(
+            help="Diffusers folder, Hub id, .safetensors checkpoint, or mini (the shipped miniature)."
+        ),
     ] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="sd15 or sd21 with random weights, to measure devices with.")
+        str | None,
+        typer.Option(help="sd15, sd21, bk-sdm-tiny … with random weights, to measure devices with."),
+    ] = None,
+    base_config: Annotated[
+        str | None,
+        typer.Option(help="For a checkpoint: a diffusers folder of its kind, or sd15, sd21, sd21-base …"),
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Weights of the base, such as fp16.")] = None,
+    sampling: Annotated[
+        str | None, typer.Option(help="standard, lcm or turbo; by default as the base's configs say.")
     ] = None,
     adapters: Annotated[
         Path | None, typer.Option(help="Adapters trained on the base (.safetensors).")
@@ -49,6 +64,12 @@ def export(
         raise typer.BadParameter("exactly one is expected", param_hint="'--base' / '--architecture'")
     if architecture is not None and adapters is not None:
         raise typer.BadParameter("random weights take no trained adapters", param_hint="'--adapters'")
+    if architecture is not None and any(option is not None for option in (base_config, variant, sampling)):
+        raise typer.BadParameter(
+            "belong to --base", param_hint="'--base-config' / '--variant' / '--sampling'"
+        )
+    if sampling is not None:
+        _refuse("--sampling", sampling, _SAMPLINGS)
     _refuse("--target", target, _TARGETS)
     _refuse("--precision", precision, _PRECISIONS)
     _refuse("--attention", attention, _ATTENTIONS)
@@ -56,12 +77,26 @@ def export(
     _quiet_imports()
     from dreamcache.export.bundle import export_bundle
     from dreamcache.export.partial_folder import check_place
+    from dreamcache.export.resources import check_resources
+    from dreamcache.export.sources import planned_size, random_source, trained_source
 
     check_place(out, overwrite)
     with ExitStack() as stack:
         progress = stack.enter_context(_progress_bar())
         progress("loading the model", 0, 1)
-        source = _source(base, architecture, adapters, stack)
+        precise = cast("Precision", precision)
+        check_resources(planned_size(base, architecture, adapters, variant), out, precise, _side(resolution))
+        if architecture is not None:
+            source = random_source(architecture, Path(stack.enter_context(TemporaryDirectory())))
+        else:
+            assert base is not None
+            source = trained_source(
+                base,
+                adapters,
+                base_config=base_config,
+                variant=variant,
+                sampling=cast("Sampling | None", sampling),
+            )
         contract = export_bundle(
             source,
             out,
@@ -85,14 +120,9 @@ def _refuse(option: str, value: str, known: tuple[str, ...]) -> None:
         raise ExportError(f"{option} {value} is not exported by this version; choose {' or '.join(known)}")
 
 
-def _source(base: str | None, architecture: str | None, adapters: Path | None, stack: ExitStack) -> Source:
-    from dreamcache.export.sources import random_source, trained_source
-
-    if architecture is not None:
-        folder = Path(stack.enter_context(TemporaryDirectory()))
-        return random_source(architecture, folder)
-    assert base is not None
-    return trained_source(base, adapters)
+def _side(resolution: int | None) -> int:
+    """Pixels to estimate with: the base's own, 512 of nearly all, where none are asked for."""
+    return 512 if resolution is None else resolution
 
 
 class _progress_bar:  # noqa: N801 (used as a context manager function)

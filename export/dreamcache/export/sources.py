@@ -9,29 +9,90 @@ from safetensors import SafetensorError
 
 from dreamcache.export.bundle import Source
 from dreamcache.export.errors import ExportError
+from dreamcache.export.resources import ModelSize, size_of_architecture, size_of_files
 from dreamcache.models.architectures import ARCHITECTURES
 from dreamcache.models.base import MINI_ADAPTERS, Base, load_base
 from dreamcache.models.checkpoint import load_adapters, read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.distillation import Sampling
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.random_base import random_base
 
 
-def trained_source(base: str, adapters: Path | None) -> Source:
-    """A base and its adapters; ``mini`` brings its own.
+def adapters_of(base: str, adapters: Path | None) -> Path:
+    """The adapters file that goes with a base; ``mini`` brings its own.
+
+    Raises:
+        ExportError: none was named for another base.
+    """
+    if adapters is not None:
+        return adapters
+    if base != "mini":
+        raise ExportError(f"--adapters: an adapters file trained on {base} is expected, received none")
+    return MINI_ADAPTERS
+
+
+def loaded_base(
+    base: str,
+    *,
+    base_config: str | None = None,
+    variant: str | None = None,
+    sampling: Sampling | None = None,
+) -> Base:
+    """A base as `dreamcache.models.base.load_base` takes it.
+
+    Raises:
+        ExportError: it cannot be loaded; one line.
+    """
+    try:
+        return load_base(base, config=base_config, variant=variant, sampling=sampling)
+    except (AdapterError, OSError, SafetensorError) as error:
+        raise ExportError(" ".join(str(error).split())) from error
+
+
+def trained_source(
+    base: str,
+    adapters: Path | None,
+    *,
+    base_config: str | None = None,
+    variant: str | None = None,
+    sampling: Sampling | None = None,
+) -> Source:
+    """A base and its adapters; ``mini`` brings its own. The other arguments are `load_base`'s.
 
     Raises:
         ExportError: the base or the adapters cannot be loaded, or do not belong together.
     """
-    if adapters is None:
-        if base != "mini":
-            raise ExportError(f"--adapters: an adapters file trained on {base} is expected, received none")
-        adapters = MINI_ADAPTERS
+    path = adapters_of(base, adapters)
+    loaded = loaded_base(base, base_config=base_config, variant=variant, sampling=sampling)
     try:
-        loaded = load_base(base)
-        conditioned = load_adapters(adapters, loaded.unet).eval()
-        return Source(_name(base), loaded, conditioned, "trained", read_adapters(adapters)[1])
+        conditioned = load_adapters(path, loaded.unet).eval()
+        return Source(_name(base), loaded, conditioned, "trained", read_adapters(path)[1])
     except (AdapterError, OSError, SafetensorError) as error:
+        raise ExportError(" ".join(str(error).split())) from error
+
+
+def planned_size(
+    base: str | None, architecture: str | None, adapters: Path | None, variant: str | None = None
+) -> ModelSize:
+    """Parameters of what is about to be loaded, without loading it; a Hub id is downloaded.
+
+    Args:
+        base: as `trained_source` takes it, or None.
+        architecture: as `random_source` takes it, where there is no base.
+        adapters: of the base.
+        variant: of the base's weights.
+
+    Raises:
+        ExportError: no such base, adapters or architecture.
+    """
+    if architecture is not None:
+        return size_of_architecture(_known(architecture))
+    assert base is not None
+    path = adapters_of(base, adapters)
+    try:
+        return size_of_files(base, path, variant)
+    except (AdapterError, OSError) as error:
         raise ExportError(" ".join(str(error).split())) from error
 
 
@@ -45,11 +106,7 @@ def random_source(architecture: str, folder: Path) -> Source:
     Raises:
         ExportError: unknown architecture.
     """
-    if architecture not in ARCHITECTURES:
-        raise ExportError(
-            f"--architecture: one of {', '.join(ARCHITECTURES)} is expected, received {architecture}"
-        )
-    base = random_base(architecture, folder)
+    base = random_base(_known(architecture), folder)
     return Source(architecture, base, random_adapters(base), "random")
 
 
@@ -65,5 +122,13 @@ def random_adapters(base: Base, seed: int = 0) -> ConditionedUNet:
     return conditioned
 
 
+def _known(architecture: str) -> str:
+    if architecture not in ARCHITECTURES:
+        raise ExportError(
+            f"--architecture: one of {', '.join(ARCHITECTURES)} is expected, received {architecture}"
+        )
+    return architecture
+
+
 def _name(base: str) -> str:
-    return base if base == "mini" else Path(base).name
+    return base if base == "mini" else Path(base).name.removesuffix(".safetensors")

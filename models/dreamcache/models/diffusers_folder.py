@@ -71,15 +71,7 @@ def load_folder(folder: Path, variant: str | None = None) -> Parts:
         FileNotFoundError: a part is missing.
         OSError: a part cannot be read (diffusers and transformers say which).
     """
-    check_index(str(folder), folder)
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}; expected a Stable Diffusion folder of diffusers"
-        )
-    chosen = {part: _choose(folder / part, variant) for part in WEIGHED}
-    if variant is not None and variant not in chosen.values():
-        raise AdapterError(f"{folder} has no weights of the variant {variant!r}; it has {_listed(folder)}")
+    chosen = _chosen(folder, variant)
     return Parts(
         vae=_load(AutoencoderKL, folder / "vae", chosen["vae"], "torch_dtype"),
         # transformers has renamed the argument that diffusers still calls torch_dtype.
@@ -92,26 +84,20 @@ def load_folder(folder: Path, variant: str | None = None) -> Parts:
 
 def variants(part: Path) -> set[str]:
     """The variants of a part's safetensors weights; the plain one is the empty text."""
-    found = [_WEIGHTS.fullmatch(path.name) for path in part.glob("*.safetensors")]
-    return {match["variant"] or match["late"] or "" for match in found if match is not None}
+    return {found for path in part.glob("*.safetensors") if (found := _variant(path)) is not None}
 
 
 def weight_files(folder: Path, variant: str | None = None) -> dict[str, list[Path]]:
     """The files that `load_folder` reads, of each part with weights.
 
     Raises:
-        AdapterError: a part has no such weights.
+        AdapterError: an unsupported model, or no such weights.
+        FileNotFoundError: a part is missing.
     """
-    files: dict[str, list[Path]] = {}
-    for part in WEIGHED:
-        chosen = _choose(folder / part, variant)
-        files[part] = [
-            path
-            for path in sorted((folder / part).glob("*.safetensors"))
-            if (match := _WEIGHTS.fullmatch(path.name))
-            and (match["variant"] or match["late"] or "") == chosen
-        ]
-    return files
+    return {
+        part: [path for path in sorted((folder / part).glob("*.safetensors")) if _variant(path) == chosen]
+        for part, chosen in _chosen(folder, variant).items()
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -132,6 +118,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _is_held(kind: object) -> bool:
     return isinstance(kind, list) and len(kind) == 2 and kind[1] is not None
+
+
+def _variant(path: Path) -> str | None:
+    """The variant that a weight file's name states, "" for none; None for another kind of file."""
+    match = _WEIGHTS.fullmatch(path.name)
+    return None if match is None else match["variant"] or match["late"] or ""
+
+
+def _chosen(folder: Path, variant: str | None) -> dict[str, str]:
+    """The variant of each part's weights that is taken, after everything that can be said without reading them."""
+    check_index(str(folder), folder)
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(missing)}; expected a Stable Diffusion folder of diffusers"
+        )
+    chosen = {part: _choose(folder / part, variant) for part in WEIGHED}
+    if variant is not None and variant not in chosen.values():
+        raise AdapterError(f"{folder} has no weights of the variant {variant!r}; it has {_listed(folder)}")
+    return chosen
 
 
 def _choose(part: Path, wanted: str | None) -> str:

@@ -1,0 +1,87 @@
+"""The subcommand `dreamcache convert`: the authors' released ``.pt`` adapters to a safetensors file.
+
+This is the only place that opens a pickle, and it does so with PyTorch's restricted loader, which builds tensors
+and plain containers and runs nothing else. Exporting and generating read safetensors alone.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dreamcache.export.errors import ExportError
+from dreamcache.runtime.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="Released cross_attention-*.pt.")],
+    base: Annotated[str, typer.Option(help="The base they were trained on, as in export.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Adapters to write (.safetensors).")],
+    base_config: Annotated[
+        str | None, typer.Option(help="For a checkpoint: diffusers folder, or sd15, sd21, sd21-base …")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Weights of the base, such as fp16.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+) -> None:
+    """Convert the authors' released adapters (.pt) to the safetensors file that export reads."""
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists; choose another place or give --overwrite")
+    if not out.parent.is_dir():
+        raise OutputError(f"the folder {out.parent} does not exist; make it first")
+    released = read_released(file)
+
+    from dreamcache.export.sources import loaded_base
+    from dreamcache.models.checkpoint import save_adapters
+    from dreamcache.models.errors import AdapterError
+    from dreamcache.models.released import adapters_from_released
+
+    loaded = loaded_base(base, base_config=base_config, variant=variant)
+    try:
+        conditioned = adapters_from_released(released, loaded.unet, file.name)
+    except AdapterError as error:
+        raise ExportError(str(error)) from error
+    save_adapters(out, conditioned, {"converted_from": file.name})
+    parameters = sum(parameter.numel() for parameter in conditioned.adapter_parameters())
+    typer.echo(f"{out}: {parameters:,} parameters at {len(conditioned.sites)} sites")
+
+
+def read_released(path: Path) -> Mapping[str, object]:
+    """The state dict of a ``.pt`` file, on the CPU.
+
+    Raises:
+        ExportError: no such file, no PyTorch file, no state dict, or a pickle that wants to run code.
+    """
+    import torch
+
+    if not path.is_file():
+        raise ExportError(f"no file at {path}; give a released cross_attention-*.pt")
+    try:
+        with warnings.catch_warnings():
+            # The loader also warns of what it then refuses.
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ExportError(
+            f"{path} is refused: it is no plain state dict of tensors ({_reason(error)}); nothing of it was run"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExportError(f"{path} is no PyTorch file ({_reason(error)}); download it again") from error
+    if not isinstance(state, dict):
+        raise ExportError(f"{path} holds a {type(state).__name__}, expected a state dict of tensors")
+    return state
+
+
+def _reason(error: Exception) -> str:
+    """What PyTorch objects to, without its advice on how to load the file all the same."""
+    lines = [line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line]
+    line = lines[0] if lines else (str(error).strip() or type(error).__name__).splitlines()[0]
+    found = line.find("Unsupported")
+    sentence = line[found:] if found >= 0 else line
+    return sentence.split(". ")[0][:200].rstrip(" .:")

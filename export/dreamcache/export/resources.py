@@ -1,0 +1,207 @@
+"""Whether a machine has the disk and the memory for an export, said before any work starts.
+
+Estimates follow from parameter counts, which are read off file headers or configs without loading a weight.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel
+
+from dreamcache.export.errors import ExportError
+from dreamcache.models.architectures import VAE_CONFIG, known_architecture, text_config
+from dreamcache.models.base import Base, resolve_base
+from dreamcache.models.checkpoint import read_adapters
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.diffusers_folder import weight_files
+from dreamcache.models.single_file import check_layout, read_shapes
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+_FLOAT_BYTES = 4
+# The bundle, and while it is made: fp16 and int8 weights lie beside the fp32 ones they are made from.
+_DISK_BYTES: dict[Precision, float] = {"fp32": 4.0, "fp16": 6.0, "int8": 5.0}
+# ONNX Runtime's copy of the denoiser, in copies of its fp32 weights: weights are repacked as they load, and
+# quantising holds the calibrated graph beside its result.
+_RUNTIME_COPIES: dict[Precision, float] = {"fp32": 1.2, "fp16": 1.2, "int8": 2.2}
+_LIBRARIES_BYTES = 600e6
+_ACTIVATION_BYTES_PER_PIXEL = 2000.0
+_GRAPH_FILES_BYTES = 20e6
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Parameters of each part of what is exported."""
+
+    unet: int
+    adapters: int
+    text_encoder: int
+    vae: int
+
+    @property
+    def total(self) -> int:
+        return self.unet + self.adapters + self.text_encoder + self.vae
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an export takes at its peak, in bytes: new disk, and private memory of the process."""
+
+    disk: float
+    memory: float
+
+
+def size_of_model(base: Base, conditioned: ConditionedUNet) -> ModelSize:
+    """Counted off a model in memory."""
+    adapters = sum(parameter.numel() for parameter in conditioned.adapter_parameters())
+    return ModelSize(_count(base.unet), adapters, _count(base.text_encoder), _count(base.vae))
+
+
+def size_of_architecture(name: str) -> ModelSize:
+    """Counted off the configs of a known architecture, without memory for its weights.
+
+    Raises:
+        ValueError: unknown architecture.
+    """
+    known = known_architecture(name)
+    with torch.device("meta"):
+        conditioned = ConditionedUNet(UNet2DConditionModel(**known.unet))
+        text, vae = CLIPTextModel(text_config(known)), AutoencoderKL(**VAE_CONFIG)
+    adapters = sum(parameter.numel() for parameter in conditioned.adapter_parameters())
+    return ModelSize(_count(conditioned.unet), adapters, _count(text), _count(vae))
+
+
+def size_of_files(source: str | Path, adapters: Path, variant: str | None = None) -> ModelSize:
+    """Read off the headers of a base's and its adapters' files; a Hub id is downloaded.
+
+    Raises:
+        AdapterError: no such files, or none that can be used.
+        OSError: the Hub cannot be reached.
+    """
+    path = resolve_base(source, variant)
+    stored, _ = read_adapters(adapters)
+    if path.is_dir():
+        files = weight_files(path, variant)
+        parts = {part: sum(map(_count_stored, found)) for part, found in files.items()}
+    else:
+        shapes = read_shapes(path)
+        check_layout(path, shapes)
+        prefixes = {"unet": "model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
+        parts = {
+            part: sum(prod(shape) for name, shape in shapes.items() if name.startswith(prefix))
+            for part, prefix in prefixes.items()
+        }
+    trained = sum(tensor.numel() for tensor in stored.values())
+    return ModelSize(parts["unet"], trained, parts["text_encoder"], parts["vae"])
+
+
+def estimate_needs(size: ModelSize, precision: Precision = "fp32", resolution: int = 512) -> Needs:
+    """What an export takes.
+
+    Memory: the model in PyTorch, ONNX Runtime's denoiser while it is compared, activations, libraries.
+
+    Args:
+        size: of the model.
+        precision: of the bundle.
+        resolution: pixels of the square picture.
+    """
+    weights = _FLOAT_BYTES * size.total
+    runtime = _RUNTIME_COPIES[precision] * _FLOAT_BYTES * (size.unet + size.adapters)
+    activations = _ACTIVATION_BYTES_PER_PIXEL * resolution**2
+    return Needs(
+        disk=_DISK_BYTES[precision] * size.total + _GRAPH_FILES_BYTES,
+        memory=weights + runtime + activations + _LIBRARIES_BYTES,
+    )
+
+
+def check_resources(
+    size: ModelSize,
+    out: Path,
+    precision: Precision = "fp32",
+    resolution: int = 512,
+    *,
+    loaded: bool = False,
+) -> Needs:
+    """Refuse an export that the machine has no room for.
+
+    Args:
+        size: of the model.
+        out: where the bundle goes; its parent exists.
+        precision: of the bundle.
+        resolution: pixels of the square picture.
+        loaded: the model is in memory already, so that it needs no more of it.
+
+    Returns:
+        The estimate.
+
+    Raises:
+        ExportError: too little free disk or memory; says what is needed and what there is.
+    """
+    needs = estimate_needs(size, precision, resolution)
+    disk = shutil.disk_usage(out.absolute().parent).free
+    if disk < needs.disk:
+        raise ExportError(
+            f"the export needs {_gigabytes(needs.disk)} of disk and {out.absolute().parent} has "
+            f"{_gigabytes(disk)} free; make room or give another --out"
+        )
+    memory, wanted = free_memory(), needs.memory - (_FLOAT_BYTES * size.total if loaded else 0)
+    if memory is not None and memory < wanted:
+        raise ExportError(
+            f"the export needs {_gigabytes(wanted)} of memory and {_gigabytes(memory)} are free; "
+            "close other programs, or export on a larger machine"
+        )
+    return needs
+
+
+def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Bytes that a new allocation can have: of the machine, and of the process's control group if it is limited.
+
+    None where the system does not say.
+    """
+    found = [bytes_ for bytes_ in (_machine_memory(meminfo), _group_memory(group)) if bytes_ is not None]
+    return min(found) if found else None
+
+
+def _machine_memory(meminfo: Path) -> float | None:
+    if meminfo.is_file():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def _group_memory(group: Path) -> float | None:
+    """What the control group's limit leaves; cached files count as free, since they are given back."""
+    try:
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = float((group / "memory.current").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):
+        return None
+    if limit == "max":
+        return None
+    return float(limit) - used + float(stat.get("inactive_file", 0))
+
+
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _count_stored(path: Path) -> int:
+    return sum(prod(shape) for shape in read_shapes(path).values())
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
