@@ -33,13 +33,16 @@ class Guidance:
     """A mode with its scales.
 
     guidance_scale: s_text. reference_guidance_scale: s_ref, used by "dual" alone. strength: the
-    denoiser's `reference_strength` where the reference is on.
+    denoiser's `reference_strength` where the reference is on. interval: from where to where in the steps,
+    as fractions of them, there is guidance; elsewhere one prediction, of the prompt with the reference, is
+    taken as it is (Kynkäänniemi et al. 2024, arXiv 2404.07724).
     """
 
     mode: GuidanceMode
     guidance_scale: float
     reference_guidance_scale: float
     strength: float
+    interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -50,6 +53,12 @@ class Guidance:
             value = getattr(self, name)
             if not np.isfinite(value) or value < 0:
                 raise SettingsError(f"{name}: a finite number of at least 0 is expected, received {value}")
+        start, end = self.interval
+        if not 0 <= start <= end <= 1:
+            raise SettingsError(
+                "guidance interval: two fractions of the steps, 0 to 1 and rising, are expected, "
+                f"received {start:g} {end:g}"
+            )
 
     def branches(self, has_reference: bool) -> tuple[Branch, ...]:
         """The predictions to make, in the order in which `combine` takes them.
@@ -62,6 +71,13 @@ class Guidance:
         if self.mode == "classic" or not has_reference:
             return (Branch("null", strength), Branch("prompt", strength))
         return (Branch("null", 0.0), Branch("null", strength), Branch("prompt", strength))
+
+    def branches_at(self, step: int, steps: int, has_reference: bool) -> tuple[Branch, ...]:
+        """`branches` where the middle of the step lies in the interval, else one prediction."""
+        start, end = self.interval
+        if start <= (step + 0.5) / steps <= end:
+            return self.branches(has_reference)
+        return (Branch("prompt", self.strength if has_reference else 0.0),)
 
     def combine(self, predictions: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Combine predictions of equal shape, one per branch.

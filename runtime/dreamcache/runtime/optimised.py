@@ -48,12 +48,13 @@ def graph_folder() -> Path:
 
 @dataclass(frozen=True)
 class OptimisedGraph:
-    """The kept form of one graph of a bundle; settings: whatever else changes how it is optimised."""
+    """The kept form of one graph of a bundle; repeated: it runs at every step."""
 
     bundle: Bundle
     spec: GraphSpec
     profile: Profile
     folder: Path
+    repeated: bool = False
 
     @property
     def place(self) -> Path:
@@ -106,7 +107,7 @@ class OptimisedGraph:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
             written = Path(scratch) / "model.onnx"
-            options = session_options(self.profile, threads)
+            options = session_options(self.profile, threads, self.repeated)
             options.optimized_model_filepath = str(written)
             onnxruntime.InferenceSession(
                 str(self.bundle.path(self.spec.file)), options, providers=["CPUExecutionProvider"]
@@ -122,7 +123,7 @@ class OptimisedGraph:
     def _open(self, graph: bytes, threads: int | None) -> Any:
         import onnxruntime
 
-        options = session_options(self.profile, threads)
+        options = session_options(self.profile, threads, self.repeated)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(self.bundle.path(self.spec.file).parent))
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

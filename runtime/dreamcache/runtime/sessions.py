@@ -41,6 +41,7 @@ __all__ = [
 
 Array = NDArray[Any]
 
+_EVERY_STEP = {"denoiser", "shallow", "plain"}
 _SUFFIX = "ExecutionProvider"
 _DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
 
@@ -52,30 +53,31 @@ class GraphSession:
         self._name = name
         self._spec = spec
         self._session = session
-        self._outputs = [output.name for output in spec.outputs]
         _check_signature(name, spec.inputs, session.get_inputs(), "input")
         _check_signature(name, spec.outputs, session.get_outputs(), "output")
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Array], wanted: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the graph once.
 
         inputs: every declared input by name, of the declared shape; floats are cast to the declared dtype.
-        Returns: the declared outputs by name.
+        wanted: names of the outputs to return; None is all that are declared.
+        Returns: outputs by name.
         Raises: BundleError when the graph fails or gives another shape than declared.
         """
+        outputs = [spec for spec in self._spec.outputs if wanted is None or spec.name in wanted]
         feed = {spec.name: _fit(spec, inputs[spec.name]) for spec in self._spec.inputs}
         try:
-            results = self._session.run(self._outputs, feed)
+            results = self._session.run([output.name for output in outputs], feed)
         except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
             raise BundleError(f"graph {self._name} failed: {_first_line(error)}") from error
-        for spec, result in zip(self._spec.outputs, results, strict=True):
+        for spec, result in zip(outputs, results, strict=True):
             if result.shape != spec.shape:
                 raise BundleError(
                     f"graph {self._name}: {spec.name} {list(spec.shape)} is expected, "
                     f"received {list(result.shape)}; export the bundle again"
                 )
         # What ONNX Runtime returns lies in its own memory, and keeps all of that alive beyond the session.
-        return {name: np.array(result) for name, result in zip(self._outputs, results, strict=True)}
+        return {spec.name: np.array(result) for spec, result in zip(outputs, results, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,9 @@ class SessionOpener:
         import onnxruntime
 
         try:
-            session = self._create_optimised(spec)
+            session = self._create_optimised(name, spec)
             if session is None:
-                options = session_options(self.profile, self.threads)
+                options = session_options(self.profile, self.threads, name in _EVERY_STEP)
                 session = onnxruntime.InferenceSession(
                     str(self.bundle.path(spec.file)), options, providers=list(self.providers)
                 )
@@ -139,12 +141,13 @@ class SessionOpener:
             )
         return session
 
-    def _create_optimised(self, spec: GraphSpec) -> Any:
+    def _create_optimised(self, name: str, spec: GraphSpec) -> Any:
         """A session on the kept, optimised graph of the memory profile; None where there can be none."""
         if self.profile != "memory" or self.providers != ("CPUExecutionProvider",):
             return None
         folder = graph_folder() if self.graphs is None else self.graphs
-        return OptimisedGraph(self.bundle, spec, self.profile, folder).open(self.threads)
+        kept = OptimisedGraph(self.bundle, spec, self.profile, folder, name in _EVERY_STEP)
+        return kept.open(self.threads)
 
 
 def short_name(provider: str) -> str:

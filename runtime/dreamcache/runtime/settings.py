@@ -13,6 +13,7 @@ from dreamcache.runtime.guidance import Guidance
 from dreamcache.runtime.schedulers import checked_steps
 
 MAX_IMAGES = 1024
+MAX_STEP_CACHE = 100
 
 
 class Options(TypedDict, total=False):
@@ -21,7 +22,8 @@ class Options(TypedDict, total=False):
     steps: denoising steps. seed: of the first picture, picture i has seed + i; a random one by default.
     scheduler: "ddim", "euler", "dpm" or "lcm". guidance_mode: "dual", "classic" or "none".
     guidance_scale, reference_guidance_scale: s_text and s_ref (METHOD.md). strength: of the reference.
-    negative_prompt: stands where the null text is otherwise.
+    negative_prompt: stands where the null text is otherwise. guidance_interval: fractions of the steps between
+    which there is guidance. step_cache: the whole denoiser runs at every so many steps, the shallow one between.
     """
 
     steps: int | None
@@ -32,6 +34,8 @@ class Options(TypedDict, total=False):
     reference_guidance_scale: float | None
     strength: float | None
     negative_prompt: str
+    guidance_interval: tuple[float, float] | None
+    step_cache: int | None
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Settings:
     scheduler: SchedulerKind
     guidance: Guidance
     negative_prompt: str
+    step_cache: int = 1
 
 
 def resolve_settings(
@@ -58,6 +63,8 @@ def resolve_settings(
     reference_guidance_scale: float | None = None,
     strength: float | None = None,
     negative_prompt: str = "",
+    guidance_interval: tuple[float, float] | None = None,
+    step_cache: int | None = None,
 ) -> Settings:
     """Fill what was not asked from the contract and check all of it.
 
@@ -73,6 +80,7 @@ def resolve_settings(
             else reference_guidance_scale
         ),
         strength=defaults.strength if strength is None else strength,
+        interval=(0.0, 1.0) if guidance_interval is None else guidance_interval,
     )
     images = 1 if num_images is None else _whole("num_images", num_images, 1, MAX_IMAGES)
     return Settings(
@@ -84,7 +92,18 @@ def resolve_settings(
         scheduler=defaults.scheduler if scheduler is None else scheduler,
         guidance=guidance,
         negative_prompt=negative_prompt,
+        step_cache=_step_cache(contract, step_cache),
     )
+
+
+def _step_cache(contract: Contract, asked: int | None) -> int:
+    every = 1 if asked is None else _whole("step_cache", asked, 1, MAX_STEP_CACHE)
+    if every > 1 and contract.graphs.shallow is None:
+        raise SettingsError(
+            "step_cache: this bundle has no shallow graph to run between whole steps; "
+            "leave it out, or export the bundle with one"
+        )
+    return every
 
 
 def _whole(name: str, value: object, least: int, most: int) -> int:
