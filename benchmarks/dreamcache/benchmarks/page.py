@@ -7,7 +7,7 @@ from html import escape
 
 from dreamcache.benchmarks import plots
 from dreamcache.benchmarks.break_even import Method, cheaper_from, methods
-from dreamcache.benchmarks.record import Measurement, Record, dump_record
+from dreamcache.benchmarks.record import Measurement, Record, dump_record, numbered
 from dreamcache.benchmarks.rows import TITLES, formatted, rows, scaling_cells
 from dreamcache.benchmarks.scaling import scaling_points
 
@@ -56,14 +56,14 @@ def _sections(records: Sequence[Record], peers: Sequence[Method]) -> Iterator[st
         plots.latency_distribution(measurements),
         "Every sample. Dotted: the median and the 90th percentile.",
     )
-    for one in measurements:
+    for title, one in numbered(measurements):
         yield _plot(
-            f"Memory over time: {one.bundle.name}",
+            f"Memory over time: {title}",
             plots.memory_over_time(one),
             "One picture of a cached subject in a fresh process, sampled from outside. Private memory stays under "
             "pressure; file-backed memory can be dropped and read again.",
         )
-        yield _break_even(one, peers)
+        yield _break_even(title, one, peers)
     raw = "".join(escape(dump_record(record)) for record in records)
     yield f"<h2>Record</h2><details><summary>JSON, schema {first.schema_version}</summary><pre>{raw}</pre></details>"
 
@@ -82,7 +82,7 @@ def _host_line(record: Record) -> str:
 
 def _figures_table(records: Sequence[Record]) -> str:
     found = list(rows(records))
-    head = ["", *(f"{index}. {row.labels['bundle']}" for index, row in enumerate(found, 1))]
+    head = ["", *(row.title for row in found)]
     body = [[name, *(row.labels[name] for row in found)] for name in found[0].labels if name != "bundle"]
     body += [
         [title, *(formatted(name, row.figures[name]) for row in found)] for name, title in TITLES.items()
@@ -91,11 +91,11 @@ def _figures_table(records: Sequence[Record]) -> str:
 
 
 def _notes(records: Sequence[Record]) -> str:
-    notes = [f"{index}. {note}" for index, row in enumerate(rows(records), 1) for note in row.notes]
+    notes = [note for row in rows(records) for note in row.notes]
     return '<ul class="notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
 
 
-def _break_even(one: Measurement, peers: Sequence[Method]) -> str:
+def _break_even(title: str, one: Measurement, peers: Sequence[Method]) -> str:
     known = [*methods(one), *peers]
     lines = []
     for other in known[1:]:
@@ -104,7 +104,7 @@ def _break_even(one: Measurement, peers: Sequence[Method]) -> str:
         how = f" – computed: {other.computed}" if other.computed else " – measured"
         lines.append(f"<li>DreamCache against {escape(other.name)}: {verdict}{escape(how)}</li>")
     caption = "Solid lines are measured, dashed ones computed from this device's plain UNet call."
-    plot = _plot(f"Break-even: {one.bundle.name}", plots.break_even(one, peers), caption)
+    plot = _plot(f"Break-even: {title}", plots.break_even(one, peers), caption)
     return plot + (f'<ul class="notes">{"".join(lines)}</ul>' if lines else "")
 
 

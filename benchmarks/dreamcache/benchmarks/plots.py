@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dreamcache.benchmarks.break_even import Method, cheaper_from, methods
-from dreamcache.benchmarks.record import Measurement
+from dreamcache.benchmarks.record import Measurement, numbered
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#7F7F7F")
 STAGES = ("vae_encode", "cache", "text", "denoise", "vae_decode", "rest")
@@ -25,7 +25,7 @@ _PICTURES = tuple(range(1, 21))
 
 def stage_breakdown(measurements: Sequence[Measurement]) -> str | None:
     """Seconds of a subject's first picture by stage, a bar for each bundle."""
-    shown = [(one.bundle.name, stages) for one in measurements if (stages := stage_seconds(one))]
+    shown = [(name, stages) for name, one in numbered(measurements) if (stages := stage_seconds(one))]
     if not shown:
         return None
     figure, axes = _figure(height=1.4 + 0.55 * len(shown))
@@ -70,8 +70,8 @@ def stage_seconds(one: Measurement) -> dict[str, float]:
 def latency_distribution(measurements: Sequence[Measurement]) -> str | None:
     """Every single UNet call: its place in the run, and the share of calls that took no longer."""
     tracks = [
-        (f"{one.bundle.name}, {title}", one.samples[name])
-        for one in measurements
+        (f"{bundle}, {title}", one.samples[name])
+        for bundle, one in numbered(measurements)
         for name, title in (("step", "with adapters"), ("plain_step", "plain"))
         if one.samples.get(name)
     ]
@@ -114,7 +114,7 @@ def memory_over_time(one: Measurement) -> str | None:
     axes.annotate(
         f"{trace.private_mb[peak]:.0f} MB private", (trace.at_s[peak], trace.private_mb[peak]),
         textcoords="offset points", xytext=(-6, -14), ha="right" if peak > len(tops) // 2 else "left",
-        fontsize=8, color="#FFFFFF",
+        fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
     )  # fmt: skip
     axes.set_xlim(0, trace.at_s[-1])
     axes.set_xlabel("seconds since the process began")

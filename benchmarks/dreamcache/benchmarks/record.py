@@ -6,6 +6,7 @@ A figure that was not measured is null. Times are milliseconds, sizes bytes or M
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -197,6 +198,11 @@ class Record(Measurement):
     def measurements(self) -> tuple[Measurement, ...]:
         """The record's own bundle, then the others."""
         return (self, *self.others)
+
+
+def numbered(measurements: Iterable[Measurement]) -> list[tuple[str, Measurement]]:
+    """Each measurement under the name that every table and plot gives it: two devices may have the same bundle."""
+    return [(f"{index}. {one.bundle.name}", one) for index, one in enumerate(measurements, 1)]
 
 
 def dump_record(record: Record) -> str:

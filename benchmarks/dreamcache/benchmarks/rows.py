@@ -11,7 +11,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dreamcache.benchmarks.record import Fidelity, Measurement, Metrics, Record, ScalingPoint
+from dreamcache.benchmarks.record import Fidelity, Measurement, Metrics, Record, ScalingPoint, numbered
 from dreamcache.benchmarks.scaling import scaling_points
 
 ABSENT = "–"
@@ -39,8 +39,13 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement on one device; figures are numbers, None where absent. notes: what a reader must know."""
+    """One measurement on one device.
 
+    title: its number and the bundle's name, as plots have it too. figures: numbers, None where absent. notes: what a
+    reader must know, under the row's number.
+    """
+
+    title: str
     labels: dict[str, str]
     figures: dict[str, float | int | None]
     notes: tuple[str, ...]
@@ -48,12 +53,13 @@ class Row:
 
 def rows(records: Iterable[Record]) -> Iterator[Row]:
     """Every measurement of every record."""
-    for record in records:
-        for one in record.measurements():
-            yield _row(record, one)
+    measured = [(record, one) for record in records for one in record.measurements()]
+    titles = [title for title, _ in numbered([one for _, one in measured])]
+    for title, (record, one) in zip(titles, measured, strict=True):
+        yield _row(title, record, one)
 
 
-def _row(record: Record, one: Measurement) -> Row:
+def _row(title: str, record: Record, one: Measurement) -> Row:
     gate = gate_figures(one.fidelity)
     figures = one.metrics.model_dump()
     notes = []
@@ -88,7 +94,8 @@ def _row(record: Record, one: Measurement) -> Row:
         "steps": f"{conditions.steps}×{conditions.branches}",
         "fidelity": ABSENT if gate is None else gate,
     }
-    return Row(labels, figures, tuple(notes))
+    number = title.partition(" ")[0]
+    return Row(title, labels, figures, tuple(f"{number} {note}" for note in notes))
 
 
 def gate_figures(fidelity: Fidelity) -> str | None:
@@ -118,8 +125,7 @@ def formatted(name: str, value: float | int | None) -> str:
 def to_markdown(records: Sequence[Record]) -> str:
     """A table with a measurement a column, since figures are many and devices few; notes follow."""
     found = list(rows(records))
-    numbered = [str(index) for index in range(1, len(found) + 1)]
-    head = ["", *(f"{number}. {row.labels['bundle']}" for number, row in zip(numbered, found, strict=True))]
+    head = ["", *(row.title for row in found)]
     lines = [_line(head), _line(["---"] * len(head))]
     lines += [
         _line([name, *(row.labels[name] for row in found)]) for name in found[0].labels if name != "bundle"
@@ -127,7 +133,7 @@ def to_markdown(records: Sequence[Record]) -> str:
     for name, title in TITLES.items():
         unit = " (bytes of a subject)" if name == "cache_bytes" else ""
         lines.append(_line([title + unit, *(formatted(name, row.figures[name]) for row in found)]))
-    notes = [f"{number}. {note}" for number, row in zip(numbered, found, strict=True) for note in row.notes]
+    notes = [note for row in found for note in row.notes]
     points = scaling_points([one for record in records for one in record.measurements()])
     if points:
         lines += [

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from dreamcache.benchmarks.process import Process
 from dreamcache.benchmarks.protocol import Case
-from dreamcache.benchmarks.record import Measurement, ScalingPoint
+from dreamcache.benchmarks.record import Measurement, ScalingPoint, numbered
 from dreamcache.benchmarks.samples import percentile
 
 STEPS, BATCHES, PICTURES = (5, 10, 20, 50), (1, 2, 4), (1, 2, 5, 10, 100)
@@ -55,11 +55,11 @@ def pictures_per_subject(subject_ms: float, picture_ms: float, n: int) -> tuple[
 
 
 def scaling_points(measurements: Sequence[Measurement]) -> list[tuple[str, ScalingPoint]]:
-    """Every point with its bundle's name; resolution joins in when the measurements are of two sizes at least."""
-    points = [(one.bundle.name, point) for one in measurements for point in one.scaling]
+    """Every point with its measurement's title; resolution joins in when the measurements are of two sizes at least."""
+    points = [(title, point) for title, one in numbered(measurements) for point in one.scaling]
     sizes = [
         (
-            one.bundle.name,
+            title,
             ScalingPoint(
                 axis="resolution",
                 value=max(one.conditions.width, one.conditions.height),
@@ -68,7 +68,7 @@ def scaling_points(measurements: Sequence[Measurement]) -> list[tuple[str, Scali
                 n=one.spread["e2e"].n,
             ),
         )
-        for one in measurements
+        for title, one in numbered(measurements)
         if one.metrics.e2e_ms_p50 is not None and "e2e" in one.spread
     ]
     if len({point.value for _, point in sizes}) < 2:

@@ -22,8 +22,8 @@ def show(records: Sequence[Record], console: Console) -> None:
 def _parts(records: Sequence[Record]) -> Iterator[RenderableType]:
     found = list(rows(records))
     table = Table("")
-    for index, row in enumerate(found, 1):
-        table.add_column(Text(f"{index}. {row.labels['bundle']}"))
+    for row in found:
+        table.add_column(Text(row.title))
     for name in found[0].labels:
         if name != "bundle":
             table.add_row(name, *(Text(row.labels[name]) for row in found))
@@ -35,9 +35,8 @@ def _parts(records: Sequence[Record]) -> Iterator[RenderableType]:
     points = scaling_points(measurements)
     if points:
         yield _scaling_table(points)
-    for index, row in enumerate(found, 1):
-        for note in row.notes:
-            yield Text(f"{index}. {note}")
+    for row in found:
+        yield from map(Text, row.notes)
 
 
 def _scaling_table(points: Sequence[tuple[str, ScalingPoint]]) -> Table:
