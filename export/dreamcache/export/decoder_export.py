@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.upsampling import Upsample2D
+from torch import nn
 
 from dreamcache.export.attention import AttentionKind
 from dreamcache.export.decoder_graphs import (
@@ -25,7 +26,7 @@ from dreamcache.export.decoder_graphs import (
 from dreamcache.export.onnx_graphs import export_graph
 from dreamcache.export.shared_weights import write_shared
 from dreamcache.runtime.contract import GraphSpec, StripSpec
-from dreamcache.runtime.strips import LEAST_ROWS, scale_of, strip_inputs, strip_outputs
+from dreamcache.runtime.strips import even_rows, scale_of, strip_inputs, strip_outputs
 from dreamcache.runtime.tensors import TensorSpec
 
 VAE_DECODER = "vae_decoder/model.onnx"
@@ -64,36 +65,51 @@ def export_decoder(
     Raises:
         ExportError: the decoder cannot be exported.
     """
+    specs = plan_decoder(vae, latent_height, latent_width, cut_bytes=cut_bytes, window_bytes=window_bytes)
+    modules: list[tuple[nn.Module, GraphSpec]] = [(WholeDecoder(vae, attention), specs.whole)]
+    cut = find_cut(vae, latent_height, latent_width, cut_bytes)
+    if cut is not None and specs.head is not None:
+        modules.append((DecoderHead(vae, attention, cut), specs.head))
+        strips = zip(cut_strips(vae, cut), specs.strips, strict=True)
+        modules += [(strip.module, spec) for strip, spec in strips]
+    models = {
+        Path(spec.file).name: export_graph(module, spec.inputs, spec.outputs) for module, spec in modules
+    }
+    place = (folder / VAE_DECODER).parent
+    place.mkdir()
+    write_shared(place, models, Path(VAE_DECODER_WEIGHTS).name)
+    return specs
+
+
+def plan_decoder(
+    vae: AutoencoderKL,
+    latent_height: int,
+    latent_width: int,
+    *,
+    cut_bytes: int = CUT_BYTES,
+    window_bytes: int = WINDOW_BYTES,
+) -> DecoderSpecs:
+    """The graphs as the contract declares them, before any is written."""
     shape = (1, int(vae.config.latent_channels), latent_height, latent_width)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     picture = (1, int(vae.config.out_channels), factor * latent_height, factor * latent_width)
     latent = TensorSpec(name="latent_sample", shape=shape, dtype="float32", meaning="unscaled latent")
     sample = TensorSpec(name="sample", shape=picture, dtype="float32", meaning="picture in -1 to 1")
-    models = {VAE_DECODER: export_graph(WholeDecoder(vae, attention), (latent,), (sample,))}
-    whole = _spec(VAE_DECODER, (latent,), (sample,))
-    head: GraphSpec | None = None
-    strips: list[StripSpec] = []
+    whole = _spec(VAE_DECODER, latent, sample)
     cut = find_cut(vae, latent_height, latent_width, cut_bytes)
-    if cut is not None:
-        module = DecoderHead(vae, attention, cut)
-        features = TensorSpec(
-            name="features",
-            shape=(1, module.out_channels, latent_height * 2**cut, latent_width * 2**cut),
-            dtype="float32",
-            meaning="the map that the strips start from",
-        )
-        models[VAE_DECODER_HEAD] = export_graph(module, (latent,), (features,))
-        head = _spec(VAE_DECODER_HEAD, (latent,), (features,))
-        for index, strip in enumerate(cut_strips(vae, cut)):
-            spec = _declare(strip, VAE_DECODER_STRIP.format(index), latent_height, latent_width, window_bytes)
-            models[spec.file] = export_graph(strip.module, spec.inputs, spec.outputs)
-            strips.append(spec)
-    place = (folder / VAE_DECODER).parent
-    place.mkdir()
-    write_shared(
-        place, {Path(file).name: model for file, model in models.items()}, Path(VAE_DECODER_WEIGHTS).name
+    if cut is None:
+        return DecoderSpecs(whole, None, ())
+    strips = [
+        _declare(strip, VAE_DECODER_STRIP.format(index), latent_height, latent_width, window_bytes)
+        for index, strip in enumerate(cut_strips(vae, cut))
+    ]
+    features = TensorSpec(
+        name="features",
+        shape=(1, strips[0].inputs[0].shape[1], latent_height * 2**cut, latent_width * 2**cut),
+        dtype="float32",
+        meaning="the map that the strips start from",
     )
-    return DecoderSpecs(whole, head, tuple(strips))
+    return DecoderSpecs(whole, _spec(VAE_DECODER_HEAD, latent, features), tuple(strips))
 
 
 def find_cut(vae: AutoencoderKL, latent_height: int, latent_width: int, cut_bytes: int) -> int | None:
@@ -114,7 +130,7 @@ def _declare(
 ) -> StripSpec:
     height, width, k = latent_height * strip.scale, latent_width * strip.scale, scale_of(strip.kind)
     row_bytes = 4 * max(strip.channels, strip.out_channels * k * k) * width
-    rows = min(max(window_bytes // row_bytes, LEAST_ROWS), height)
+    rows = even_rows(height, window_bytes // row_bytes, k)
     shortcut = getattr(strip.module, "shortcut", None) is not None
     return StripSpec(
         file=file,
@@ -125,5 +141,5 @@ def _declare(
     )
 
 
-def _spec(file: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> GraphSpec:
-    return GraphSpec(file=file, weights=(VAE_DECODER_WEIGHTS,), inputs=inputs, outputs=outputs)
+def _spec(file: str, taken: TensorSpec, given: TensorSpec) -> GraphSpec:
+    return GraphSpec(file=file, weights=(VAE_DECODER_WEIGHTS,), inputs=(taken,), outputs=(given,))

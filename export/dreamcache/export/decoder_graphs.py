@@ -50,7 +50,6 @@ class DecoderHead(nn.Module):
         self.conv_in, self.mid_block = decoder.conv_in, decoder.mid_block
         self.blocks = nn.ModuleList(decoder.up_blocks[:cut])
         self.resnets = cast(UpDecoderBlock2D, decoder.up_blocks[cut]).resnets
-        self.out_channels = int(cast(ResnetBlock2D, self.resnets[-1]).out_channels)
 
     def forward(self, latent: Tensor) -> Tensor:
         if self.post_quant_conv is not None:

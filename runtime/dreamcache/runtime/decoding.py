@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dreamcache.runtime.contract import Graphs, StripSpec, strip_name
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sessions import GraphSession
-from dreamcache.runtime.strips import Window, scale_of, windows
+from dreamcache.runtime.strips import next_start, scale_of, windows
 
 Pixels = NDArray[np.float32]
 
@@ -115,7 +115,7 @@ def run_strip(graph: GraphSession, strip: StripSpec, state: StripState) -> Strip
     result, shortcut = RowMap(), RowMap()
     sums: NDArray[np.float64] | float = 0.0
     height = features.height
-    for window in windows(height, rows):
+    for window in windows(height, rows, k):
         feed = {"features": features.rows(window.start, window.start + rows)}
         if strip.kind != "upsample":
             feed["statistics"] = state.statistics
@@ -123,15 +123,14 @@ def run_strip(graph: GraphSession, strip: StripSpec, state: StripState) -> Strip
             assert residual is not None
             feed["residual"] = residual.rows(window.start, window.start + rows)
         given = graph.run(feed)
-        counted = _counted(window, k)
+        counted = slice(window.first - k * window.start, window.end - k * window.start)
         # Copies, so that the whole windows are released.
         result.append(given["result"][:, :, counted].copy())
         if "shortcut" in names:
             shortcut.append(given["shortcut"][:, :, counted].copy())
         if "sums" in names:
             sums = sums + given["sums"][:, :, counted].sum(axis=-1, dtype=np.float64)
-        # The next window starts one row above the end of this one's rows, at the lowest.
-        above = min(window.end - 1, height - rows)
+        above = next_start(window.end, height, rows, k)
         if strip.kind != "first_convolution" or "shortcut" in names:
             features.give_up(above)
         if strip.kind == "second_convolution" and residual is not None:
@@ -150,8 +149,3 @@ def _moments(means: NDArray[np.float64]) -> Pixels:
     """[2, groups]: mean and variance from the means of values and of squares."""
     mean, square = means
     return np.stack([mean, np.maximum(square - mean**2, 0.0)]).astype(np.float32)
-
-
-def _counted(window: Window, scale: int) -> slice:
-    """The rows of a run's result that count."""
-    return slice((window.first - window.start) * scale, (window.end - window.start) * scale)

@@ -31,10 +31,10 @@ LEAST_ROWS = 2 * HALO_ROWS + 1
 
 @dataclass(frozen=True)
 class Window:
-    """Rows that one run of a graph reads, [start, start + rows), and those of them that it newly gives.
+    """Rows that one run of a graph reads, and those of its result that it newly gives.
 
-    start: first row read. first, end: the rows whose result counts, [first, end); the others are given by
-    the runs before and after.
+    start: first row read; the graph's shape says how many. first, end: rows of the whole result, [first, end),
+    that count; the others are given by the runs before and after.
     """
 
     start: int
@@ -42,18 +42,34 @@ class Window:
     end: int
 
 
-def windows(height: int, rows: int) -> Iterator[Window]:
-    """Windows of a fixed number of rows that give every row once.
+def windows(height: int, rows: int, scale: int) -> Iterator[Window]:
+    """Windows of a fixed number of rows that give every row of the result once, from the top.
 
     They stay inside the map, so that the graph's own zero padding is where the map ends and nowhere else.
+
+    height, rows: of the map that is read, and of each window. scale: rows of the result for each row read.
     """
     assert LEAST_ROWS <= rows <= height or rows == height
     done = 0
-    while done < height:
-        start = min(max(done - HALO_ROWS, 0), height - rows)
-        end = height if start + rows == height else start + rows - HALO_ROWS
+    while done < scale * height:
+        start = next_start(done, height, rows, scale)
+        end = scale * (start + rows) - (0 if start + rows == height else HALO_ROWS)
         yield Window(start, done, end)
         done = end
+
+
+def next_start(done: int, height: int, rows: int, scale: int) -> int:
+    """The first row read by the window that goes on after `done` rows of the result."""
+    return min(max(done - HALO_ROWS, 0) // scale, height - rows)
+
+
+def even_rows(height: int, most_rows: int, scale: int) -> int:
+    """Rows of windows that share a map evenly, as few windows as about `most_rows` rows each allow."""
+    if most_rows >= height:
+        return height
+    count = -(-height // max(most_rows, LEAST_ROWS))
+    rows = -(-(scale * height + 2 * HALO_ROWS * (count - 1)) // (scale * count))
+    return min(max(rows, LEAST_ROWS), height)
 
 
 def scale_of(kind: StripKind) -> int:
@@ -120,8 +136,10 @@ def check_strips(
         rows = have["features"][2] if len(have.get("features", ())) == 4 else 0
         if not (LEAST_ROWS <= rows <= height or rows == height):
             raise ValueError(f"{place}: {LEAST_ROWS} to {height} rows are expected, received {rows}")
-        if (kind == "second_convolution" and residual is None) or (kind != "upsample" and groups is None):
-            raise ValueError(f"{place}: the strips before it give no residual or no sums for it")
+        if (kind == "second_convolution") != (residual is not None) or (
+            kind != "upsample" and groups is None
+        ):
+            raise ValueError(f"{place}: the strips before it do not leave what it takes, or leave more")
         expected = strip_inputs(kind, channels, rows, width, groups or 0, residual or 0)
         _same(place, have, {spec.name: spec.shape for spec in expected})
         given = gives["result"][1] if len(gives.get("result", ())) == 4 else 0
