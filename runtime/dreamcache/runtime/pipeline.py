@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -135,7 +135,7 @@ class Pipeline:
         subject: Subject | None = None,
         *,
         num_images: None = None,
-        tiled_vae: bool = False,
+        tiled_vae: bool | None = None,
         **options: Unpack[Options],
     ) -> Image.Image: ...
 
@@ -146,7 +146,7 @@ class Pipeline:
         subject: Subject | None = None,
         *,
         num_images: int,
-        tiled_vae: bool = False,
+        tiled_vae: bool | None = None,
         **options: Unpack[Options],
     ) -> list[Image.Image]: ...
 
@@ -156,7 +156,7 @@ class Pipeline:
         subject: Subject | None = None,
         *,
         num_images: int | None = None,
-        tiled_vae: bool = False,
+        tiled_vae: bool | None = None,
         **options: Unpack[Options],
     ) -> Image.Image | list[Image.Image]:
         """Pictures of `prompt` with `subject` in them; without a subject, the stock model's.
@@ -193,20 +193,25 @@ class Pipeline:
 
         def run() -> Iterator[Step]:
             texts = self.embed({"prompt": prompt, "null": settings.negative_prompt})
-            branches = settings.guidance.branches(subject is not None)
+            guidance = settings.guidance
             noise = self._noise_source(settings)
             latent = (noise() * np.float32(scheduler.init_noise_sigma)).astype(np.float32)
             cache = None if subject is None else subject.tensors
-            with self.sessions.open("denoiser") as graph:
-                denoiser = Denoiser(graph, self.contract.architecture, texts, cache)
+            steps = len(scheduler.timesteps)
+            every = settings.step_cache
+            with ExitStack() as stack:
+                graph = stack.enter_context(self.sessions.open("denoiser"))
+                shallow = None if every == 1 else stack.enter_context(self.sessions.open("shallow"))
+                denoiser = Denoiser(graph, self.contract.architecture, texts, cache, shallow, every)
                 for index, timestep in enumerate(scheduler.timesteps):
                     with self._timed("step"):
                         scaled = scheduler.scale_input(latent, index)
-                        predictions = denoiser.predict(scaled, float(timestep), branches)
-                        prediction = settings.guidance.combine(predictions)
+                        branches = guidance.branches_at(index, steps, subject is not None)
+                        predictions = denoiser.predict(scaled, float(timestep), branches, index)
+                        prediction = guidance.combine(predictions)
                         preview = scheduler.predicted_original(prediction, index, latent)
                         latent = scheduler.step(prediction, index, latent, noise)
-                    yield Step(index, len(scheduler.timesteps), float(timestep), latent, preview)
+                    yield Step(index, steps, float(timestep), latent, preview)
 
         return run()
 
@@ -239,16 +244,19 @@ class Pipeline:
         noise = np.random.default_rng(_CACHE_NOISE_SEED).standard_normal(latent.shape, dtype=np.float32)
         return np.float32(np.sqrt(signal)) * latent + np.float32(np.sqrt(1 - signal)) * noise
 
-    def decode(self, latent: Latent, tiled: bool = False) -> list[Image.Image]:
+    def decode(self, latent: Latent, tiled: bool | None = None) -> list[Image.Image]:
         """Pictures of scaled latents [n, z, h, w].
 
-        tiled: decode in strips, the same pictures in less memory and somewhat more time.
+        tiled: decode in strips, the same pictures in less memory and somewhat more time; by default the
+        memory profile does, where the bundle can.
         Raises: SettingsError for a bundle whose decoder has no strips.
         """
         graphs, vae = self.contract.graphs, self.contract.vae
         shift = 0.0 if vae.shift_factor is None else vae.shift_factor
         unscaled = latent / np.float32(vae.scaling_factor) + np.float32(shift)
         images = []
+        if tiled is None:
+            tiled = self.sessions.profile == "memory" and graphs.vae_decoder_head is not None
         with open_decoder(graphs, self.sessions.open, tiled) as decode:
             for one in unscaled:
                 with self._timed("vae_decode"):
