@@ -45,7 +45,7 @@ def test_every_figure_comes_from_its_raw_samples(record: Record) -> None:
     # Two sites of 4 × 8 and 16 × 4, keys and values, four bytes each.
     assert metrics.cache_bytes == 2 * (4 * 8 + 16 * 4) * 4
     assert record.conditions.steps == 4
-    assert record.conditions.branches == 3
+    assert (record.conditions.unet_calls, record.conditions.shallow_calls) == (12, 0)
 
 
 def test_what_a_bundle_cannot_be_asked_is_absent_with_the_reason(record: Record) -> None:
@@ -119,6 +119,9 @@ def test_bad_input_is_refused_before_anything_runs(
     assert "provider" in refused(capsys, "bench", str(gated), "--provider", "abacus")
     assert "threads" in refused(capsys, "bench", str(gated), "--threads", "0")
     assert "steps" in refused(capsys, "bench", str(gated), "--steps", "5000")
+    assert "guidance mode" in refused(capsys, "bench", str(gated), "--guidance-mode", "triple")
+    assert "interval" in refused(capsys, "bench", str(gated), "--guidance-interval", "0.8", "0.2")
+    assert "no shallow graph" in refused(capsys, "bench", str(gated), "--step-cache", "2")
     assert "exists already" in refused(capsys, "bench", str(gated), "--csv", str(outputs / "out.csv"))
     twice = str(tmp_path / "same")
     assert "same name" in refused(capsys, "bench", str(gated), "--csv", twice, "--html", twice)

@@ -72,7 +72,7 @@ def test_from_which_picture_on_it_is_no_dearer(other: Method, count: int | None)
 
 def test_other_methods_are_computed_from_the_plain_step(record: Record) -> None:
     metrics = Metrics(cache_ms=400, step_ms_p50=1100, plain_step_ms_p50=1000, e2e_ms_p50=20_000)
-    conditions = record.conditions.model_copy(update={"steps": 4, "branches": 3, "batch": 1})
+    conditions = record.conditions.model_copy(update={"steps": 4, "unet_calls": 12})
     update = {"metrics": metrics, "conditions": conditions, "samples": {"vae_encode": (500.0,)}}
     found = {method.name: method for method in methods(record.model_copy(update=update))}
     assert found["DreamCache"] == Method("DreamCache", 0.9, 20.0)

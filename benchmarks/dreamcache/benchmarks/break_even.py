@@ -44,8 +44,7 @@ def methods(measurement: Measurement) -> list[Method]:
     if metrics.plain_step_ms_p50 is None or metrics.step_ms_p50 is None:
         return found
     plain_s = metrics.plain_step_ms_p50 / 1e3
-    calls = conditions.steps * ceil(conditions.branches / conditions.batch)
-    without_adapters = found[0].picture_s - calls * (metrics.step_ms_p50 / 1e3 - plain_s)
+    without_adapters = found[0].picture_s - conditions.unet_calls * (metrics.step_ms_p50 / 1e3 - plain_s)
     encoder = _ENCODER_CALLS * plain_s
     share = (
         f"an encoder of {_ENCODER_CALLS:.2f} plain UNet calls, as ViT-H/14 is to SD 1.5 at 512 px, "

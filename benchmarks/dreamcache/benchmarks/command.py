@@ -11,8 +11,10 @@ import typer
 from dreamcache.benchmarks.measure import Plan
 from dreamcache.benchmarks.measure import bench as measure
 from dreamcache.benchmarks.process import checked_settings
+from dreamcache.runtime.contract import GuidanceMode
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.files import check_output, replacing
+from dreamcache.runtime.guidance import MODES
 from dreamcache.runtime.progress import progress_bar
 
 
@@ -31,6 +33,14 @@ def bench(
     threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps a picture: 20, or 4 with --quick.")
+    ] = None,
+    guidance_mode: Annotated[str | None, typer.Option(help="dual, classic or none.")] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="START END", help="Guide between these fractions of the steps alone."),
+    ] = None,
+    step_cache: Annotated[
+        int | None, typer.Option(metavar="K", help="Whole denoiser at every so many steps.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few samples, marked so everywhere.")] = False,
     against: Annotated[
@@ -78,7 +88,17 @@ def bench(
                 "exactly one bundle is measured against another", param_hint="'--against'"
             )
         settings = checked_settings(profile, provider, threads)
-        plan = Plan(settings, steps, quick, sustained, scaling, reference=reference)
+        plan = Plan(
+            settings,
+            steps,
+            quick,
+            sustained,
+            scaling,
+            reference=reference,
+            guidance_mode=checked_mode(guidance_mode),
+            guidance_interval=guidance_interval,
+            step_cache=step_cache,
+        )
         with progress_bar("measuring") as advance:
             records = [measure(bundles, against, plan, advance)]
     show(records, Console())
@@ -90,6 +110,16 @@ def bench(
         _write(csv, to_csv(records), overwrite)
     if html is not None:
         _write(html, to_html(records, peers), overwrite)
+
+
+def checked_mode(name: str | None) -> GuidanceMode | None:
+    """Raises: SettingsError for a guidance mode that does not exist."""
+    for known in MODES:
+        if name == known:
+            return known
+    if name is not None:
+        raise SettingsError(f"guidance mode: one of {', '.join(MODES)} is expected, received {name!r}")
+    return None
 
 
 def _check_outputs(places: Sequence[Path | None], overwrite: bool) -> None:

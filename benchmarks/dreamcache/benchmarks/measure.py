@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from dreamcache.benchmarks import protocol
+from dreamcache.benchmarks.calls import unet_calls
 from dreamcache.benchmarks.fidelity import check_fidelity
 from dreamcache.benchmarks.host import describe_host, library_versions
 from dreamcache.benchmarks.memory import MemoryPeak
 from dreamcache.benchmarks.process import Settings
-from dreamcache.benchmarks.protocol import FULL, QUICK, Case, Counts
+from dreamcache.benchmarks.protocol import FULL, QUICK, Case, Counts, Drawing
 from dreamcache.benchmarks.record import (
     BundleFacts,
     Conditions,
@@ -34,8 +35,7 @@ from dreamcache.benchmarks.reference import draw_reference
 from dreamcache.benchmarks.samples import median, p90, spread_of, sustained_speeds
 from dreamcache.benchmarks.scaling import measure_scaling, pictures_per_subject, scaling_phases
 from dreamcache.runtime.bundle import Bundle, open_bundle
-from dreamcache.runtime.contract import CONTRACT_NAME, cache_tensors
-from dreamcache.runtime.settings import resolve_settings
+from dreamcache.runtime.contract import CONTRACT_NAME, GuidanceMode, cache_tensors
 
 PROMPT = "a toy robot on the beach"
 STEPS, QUICK_STEPS = 20, 4
@@ -56,6 +56,9 @@ class Plan:
     scaling: bool = False
     prompt: str = PROMPT
     reference: Path | None = None
+    guidance_mode: GuidanceMode | None = None
+    guidance_interval: tuple[float, float] | None = None
+    step_cache: int | None = None
 
     @property
     def counts(self) -> Counts:
@@ -107,13 +110,14 @@ class _Ticker:
 def _cases(bundles: Sequence[Bundle], plan: Plan) -> Iterator[list[Case]]:
     """One case a bundle, under distinct names, with a scratch folder for reference and subjects."""
     steps = (QUICK_STEPS if plan.quick else STEPS) if plan.steps is None else plan.steps
+    drawing = Drawing(steps, plan.guidance_mode, plan.guidance_interval, plan.step_cache)
     with tempfile.TemporaryDirectory() as scratch:
         reference = (
             draw_reference(Path(scratch) / "reference.png") if plan.reference is None else plan.reference
         )
         cases = []
         for index, bundle in enumerate(bundles):
-            resolve_settings(bundle.contract, steps=steps)
+            drawing.resolved(bundle.contract)
             twice = any(other.folder.name == bundle.folder.name for other in bundles if other is not bundle)
             cases.append(
                 Case(
@@ -123,7 +127,7 @@ def _cases(bundles: Sequence[Bundle], plan: Plan) -> Iterator[list[Case]]:
                     subject=Path(scratch) / f"{index}.subject.safetensors",
                     reference=reference,
                     prompt=plan.prompt,
-                    steps=steps,
+                    drawing=drawing,
                 )
             )
         yield cases
@@ -193,7 +197,7 @@ def summarise(
         fidelity=check_fidelity(case.bundle.contract),
         conditions=_conditions(case),
         metrics=metrics,
-        samples={name: tuple(round(value, 4) for value in taken) for name, taken in samples.items()},
+        samples={name: tuple(round(value, 6) for value in taken) for name, taken in samples.items()},
         spread={name: SpreadRecord(**asdict(spread_of(taken))) for name, taken in samples.items()},
         absent=case.absent,
         memory=trace,
@@ -245,7 +249,8 @@ def _facts(case: Case) -> BundleFacts:
 def _conditions(case: Case) -> Conditions:
     contract = case.bundle.contract
     shape = contract.architecture
-    guidance = resolve_settings(contract, steps=case.steps).guidance
+    settings = case.drawing.resolved(contract)
+    whole, shallow = unet_calls(settings, shape.batch)
     return Conditions(
         profile=case.settings.profile,
         providers=case.settings.providers,
@@ -253,7 +258,10 @@ def _conditions(case: Case) -> Conditions:
         width=shape.image_width,
         height=shape.image_height,
         batch=shape.batch,
-        steps=case.steps,
-        guidance=guidance.mode,
-        branches=len(guidance.branches(has_reference=True)),
+        steps=settings.steps,
+        guidance=settings.guidance.mode,
+        guidance_interval=settings.guidance.interval,
+        step_cache=settings.step_cache,
+        unet_calls=whole,
+        shallow_calls=shallow,
     )

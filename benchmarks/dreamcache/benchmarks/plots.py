@@ -54,12 +54,16 @@ def stage_seconds(one: Measurement) -> dict[str, float]:
         return {}
     if metrics.step_ms_p50 is None or metrics.vae_decode_ms is None:
         return {}
-    calls = one.conditions.steps * -(-one.conditions.branches // one.conditions.batch)
+    denoise = one.conditions.unet_calls * metrics.step_ms_p50
+    if one.conditions.shallow_calls:
+        if "shallow_step" not in one.spread:
+            return {}
+        denoise += one.conditions.shallow_calls * one.spread["shallow_step"].median
     stages = {
         "vae_encode": encode.median,
         "cache": metrics.cache_ms,
         "text": metrics.text_ms,
-        "denoise": calls * metrics.step_ms_p50,
+        "denoise": denoise,
         "vae_decode": metrics.vae_decode_ms,
     }
     drawn = stages["text"] + stages["denoise"] + stages["vae_decode"]
@@ -72,7 +76,7 @@ def latency_distribution(measurements: Sequence[Measurement]) -> str | None:
     tracks = [
         (f"{bundle}, {title}", one.samples[name])
         for bundle, one in numbered(measurements)
-        for name, title in (("step", "with adapters"), ("plain_step", "plain"))
+        for name, title in (("step", "with adapters"), ("plain_step", "plain"), ("shallow_step", "shallow"))
         if one.samples.get(name)
     ]
     if not tracks:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from dreamcache.benchmarks.memory import MemoryPeak, MemorySampler
 from dreamcache.benchmarks.page_cache import drop_from_page_cache
@@ -17,6 +18,9 @@ from dreamcache.benchmarks.process import Process, Settings
 from dreamcache.benchmarks.record import MemoryTrace, Span
 from dreamcache.benchmarks.samples import alternate, is_warm
 from dreamcache.runtime.bundle import Bundle
+from dreamcache.runtime.contract import Contract, GuidanceMode
+from dreamcache.runtime.settings import Settings as PictureSettings
+from dreamcache.runtime.settings import resolve_settings
 
 BLOCK = 4
 MAX_WARM_BLOCKS = 15
@@ -38,6 +42,24 @@ FULL = Counts(cold_loads=3, warm_loads=5, steps=64, stages=8, pictures=5)
 QUICK = Counts(cold_loads=1, warm_loads=2, steps=12, stages=3, pictures=5)
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """What a picture is asked for, as `Pipeline.generate` takes it; None is the bundle's default."""
+
+    steps: int
+    guidance_mode: GuidanceMode | None = None
+    guidance_interval: tuple[float, float] | None = None
+    step_cache: int | None = None
+
+    def options(self) -> dict[str, Any]:
+        """What was asked."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def resolved(self, contract: Contract) -> PictureSettings:
+        """With the bundle's defaults. Raises: SettingsError for what this bundle cannot do."""
+        return resolve_settings(contract, **self.options())
+
+
 @dataclass
 class Case:
     """One bundle under one set of settings, and what has been measured of it.
@@ -51,7 +73,7 @@ class Case:
     subject: Path
     reference: Path
     prompt: str
-    steps: int
+    drawing: Drawing
     samples: dict[str, list[float]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
@@ -111,9 +133,9 @@ def measure_stages(case: Case, counts: Counts) -> None:
 
 
 def measure_steps(cases: Sequence[Case], counts: Counts) -> list[str]:
-    """step and plain_step: single UNet calls, in blocks that alternate between graphs and cases.
+    """step, plain_step, shallow_step: single UNet calls, in blocks that alternate between graphs and cases.
 
-    Returns the order of the blocks, as "case graph".
+    The shallow graph is measured where step caching was asked for. Returns the order of the blocks, as "case graph".
     """
     order: list[str] = []
     with ExitStack() as stack:
@@ -121,7 +143,10 @@ def measure_steps(cases: Sequence[Case], counts: Counts) -> list[str]:
         for case in cases:
             process = case.start(stack, "denoiser")
             tracks.append(Track(case, process, "denoiser", "step"))
-            if "plain" in case.bundle.contract.graphs.by_name():
+            graphs = case.bundle.contract.graphs.by_name()
+            if case.drawing.resolved(case.bundle.contract).step_cache > 1:
+                tracks.append(Track(case, process, "shallow", "shallow_step"))
+            if "plain" in graphs:
                 tracks.append(Track(case, process, "plain", "plain_step"))
             else:
                 why = "the bundle holds no plain graph to compare with"
@@ -172,7 +197,7 @@ def measure_pictures(cases: Sequence[Case], counts: Counts) -> None:
         for case, process in processes:
             process.ask("picture", prompt=case.prompt, steps=1)
         for case, process in alternate(processes, counts.pictures):
-            case.keep("e2e", process.ask("picture", prompt=case.prompt, steps=case.steps))
+            case.keep("e2e", process.ask("picture", prompt=case.prompt, **case.drawing.options()))
 
 
 def measure_memory(case: Case) -> tuple[MemoryPeak, MemoryTrace]:
@@ -181,7 +206,7 @@ def measure_memory(case: Case) -> tuple[MemoryPeak, MemoryTrace]:
         sampler = MemorySampler(process.pid).start()
         process.load(case.bundle.folder, case.settings)
         process.ask("use_subject", path=str(case.subject))
-        process.ask("picture", prompt=case.prompt, steps=case.steps)
+        process.ask("picture", prompt=case.prompt, **case.drawing.options())
         stages = process.ask("stages")
         peak = sampler.stop()
     origin = sampler.readings[0].at_s

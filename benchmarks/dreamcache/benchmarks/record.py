@@ -96,7 +96,11 @@ class Fidelity(RecordModel):
 
 
 class Conditions(RecordModel):
-    """Under which settings. threads null: left to ONNX Runtime. batch: rows of one denoiser call."""
+    """Under which settings. threads null: left to ONNX Runtime. batch: rows of one denoiser call.
+
+    guidance_interval: fractions of the steps between which there is guidance. step_cache: the whole denoiser runs at
+    every so many steps. unet_calls, shallow_calls: of one picture.
+    """
 
     profile: Literal["speed", "memory"]
     providers: tuple[str, ...]
@@ -106,7 +110,10 @@ class Conditions(RecordModel):
     batch: PositiveInt
     steps: PositiveInt
     guidance: str
-    branches: PositiveInt
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    step_cache: PositiveInt = 1
+    unet_calls: PositiveInt
+    shallow_calls: NonNegativeInt = 0
 
 
 class SpreadRecord(RecordModel):

@@ -11,7 +11,15 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dreamcache.benchmarks.record import Fidelity, Measurement, Metrics, Record, ScalingPoint, numbered
+from dreamcache.benchmarks.record import (
+    Conditions,
+    Fidelity,
+    Measurement,
+    Metrics,
+    Record,
+    ScalingPoint,
+    numbered,
+)
 from dreamcache.benchmarks.scaling import scaling_points
 
 ABSENT = "–"
@@ -81,6 +89,7 @@ def _row(title: str, record: Record, one: Measurement) -> Row:
         )
     notes += [f"{name}: {reason}" for name, reason in one.absent.items()]
     conditions = one.conditions
+    shallow = f" + {conditions.shallow_calls} shallow" if conditions.shallow_calls else ""
     labels = {
         "device": f"{record.host.cpu}, {record.host.usable_cores} cores",
         "bundle": one.bundle.name,
@@ -91,11 +100,18 @@ def _row(title: str, record: Record, one: Measurement) -> Row:
         "profile": conditions.profile,
         "provider": "+".join(conditions.providers),
         "threads": "all" if conditions.threads is None else str(conditions.threads),
-        "steps": f"{conditions.steps}×{conditions.branches}",
+        "steps": str(conditions.steps),
+        "guidance": _guidance(conditions),
+        "UNet calls": f"{conditions.unet_calls}{shallow}",
         "fidelity": ABSENT if gate is None else gate,
     }
     number = title.partition(" ")[0]
     return Row(title, labels, figures, tuple(f"{number} {note}" for note in notes))
+
+
+def _guidance(conditions: Conditions) -> str:
+    start, end = conditions.guidance_interval
+    return conditions.guidance + ("" if (start, end) == (0.0, 1.0) else f", {start:g} to {end:g}")
 
 
 def gate_figures(fidelity: Fidelity) -> str | None:

@@ -80,10 +80,11 @@ def _run(
     case: Case, process: Process, axis: str, value: int, steps: int | None = None, images: int = 1
 ) -> ScalingPoint:
     taken: list[float] = []
+    options = case.drawing.options() | {"images": images}
+    if steps is not None:
+        options["steps"] = steps
     for _ in range(_REPEATS):
-        taken += process.ask(
-            "picture", prompt=case.prompt, steps=case.steps if steps is None else steps, images=images
-        )
+        taken += process.ask("picture", prompt=case.prompt, **options)
     total = percentile(taken, 50)
     return ScalingPoint.model_validate(
         {"axis": axis, "value": value, "total_ms": total, "per_picture_ms": total / images, "n": len(taken)}

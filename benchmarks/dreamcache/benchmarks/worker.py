@@ -81,11 +81,11 @@ class Measured:
 
     def call(self, graph: str, count: int) -> list[float]:
         """Single calls of a UNet graph: standard normal latent and text, the schedule's middle, strength 1."""
-        session, inputs = self._graph(graph), self._unet_inputs()
+        session, inputs = self._graph(graph), self._unet_inputs(graph)
         taken = []
         for _ in range(count):
             begin = time.perf_counter()
-            session.run(inputs)
+            session.run(inputs, ("prediction",))
             taken.append(_ms_since(begin))
         return taken
 
@@ -109,11 +109,16 @@ class Measured:
         self._pipe.decode(self._latent())
         return self._taken("vae_decode")
 
-    def picture(self, prompt: str, steps: int, images: int = 1, seed: int = SEED) -> list[float]:
-        """`images` pictures of the subject from the prompt in one go, opening what the profile opens."""
+    def picture(
+        self, prompt: str, steps: int, images: int = 1, seed: int = SEED, **options: Any
+    ) -> list[float]:
+        """`images` pictures of the subject from the prompt in one go, opening what the profile opens.
+
+        options: of `Pipeline.generate`.
+        """
         self._stages.clear()
         begin = time.perf_counter()
-        self._pipe.generate(prompt, self._subject, num_images=images, steps=steps, seed=seed)
+        self._pipe.generate(prompt, self._subject, num_images=images, steps=steps, seed=seed, **options)
         return [_ms_since(begin)]
 
     def stages(self) -> list[tuple[str, float, float]]:
@@ -138,20 +143,20 @@ class Measured:
         shape = self._pipe.contract.architecture.latent_shape
         return np.random.default_rng(SEED).standard_normal(shape, dtype=np.float32)
 
-    def _unet_inputs(self) -> dict[str, Any]:
+    def _unet_inputs(self, graph: str) -> dict[str, Any]:
         import numpy as np
 
-        from dreamcache.runtime.tensors import denoiser_inputs
-
         random = np.random.default_rng(SEED)
-        inputs: dict[str, Any] = dict(self._subject.tensors)
-        for spec in denoiser_inputs(self._pipe.contract.architecture):
-            if spec.name in ("latent", "text"):
-                inputs[spec.name] = random.standard_normal(spec.shape, dtype=np.float32)
-        batch = self._pipe.contract.architecture.batch
         middle = self._pipe.contract.scheduler.num_train_timesteps // 2
-        inputs["timestep"] = np.full(batch, middle, np.float32)
-        inputs["reference_strength"] = np.ones(batch, np.float32)
+        known = {"timestep": np.float32(middle), "reference_strength": np.float32(1)}
+        inputs: dict[str, Any] = {}
+        for spec in self._pipe.contract.graphs.by_name()[graph].inputs:
+            if spec.name in self._subject.tensors:
+                inputs[spec.name] = self._subject.tensors[spec.name]
+            elif spec.name in known:
+                inputs[spec.name] = np.full(spec.shape, known[spec.name])
+            else:
+                inputs[spec.name] = random.standard_normal(spec.shape, dtype=np.float32)
         return inputs
 
 
