@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from dreamcache.export.attention import AttentionKind
 from dreamcache.export.components import export_components
@@ -21,13 +22,13 @@ from dreamcache.export.declarations import (
     declare_versions,
 )
 from dreamcache.export.decoder_export import DecoderSpecs, export_decoder
-from dreamcache.export.derived_graphs import derive_plain, derive_shallow
-from dreamcache.export.graphs import CachingGraph, DenoiserGraph, check_exportable
-from dreamcache.export.onnx_graphs import export_graph
+from dreamcache.export.graphs import check_exportable
+from dreamcache.export.int8.choice import Choice
+from dreamcache.export.int8.components import quantise_components
 from dreamcache.export.parity import measure_parity
 from dreamcache.export.partial_folder import MARKER, check_place, filled_folder
-from dreamcache.export.shared_weights import SharedFile, write_shared
-from dreamcache.models.base import Base
+from dreamcache.export.unet_export import Precision, UnetSpecs, declare_unet, export_unet, make_sampling
+from dreamcache.models.base import Base, latent_shift
 from dreamcache.models.checkpoint import adapters_fingerprint, base_fingerprint
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.contract import (
@@ -37,31 +38,16 @@ from dreamcache.runtime.contract import (
     Fingerprints,
     Graphs,
     GraphSpec,
+    ParityReport,
     dump_contract,
     graph_fingerprint,
 )
 from dreamcache.runtime.files import sha256_file
-from dreamcache.runtime.tensors import (
-    Architecture,
-    caching_graph_inputs,
-    caching_graph_outputs,
-    denoiser_inputs,
-    denoiser_outputs,
-    plain_inputs,
-    plain_outputs,
-    shallow_inputs,
-)
-
-CACHE_FILE = "unet/cache.onnx"
-DENOISER_FILE = "unet/model.onnx"
-PLAIN_FILE = "unet/plain.onnx"
-SHALLOW_FILE = "unet/shallow.onnx"
-WEIGHTS_FILE = "unet/weights.data"
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage that begins, and how many of how many are done."""
 
-_STAGES = 9
+_STAGES = 8
 
 
 @dataclass(frozen=True)
@@ -92,10 +78,12 @@ def export_bundle(
     attention: AttentionKind = "mha",
     key_value_pool: int = 1,
     reference_pool: int = 1,
+    precision: Precision = "fp32",
+    prompts: Sequence[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Contract:
-    """Export to ONNX, fp32, and check every graph against PyTorch before anything appears at `out`.
+    """Export to ONNX and check every graph against PyTorch before anything appears at `out`.
 
     Args:
         source: base and adapters.
@@ -106,6 +94,8 @@ def export_bundle(
         key_value_pool: self-attention at the topmost level reads keys and values averaged over as many rows and
             columns; 1 is exact.
         reference_pool: likewise for the reference's tokens there.
+        precision: ``fp32``, or ``int8`` by layers chosen on the base's own trajectories.
+        prompts: to draw them with; None takes a list that fits the miniature and photographs.
         overwrite: replace an existing bundle.
         progress: called as each stage begins.
 
@@ -125,7 +115,22 @@ def export_bundle(
         declare_guidance(source.metadata, source.base.sampling),
     )
     with filled_folder(out, overwrite) as folder:
-        shared = _write_unet(folder, source, architecture, attention, reference_pool, stages)
+        unet = declare_unet(architecture)
+        sampling = None
+        if precision == "int8":
+            sampling = make_sampling(
+                source.base, source.conditioned, architecture, scheduler, guidance, prompts
+            )
+        written = export_unet(
+            source.base,
+            source.conditioned,
+            folder,
+            architecture,
+            attention,
+            reference_pool,
+            stages.inside,
+            sampling,
+        )
         stages("text encoder and VAE")
         components = export_components(
             source.base, folder, architecture.latent_height, architecture.latent_width
@@ -136,17 +141,21 @@ def export_bundle(
         source.base.tokenizer.save_pretrained(folder / "tokenizer")
         source.base.scheduler.save_pretrained(folder / "scheduler")
         _write_model_index(folder, source.base)
-        graphs = _declare_graphs(architecture, components, decoder)
+        graphs = _declare_graphs(unet, components, decoder)
+        if precision == "int8":
+            stages("text encoder and VAE in 8 bits")
+            latents = [_unscaled(source.base, latent) for latent in written.drawn]
+            quantise_components(folder, graphs, latents, stages.inside)
         stages("comparing with PyTorch")
-        disk = _disk_bytes(folder, shared)
         parity = measure_parity(
             folder,
             graphs,
             architecture,
             source.base,
             source.conditioned,
-            disk,
+            written.disk,
             stages.tick,
+            precision=precision,
             reference_pool=reference_pool,
         )
         stages("hashing")
@@ -154,7 +163,7 @@ def export_bundle(
         contract = Contract(
             architecture=architecture,
             weights=source.weights,
-            precision="fp32",
+            precision=precision,
             attention="multi_head_attention" if attention == "mha" else "plain",
             cache_timestep=source.conditioned.config.cache_timestep,
             cache_prompt=source.conditioned.config.cache_prompt,
@@ -169,7 +178,7 @@ def export_bundle(
                 adapters=adapters_fingerprint(source.conditioned),
                 graph=graph_fingerprint(graphs, files),
             ),
-            parity=parity,
+            parity=_with_choice(parity, written.choice),
             versions=declare_versions(),
         )
         (folder / CONTRACT_NAME).write_text(dump_contract(contract), encoding="utf-8")
@@ -194,89 +203,54 @@ class _Stages:
         if self._progress is not None:
             self._progress(self._title, self._done, _STAGES)
 
+    def inside(self, title: str, done: int, total: int) -> None:
+        """A stage that counts for itself."""
+        if self._progress is not None:
+            self._progress(title, done, total)
+
     def finish(self) -> None:
         if self._progress is not None:
             self._progress("done", _STAGES, _STAGES)
 
 
-@torch.no_grad()
-def _write_unet(
-    folder: Path,
-    source: Source,
-    architecture: Architecture,
-    attention: AttentionKind,
-    reference_pool: int,
-    stages: _Stages,
-) -> SharedFile:
-    stages("denoiser graph")
-    conditioned = source.conditioned
-    denoiser = export_graph(
-        DenoiserGraph(conditioned, attention, architecture.key_value_pool),
-        denoiser_inputs(architecture),
-        denoiser_outputs(architecture),
-    )
-    stages("caching graph")
-    text = source.base.encode_text([conditioned.config.cache_prompt])
-    cache = export_graph(
-        CachingGraph(conditioned, text, attention, architecture.key_value_pool, reference_pool),
-        caching_graph_inputs(architecture),
-        caching_graph_outputs(architecture),
-    )
-    place = (folder / DENOISER_FILE).parent
-    place.mkdir()
-    graphs = {
-        Path(DENOISER_FILE).name: denoiser,
-        Path(CACHE_FILE).name: cache,
-        Path(PLAIN_FILE).name: derive_plain(
-            denoiser, plain_inputs(architecture), plain_outputs(architecture)
-        ),
-        Path(SHALLOW_FILE).name: derive_shallow(
-            denoiser, shallow_inputs(architecture), plain_outputs(architecture)
-        ),
-    }
-    return write_shared(place, graphs, Path(WEIGHTS_FILE).name)
-
-
-def _disk_bytes(folder: Path, shared: SharedFile) -> tuple[int, int]:
-    """Bytes of both UNet graphs with their weights, and of the denoiser with its own."""
-    cache, denoiser = (folder / CACHE_FILE).stat().st_size, (folder / DENOISER_FILE).stat().st_size
-    return cache + denoiser + shared.weights_bytes, denoiser + shared.first_weights_bytes
-
-
-def _declare_graphs(
-    architecture: Architecture, components: dict[str, GraphSpec], decoder: DecoderSpecs
-) -> Graphs:
+def _declare_graphs(unet: UnetSpecs, components: dict[str, GraphSpec], decoder: DecoderSpecs) -> Graphs:
     return Graphs(
-        cache=GraphSpec(
-            file=CACHE_FILE,
-            weights=(WEIGHTS_FILE,),
-            inputs=caching_graph_inputs(architecture),
-            outputs=caching_graph_outputs(architecture),
-        ),
-        denoiser=GraphSpec(
-            file=DENOISER_FILE,
-            weights=(WEIGHTS_FILE,),
-            inputs=denoiser_inputs(architecture),
-            outputs=denoiser_outputs(architecture),
-        ),
+        cache=unet.cache,
+        denoiser=unet.denoiser,
         text_encoder=components["text_encoder"],
         vae_encoder=components["vae_encoder"],
         vae_decoder=decoder.whole,
         vae_decoder_head=decoder.head,
         vae_decoder_strips=decoder.strips,
-        plain=GraphSpec(
-            file=PLAIN_FILE,
-            weights=(WEIGHTS_FILE,),
-            inputs=plain_inputs(architecture),
-            outputs=plain_outputs(architecture),
-        ),
-        shallow=GraphSpec(
-            file=SHALLOW_FILE,
-            weights=(WEIGHTS_FILE,),
-            inputs=shallow_inputs(architecture),
-            outputs=plain_outputs(architecture),
-        ),
+        plain=unet.plain,
+        shallow=unet.shallow,
     )
+
+
+def _with_choice(parity: ParityReport, choice: Choice | None) -> ParityReport:
+    if choice is None:
+        return parity
+    kept = ", ".join(choice.kept) or "none"
+    note = (
+        f"8 bits judged on the base's own trajectories: final latent {choice.score.final_db:.1f} dB, "
+        f"effect of the reference {choice.score.reference_ratio:.3f}, of the text {choice.score.text_ratio:.3f}; "
+        f"groups that stay in fp32: {kept}"
+    )
+    update = {
+        "layers": choice.formats,
+        "sensitivity_db": choice.sensitivity_db,
+        "judged_db": tuple(round(db, 2) for db in choice.score.latent_db),
+        "notes": (*parity.notes, note),
+    }
+    return parity.model_copy(update=update)
+
+
+def _unscaled(base: Base, latent: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As the VAE decoder takes it."""
+    found: NDArray[np.float32] = (latent / base.vae.config.scaling_factor + latent_shift(base.vae)).astype(
+        np.float32
+    )
+    return found
 
 
 def _write_model_index(folder: Path, base: Base) -> None:

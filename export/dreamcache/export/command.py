@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dreamcache.runtime.contract import Contract
 
 _TARGETS = ("onnx",)
-_PRECISIONS = ("fp32",)
+_PRECISIONS = ("fp32", "int8")
 _ATTENTIONS = ("mha", "plain")
 _SAMPLINGS = ("standard", "lcm", "turbo")
 
@@ -50,7 +50,17 @@ def export(
         Path | None, typer.Option(help="Adapters trained on the base (.safetensors).")
     ] = None,
     target: Annotated[str, typer.Option(help="onnx.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    calibration_prompts: Annotated[
+        Path | None, typer.Option(help="For int8: a text file with a prompt on each line.")
+    ] = None,
+    kv_downsample: Annotated[
+        int,
+        typer.Option(help="Average self-attention's keys and values at the top resolution over N x N cells."),
+    ] = 1,
+    reference_downsample: Annotated[
+        int, typer.Option(help="Average the reference's tokens at the top resolution over N x N cells.")
+    ] = 1,
     resolution: Annotated[int | None, typer.Option(help="Pixels of the square picture.")] = None,
     batch: Annotated[int, typer.Option(help="Fixed batch of the denoiser.")] = 1,
     attention: Annotated[
@@ -74,6 +84,7 @@ def export(
     _refuse("--precision", precision, _PRECISIONS)
     _refuse("--attention", attention, _ATTENTIONS)
 
+    prompts = _prompts(calibration_prompts, precision)
     _quiet_imports()
     from dreamcache.export.bundle import export_bundle
     from dreamcache.export.partial_folder import check_place
@@ -103,6 +114,10 @@ def export(
             resolution=resolution,
             batch=batch,
             attention="mha" if attention == "mha" else "plain",
+            key_value_pool=kv_downsample,
+            reference_pool=reference_downsample,
+            precision="int8" if precision == "int8" else "fp32",
+            prompts=prompts,
             overwrite=overwrite,
             progress=progress,
         )
@@ -113,6 +128,22 @@ def _quiet_imports() -> None:
     """diffusers warns that two packages, optimum and optimum-onnx, share one namespace; they are meant to."""
     logger = logging.getLogger("diffusers.utils.import_utils")
     logger.addFilter(lambda record: "Multiple distributions found" not in record.getMessage())
+
+
+def _prompts(path: Path | None, precision: str) -> list[str] | None:
+    """The file's prompts; None without a file."""
+    if path is None:
+        return None
+    if precision != "int8":
+        raise typer.BadParameter("belongs to --precision int8", param_hint="'--calibration-prompts'")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"--calibration-prompts: {path} cannot be read: {error}") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ExportError(f"--calibration-prompts: {path} holds no prompts; give one a line")
+    return prompts
 
 
 def _refuse(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -32,6 +32,7 @@ from dreamcache.export.gates import (
     psnr_db,
 )
 from dreamcache.export.torch_side import BRANCHES, GUIDANCE_SCALE, PROMPT, Point, Reference, TorchSide
+from dreamcache.export.unet_export import Precision, is_large
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.contract import Graphs, GraphSpec, ParityReport
@@ -40,12 +41,8 @@ from dreamcache.runtime.denoiser import Denoiser
 from dreamcache.runtime.sessions import GraphSession
 from dreamcache.runtime.tensors import Architecture
 
-LARGE_PARAMETERS = 200_000_000
-"""From this size of a UNet on, one prediction takes seconds and two points of the trajectory must do."""
-
 Array = NDArray[np.float32]
 Ticker = Callable[[], None]
-Precision = Literal["fp32", "fp16", "int8"]
 
 
 @torch.no_grad()
@@ -86,7 +83,7 @@ def measure_parity(
         tick()
     caches, psnr["cache"] = _cache_parity(folder, graphs.cache, references)
     tick()
-    steps = 2 if base.unet.num_parameters() >= LARGE_PARAMETERS else 4
+    steps = 2 if is_large(base) else 4
     points = side.trajectory(references[0], steps)
     session = _open(folder, "denoiser", graphs.denoiser)
     texts = {name: text.numpy() for name, text in side.texts.items()}

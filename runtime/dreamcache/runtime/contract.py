@@ -208,8 +208,8 @@ class ParityReport(ContractModel):
 
     psnr_db: per graph name. condition: ratios of the export to PyTorch ("reference", "text").
     trajectory_db: the latent after each denoising step. disk_ratio: two graphs over the denoiser alone.
-    layers: the format of each weight that is not in full precision, by its name. sensitivity_db: what the final
-    latent keeps when that layer alone is quantised.
+    layers: the format of each layer of a quantised UNet. sensitivity_db: what the final latent keeps when a group
+    of layers alone is quantised. judged_db: the latent after each step of the trajectories that judged the choice.
     """
 
     psnr_db: dict[str, float] = Field(default_factory=dict)
@@ -218,6 +218,7 @@ class ParityReport(ContractModel):
     disk_ratio: PositiveFloat | None = None
     layers: dict[str, str] = Field(default_factory=dict)
     sensitivity_db: dict[str, float] = Field(default_factory=dict)
+    judged_db: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
 
 

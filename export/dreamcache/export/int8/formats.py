@@ -1,0 +1,239 @@
+"""How a layer is written in 8 bits.
+
+A convolution becomes QuantizeLinear, DequantizeLinear around it on every side (static QDQ, which ONNX Runtime fuses
+into QLinearConv and other providers understand); a matrix product becomes DynamicQuantizeLinear and MatMulInteger,
+whose activations are quantised by their own range as they come. Weights are symmetric, one scale for each output
+channel. (FACTS, "Kernels".) Activations are unsigned and asymmetric, one scale a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from dreamcache.export.int8.layers import Layer, find_layers
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Range:
+    """The interval of values that a tensor's 8 bits stand for; it holds 0."""
+
+    low: float
+    high: float
+
+    @property
+    def scale(self) -> np.float32:
+        """Step between two neighbours."""
+        return np.float32(max(self.high - self.low, 1e-8) / 255.0)
+
+    @property
+    def zero_point(self) -> np.uint8:
+        """The code of 0."""
+        return np.uint8(np.clip(np.round(-self.low / float(self.scale)), 0, 255))
+
+
+@dataclass(frozen=True)
+class QuantisedWeight:
+    """A weight as int8 with one scale for each output channel.
+
+    Attributes:
+        codes: as the node takes it: [out, in, k, k] for a convolution, [in, out] for a product,
+            [rows, width] for an embedding.
+        scales: [out]; of an embedding, [rows].
+    """
+
+    codes: NDArray[np.int8]
+    scales: Float
+
+
+def input_of(layer: str) -> str:
+    """Under which name the range of a layer's input is kept."""
+    return f"{layer}, input"
+
+
+def output_of(layer: str) -> str:
+    """Under which name the range of a layer's output is kept."""
+    return f"{layer}, output"
+
+
+def quantise_weight(layer: Layer, weight: Float) -> QuantisedWeight:
+    """Symmetric, by output channel, rounded to nearest."""
+    if layer.kind == "convolution":
+        scales = _scales(np.abs(weight).max(axis=(1, 2, 3)))
+        return QuantisedWeight(_codes(weight, scales[:, None, None, None]), scales)
+    if layer.kind == "embedding":
+        scales = _scales(np.abs(weight).max(axis=1))
+        return QuantisedWeight(_codes(weight, scales[:, None]), scales)
+    matrix = weight.T if layer.transposed else weight
+    scales = _scales(np.abs(matrix).max(axis=0))
+    return QuantisedWeight(np.ascontiguousarray(_codes(matrix, scales)), scales)
+
+
+def quantise(
+    model: ir.Model,
+    chosen: Iterable[str],
+    weights: Mapping[str, QuantisedWeight],
+    ranges: Mapping[str, Range],
+) -> ir.Model:
+    """A copy of a graph with the chosen layers in 8 bits.
+
+    Args:
+        model: in full precision; left as it is.
+        chosen: names of layers; those that the graph does not hold are passed over.
+        weights: of at least the chosen layers.
+        ranges: of every chosen convolution, see `input_of` and `output_of`.
+    """
+    copy = model.clone()
+    layers, wanted = find_layers(copy), set(chosen)
+    writer = _Writer(copy, ranges)
+    for node in list(copy.graph):
+        layer = layers.get(node.name or "")
+        if layer is not None and layer.name in wanted:
+            write = {
+                "convolution": writer.convolution,
+                "product": writer.product,
+                "embedding": writer.embedding,
+            }
+            write[layer.kind](node, layer, weights[layer.name])
+    _drop_unused(copy)
+    return copy
+
+
+class _Writer:
+    """Rewrites nodes of one graph; a tensor that feeds several layers is quantised once."""
+
+    def __init__(self, model: ir.Model, ranges: Mapping[str, Range]) -> None:
+        self.graph = model.graph
+        self.ranges = ranges
+        self.dynamic: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = {}
+        self.static: dict[ir.Value, ir.Value] = {}
+
+    def product(self, node: ir.Node, layer: Layer, weight: QuantisedWeight) -> None:
+        activation = node.inputs[0]
+        assert activation is not None
+        name = layer.name
+        if activation not in self.dynamic:
+            quantiser = self._add(node, "DynamicQuantizeLinear", [activation], 3)
+            codes, scale, zero = quantiser.outputs
+            self.dynamic[activation] = (codes, scale, zero)
+        codes, scale, zero = self.dynamic[activation]
+        matrix = self._constant(f"{name}.codes", weight.codes)
+        integers = self._add(
+            node,
+            "MatMulInteger",
+            [codes, matrix, zero, self._constant(f"{name}.zero", np.zeros(len(weight.scales), np.int8))],
+            name=name,
+        )
+        floats = self._add(node, "Cast", [integers.outputs[0]], attributes=[ir.AttrInt64("to", 1)])
+        scales = self._add(node, "Mul", [scale, self._constant(f"{name}.scales", weight.scales)])
+        result = self._add(node, "Mul", [floats.outputs[0], scales.outputs[0]])
+        if node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None:
+            result = self._add(node, "Add", [result.outputs[0], node.inputs[2]])
+        self._replace(node, result.outputs[0])
+
+    def embedding(self, node: ir.Node, layer: Layer, weight: QuantisedWeight) -> None:
+        """A row is looked up in 8 bits and multiplied by its scale."""
+        ids, name = node.inputs[1], layer.name
+        assert ids is not None
+        codes = self._constant(f"{name}.codes", weight.codes)
+        scales = self._constant(f"{name}.scales", weight.scales[:, None])
+        looked_up = self._add(node, "Gather", [codes, ids], name=name)
+        floats = self._add(node, "Cast", [looked_up.outputs[0]], attributes=[ir.AttrInt64("to", 1)])
+        scale = self._add(node, "Gather", [scales, ids])
+        self._replace(node, self._add(node, "Mul", [floats.outputs[0], scale.outputs[0]]).outputs[0])
+
+    def convolution(self, node: ir.Node, layer: Layer, weight: QuantisedWeight) -> None:
+        activation = node.inputs[0]
+        assert activation is not None
+        name = layer.name
+        inside, outside = self.ranges[input_of(name)], self.ranges[output_of(name)]
+        codes = self._constant(f"{name}.codes", weight.codes)
+        scales = self._constant(f"{name}.scales", weight.scales)
+        none = self._constant(f"{name}.zero", np.zeros(len(weight.scales), np.int8))
+        axis = [ir.AttrInt64("axis", 0)]
+        inputs = [
+            self._static(node, activation, inside),
+            self._add(node, "DequantizeLinear", [codes, scales, none], attributes=axis).outputs[0],
+        ]
+        if len(node.inputs) > 2 and node.inputs[2] is not None:
+            inputs.append(self._bias(node, name, weight.scales * inside.scale))
+        convolved = self._add(node, "Conv", inputs, attributes=list(node.attributes.values()), name=name)
+        result = self._rounded(node, convolved.outputs[0], outside)
+        self._replace(node, result)
+
+    def _bias(self, node: ir.Node, name: str, scales: Float) -> ir.Value:
+        value = node.inputs[2]
+        assert value is not None
+        assert value.const_value is not None
+        # A channel whose weights are nearly nothing has a scale so small that its bias leaves 32 bits.
+        limit = float(2**30)
+        codes = np.round(value.const_value.numpy() / scales).clip(-limit, limit).astype(np.int32)
+        inputs = [
+            self._constant(f"{name}.bias_codes", codes),
+            self._constant(f"{name}.bias_scales", scales.astype(np.float32)),
+            self._constant(f"{name}.bias_zero", np.zeros(len(scales), np.int32)),
+        ]
+        return self._add(node, "DequantizeLinear", inputs, attributes=[ir.AttrInt64("axis", 0)]).outputs[0]
+
+    def _static(self, node: ir.Node, value: ir.Value, interval: Range) -> ir.Value:
+        if value not in self.static:
+            self.static[value] = self._rounded(node, value, interval)
+        return self.static[value]
+
+    def _rounded(self, node: ir.Node, value: ir.Value, interval: Range) -> ir.Value:
+        scale = self._constant(f"{value.name}.{node.name}.scale", np.asarray(interval.scale))
+        zero = self._constant(f"{value.name}.{node.name}.zero_point", np.asarray(interval.zero_point))
+        codes = self._add(node, "QuantizeLinear", [value, scale, zero])
+        return self._add(node, "DequantizeLinear", [codes.outputs[0], scale, zero]).outputs[0]
+
+    def _add(
+        self,
+        before: ir.Node,
+        operator: str,
+        inputs: list[ir.Value],
+        outputs: int = 1,
+        attributes: list[ir.Attr] | None = None,
+        name: str | None = None,
+    ) -> ir.Node:
+        node = ir.Node("", operator, inputs, attributes or [], num_outputs=outputs, name=name)
+        self.graph.insert_before(before, node)
+        return node
+
+    def _constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
+        if name in self.graph.initializers:
+            return self.graph.initializers[name]
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(
+            name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype)
+        )
+        self.graph.register_initializer(value)
+        return value
+
+    def _replace(self, node: ir.Node, result: ir.Value) -> None:
+        old = node.outputs[0]
+        ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+        self.graph.remove(node, safe=True)
+        old_name, old.name = old.name, None
+        result.name = old_name
+
+
+def _drop_unused(model: ir.Model) -> None:
+    initializers = model.graph.initializers
+    for name in [name for name, value in initializers.items() if not value.uses()]:
+        del initializers[name]
+
+
+def _scales(largest: Float) -> Float:
+    scales: Float = (np.maximum(largest, 1e-12) / 127.0).astype(np.float32)
+    return scales
+
+
+def _codes(weight: Float, scales: Float) -> NDArray[np.int8]:
+    codes: NDArray[np.int8] = np.clip(np.round(weight / scales), -127, 127).astype(np.int8)
+    return codes

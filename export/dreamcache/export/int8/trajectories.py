@@ -1,0 +1,220 @@
+"""Real trajectories of the base at hand: what calibrates the ranges and what judges a choice of layers.
+
+A trajectory is what the runner does: its sampler, its guidance, its denoiser. The reference is one that the base drew
+itself, so that nothing has to be brought along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from dreamcache.export.errors import ExportError
+from dreamcache.export.gates import psnr_db
+from dreamcache.export.int8.ranges import Observer
+from dreamcache.models.base import Base
+from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
+from dreamcache.runtime.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.denoiser import Denoiser
+from dreamcache.runtime.guidance import Guidance
+from dreamcache.runtime.schedulers import make_scheduler
+from dreamcache.runtime.schedulers.noise_schedule import signal_levels
+from dreamcache.runtime.sessions import GraphSession
+from dreamcache.runtime.tensors import Architecture
+
+Array = NDArray[np.float32]
+Ticker = Callable[[], None]
+
+PROMPTS = (
+    "a robot on the beach",
+    "a red car in the snow",
+    "a fish in the forest",
+    "a photo of a dog in the city at night",
+    "a wooden house on a table",
+    "a blue bird on the grass",
+)
+"""Kinds and scenes of the miniature and of photographs; ``--calibration-prompts`` replaces them."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trajectory.
+
+    Attributes:
+        latents: [1, z, h, w] after each step.
+        reference_effect: sum over steps of what the reference changes in the prediction (Euclidean norm).
+        text_effect: likewise of the text.
+    """
+
+    latents: tuple[Array, ...]
+    reference_effect: float
+    text_effect: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """A quantised trajectory against the exact one: dB of the latent after each step, ratios of the effects."""
+
+    latent_db: tuple[float, ...]
+    reference_ratio: float
+    text_ratio: float
+
+    @property
+    def final_db(self) -> float:
+        """Of the final latent."""
+        return self.latent_db[-1]
+
+    @property
+    def condition_error(self) -> float:
+        """The larger deviation of the two effects."""
+        return max(abs(self.reference_ratio - 1.0), abs(self.text_ratio - 1.0))
+
+
+def compare(exact: Sequence[Record], found: Sequence[Record]) -> Score:
+    """The score over several trajectories: the mean error of the latents, and the summed effects."""
+    steps = zip(
+        *(zip(e.latents, f.latents, strict=True) for e, f in zip(exact, found, strict=True)), strict=True
+    )
+    latent_db = tuple(
+        psnr_db(np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs]))
+        for pairs in steps
+    )
+    return Score(
+        latent_db,
+        sum(record.reference_effect for record in found) / max(sum(r.reference_effect for r in exact), 1e-12),
+        sum(record.text_effect for record in found) / max(sum(r.text_effect for r in exact), 1e-12),
+    )
+
+
+class ObservedGraph(GraphSession):
+    """A graph with more outputs than declared, which an observer sees."""
+
+    def __init__(
+        self, name: str, spec: GraphSpec, session: Any, watched: Sequence[str], observer: Observer
+    ) -> None:
+        super().__init__(name, spec, session)
+        self._declared = [output.name for output in spec.outputs]
+        self._all = list(dict.fromkeys([*self._declared, *watched]))
+        self._watched, self._observer, self._open = watched, observer, session
+
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], wanted: Sequence[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """As `GraphSession.run`; what is watched goes to the observer."""
+        del wanted
+        feed = {
+            name: np.ascontiguousarray(inputs[name]) for name in (i.name for i in self._open.get_inputs())
+        }
+        results = dict(zip(self._all, self._open.run(self._all, feed), strict=True))
+        self._observer.see({name: results[name] for name in self._watched})
+        return {name: results[name] for name in self._declared}
+
+
+class Sampling:
+    """How trajectories of a base are drawn.
+
+    Args:
+        base: for its text encoder.
+        architecture: shapes.
+        scheduler: the noise schedule.
+        defaults: the bundle's guidance, which weights the errors as they will be weighted.
+        prompts: at least one.
+        cache_timestep: noise level of references.
+
+    Raises:
+        ExportError: there are no prompts.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        architecture: Architecture,
+        scheduler: SchedulerSpec,
+        defaults: GuidanceDefaults,
+        prompts: Sequence[str],
+        cache_timestep: int,
+    ) -> None:
+        if not prompts:
+            raise ExportError("calibration needs prompts, received none; give one a line")
+        self.architecture = architecture
+        self.scheduler = scheduler
+        self.defaults = defaults
+        self.cache_timestep = cache_timestep
+        embedded = base.encode_text(["", *prompts]).numpy()
+        self.null, self.texts = embedded[:1], [embedded[i : i + 1] for i in range(1, len(embedded))]
+
+    def guidance(self) -> Guidance:
+        """Dual guidance that combines as the bundle's own mode does, since it shows both effects."""
+        text, reference = self.defaults.guidance_scale, self.defaults.reference_guidance_scale
+        if self.defaults.mode != "dual":
+            text, reference = (text if self.defaults.mode == "classic" else 1.0), 1.0
+        return Guidance("dual", text, reference, 1.0)
+
+    def draw_reference(self, graph: GraphSession, index: int, steps: int) -> Array:
+        """A picture of prompt `index` without a reference, as a noised reference latent [1, z, h, w]."""
+        latent = self.trajectory(graph, index, steps, None).latents[-1]
+        signal = float(signal_levels(self.scheduler)[self.cache_timestep])
+        noise = draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:])
+        noised: Array = (np.sqrt(signal) * latent + np.sqrt(1 - signal) * noise).astype(np.float32)
+        return noised
+
+    def trajectory(
+        self,
+        graph: GraphSession,
+        index: int,
+        steps: int,
+        cache: Mapping[str, NDArray[Any]] | None,
+        tick: Ticker = lambda: None,
+    ) -> Record:
+        """A picture of prompt `index` by the runner's own denoiser, sampler and guidance."""
+        texts = {"null": self.null, "prompt": self.texts[index % len(self.texts)]}
+        denoiser = Denoiser(graph, self.architecture, texts, cache)
+        guidance = self.guidance()
+        branches = guidance.branches(cache is not None)
+        sampler = make_scheduler(self.scheduler, self.defaults.scheduler, steps)
+        generator = np.random.default_rng(index)
+        noise = _noise(generator, self.architecture.latent_shape)
+        latent = (next(noise) * np.float32(sampler.init_noise_sigma)).astype(np.float32)
+        latents, reference_effect, text_effect = [], 0.0, 0.0
+        for step, timestep in enumerate(sampler.timesteps):
+            predictions = denoiser.predict(sampler.scale_input(latent, step), float(timestep), branches)
+            if len(predictions) == 3:
+                reference_effect += float(np.linalg.norm(predictions[1] - predictions[0]))
+            text_effect += float(np.linalg.norm(predictions[-1] - predictions[-2]))
+            combined = guidance.combine(predictions)
+            latent = sampler.step(combined, step, latent, lambda: next(noise))
+            latents.append(latent)
+            tick()
+        return Record(tuple(latents), reference_effect, text_effect)
+
+
+def open_graph(
+    name: str, path: Path, spec: GraphSpec, watched: Sequence[str] = (), observer: Observer | None = None
+) -> GraphSession:
+    """A session on a graph that is not part of a bundle yet.
+
+    Raises:
+        ExportError: ONNX Runtime refuses the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
+        raise ExportError(
+            f"graph {name} does not load in ONNX Runtime: {str(error).splitlines()[0]}"
+        ) from error
+    if observer is None:
+        return GraphSession(name, spec, session)
+    return ObservedGraph(name, spec, session, watched, observer)
+
+
+def _noise(generator: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Array]:
+    while True:
+        yield generator.standard_normal(shape, dtype=np.float32)

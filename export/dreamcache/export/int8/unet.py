@@ -1,0 +1,155 @@
+"""The UNet's two graphs in 8 bits: calibrate on real trajectories, judge layers, choose, rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from dreamcache.export.errors import ExportError
+from dreamcache.export.int8.choice import Choice, Judge, Progress, choose
+from dreamcache.export.int8.formats import (
+    QuantisedWeight,
+    Range,
+    quantise,
+    quantise_weight,
+)
+from dreamcache.export.int8.layers import Layer, find_layers, weight_of
+from dreamcache.export.int8.ranges import Observer
+from dreamcache.export.int8.trajectories import Array, Sampling, open_graph
+from dreamcache.export.int8.watching import by_layer, watch
+from dreamcache.export.shared_weights import write_shared
+from dreamcache.runtime.contract import GraphSpec
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is drawn: a prediction takes milliseconds for a miniature and seconds at full size.
+
+    Attributes:
+        calibration: trajectories and steps that set the ranges.
+        judged: trajectories and steps that score a choice.
+        fine: whether each convolution is judged alone (see `layers.group_layers`).
+    """
+
+    calibration: tuple[int, int]
+    judged: tuple[int, int]
+    fine: bool
+
+
+@dataclass(frozen=True)
+class QuantisedUnet:
+    """What `quantise_unet` gives.
+
+    Attributes:
+        denoiser: rewritten graph.
+        cache: likewise.
+        choice: which layers went to 8 bits.
+        drawn: scaled latents [1, z, h, w] of pictures that the base drew.
+    """
+
+    denoiser: ir.Model
+    cache: ir.Model
+    choice: Choice
+    drawn: tuple[Array, ...]
+
+
+SMALL = Effort(calibration=(4, 20), judged=(1, 20), fine=True)
+LARGE = Effort(calibration=(1, 6), judged=(1, 2), fine=False)
+
+
+def quantise_unet(
+    folder: Path,
+    denoiser: tuple[ir.Model, GraphSpec],
+    cache: tuple[ir.Model, GraphSpec],
+    sampling: Sampling,
+    effort: Effort,
+    progress: Progress,
+) -> QuantisedUnet:
+    """Both graphs with the chosen layers in 8 bits.
+
+    Args:
+        folder: empty, for exact and tried graphs; its weights file must stay until the results are written.
+        denoiser: exact graph and its declaration.
+        cache: likewise.
+        sampling: how trajectories are drawn.
+        effort: how many.
+        progress: called with what is done, and how much of how much.
+
+    Raises:
+        ExportError: activations are not finite, or no layer can go to 8 bits.
+    """
+    write_shared(folder, {"denoiser.onnx": denoiser[0], "cache.onnx": cache[0]}, "weights.data")
+    models = (denoiser[0], cache[0])
+    layers = {name: layer for model in models for name, layer in find_layers(model).items()}
+    references, ranges = _calibrate(folder, denoiser, cache, sampling, effort, progress)
+    weights = _weights(models, layers)
+    trajectories, steps = effort.judged
+    judged = {index: references[index] for index in range(trajectories)}
+    judge = Judge(folder, denoiser, cache, weights, ranges, sampling, judged, steps)
+    choice = choose(judge, layers, effort.fine, progress)
+    chosen = [
+        quantise(model, choice.quantised, weights, ranges[name])
+        for name, model in zip(("denoiser", "cache"), models, strict=True)
+    ]
+    return QuantisedUnet(chosen[0], chosen[1], choice, tuple(references.values()))
+
+
+def _calibrate(
+    folder: Path,
+    denoiser: tuple[ir.Model, GraphSpec],
+    cache: tuple[ir.Model, GraphSpec],
+    sampling: Sampling,
+    effort: Effort,
+    progress: Progress,
+) -> tuple[dict[int, Array], dict[str, dict[str, Range]]]:
+    """References that the base drew, and by graph the range of every convolution's input and output."""
+    trajectories, steps = effort.calibration
+    observers = {"denoiser": Observer(), "cache": Observer()}
+    watched = {
+        name: watch(model, folder / f"{name}-watched.onnx")
+        for name, (model, _) in (("denoiser", denoiser), ("cache", cache))
+    }
+    total, done = 2 * trajectories * steps, 0
+
+    def tick() -> None:
+        nonlocal done
+        progress("calibrating on real trajectories", done, total)
+        done += 1
+
+    exact = open_graph("denoiser", folder / "denoiser.onnx", denoiser[1])
+    references = {}
+    for index in range(trajectories):
+        references[index] = sampling.draw_reference(exact, index, steps)
+        done = (index + 1) * steps
+        progress("calibrating on real trajectories", done, total)
+    del exact
+    graph = open_graph(
+        "cache", folder / "cache-watched.onnx", cache[1], tuple(watched["cache"]), observers["cache"]
+    )
+    caches = {index: graph.run({"latent": latent}) for index, latent in references.items()}
+    path = folder / "denoiser-watched.onnx"
+    graph = open_graph("denoiser", path, denoiser[1], tuple(watched["denoiser"]), observers["denoiser"])
+    for index, keys_and_values in caches.items():
+        sampling.trajectory(graph, index, steps, keys_and_values, tick)
+    del graph
+    for name in watched:
+        (folder / f"{name}-watched.onnx").unlink()
+    try:
+        return references, {
+            name: by_layer(observer.ranges(), watched[name]) for name, observer in observers.items()
+        }
+    except ValueError as error:
+        raise ExportError(f"calibration: {error}; are the base's weights sound?") from error
+
+
+def _weights(models: Sequence[ir.Model], layers: dict[str, Layer]) -> dict[str, QuantisedWeight]:
+    found: dict[str, QuantisedWeight] = {}
+    for model in models:
+        for node in model.graph:
+            name = node.name or ""
+            if name in layers and name not in found:
+                found[name] = quantise_weight(layers[name], weight_of(node))
+    return found
