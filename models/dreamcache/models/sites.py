@@ -92,7 +92,9 @@ def check_supported(unet: UNet2DConditionModel) -> None:
         if isinstance(unet.mid_block, UNetMidBlock2D) and any(
             attention is not None for attention in unet.mid_block.attentions
         ):
-            raise AdapterError("mid_block has attention without text; use a UNet of Stable Diffusion's blocks")
+            raise AdapterError(
+                "mid_block has attention without text; use a UNet of Stable Diffusion's blocks"
+            )
     for i, block in enumerate(unet.up_blocks):
         _check_block(f"up_blocks.{i}", block, _UP)
         if any(getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")):
