@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dreamcache.benchmarks.measure import Plan, bench
 from dreamcache.benchmarks.page_cache import drop_from_page_cache, resident_share
+from dreamcache.benchmarks.process import Settings
 from dreamcache.benchmarks.protocol import BLOCK, QUICK
 from dreamcache.benchmarks.record import Record, ScalingPoint
 from dreamcache.runtime.cli import main
@@ -46,6 +48,17 @@ def test_every_figure_comes_from_its_raw_samples(record: Record) -> None:
     assert metrics.cache_bytes == 2 * (4 * 8 + 16 * 4) * 4
     assert record.conditions.steps == 4
     assert (record.conditions.unet_calls, record.conditions.shallow_calls) == (12, 0)
+
+
+def test_progress_ends_when_the_work_does(gated: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    bench(
+        [gated], None, Plan(Settings(), steps=1, quick=True), lambda done, total: seen.append((done, total))
+    )
+    total = seen[-1][1]
+    # Subject, loads, stages, memory; rounds of blocks; pictures.
+    assert total == 4 + QUICK.steps // BLOCK + QUICK.pictures
+    assert [done for done, of in seen if of == total] == list(range(1, total + 1))
 
 
 def test_what_a_bundle_cannot_be_asked_is_absent_with_the_reason(record: Record) -> None:

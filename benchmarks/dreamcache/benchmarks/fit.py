@@ -15,7 +15,7 @@ from dreamcache.benchmarks.budget import smallest_passing
 from dreamcache.benchmarks.limits import Outcome, run_limited, usable_parent
 from dreamcache.benchmarks.process import MeasurementError, Process, Settings
 from dreamcache.benchmarks.reference import draw_reference
-from dreamcache.runtime.bundle import open_bundle
+from dreamcache.runtime.bundle import Bundle
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.settings import resolve_settings
 
@@ -49,7 +49,7 @@ class Answer:
 
 
 def fit(
-    bundle: Path,
+    bundle: Bundle,
     budget_mb: float | None,
     settings: Settings,
     steps: int,
@@ -62,11 +62,10 @@ def fit(
     caching: the reference is cached under the budget too. first_run: no optimised graph of the memory profile is kept
     from before, so that making them is under the budget too. say: called with each budget's verdict.
 
-    Raises: BundleError for a damaged bundle, SettingsError for a budget below the floor, MeasurementError when the job
-    fails for another reason than memory.
+    Raises: SettingsError for a budget below the floor, MeasurementError when the job fails for another reason than
+    memory.
     """
-    opened = open_bundle(bundle)
-    resolve_settings(opened.contract, steps=steps)
+    resolve_settings(bundle.contract, steps=steps)
     floor = floor_mb()
     if budget_mb is not None and budget_mb <= floor:
         raise SettingsError(
@@ -77,7 +76,7 @@ def fit(
     tried: list[tuple[float, bool]] = []
     outcomes: dict[float, Outcome] = {}
 
-    with _job(bundle, settings, steps, caching, first_run) as job:
+    with _job(bundle.folder, settings, steps, caching, first_run) as job:
 
         def passes(budget: float) -> bool:
             outcomes[budget] = run_limited(job, budget, parent)
@@ -91,8 +90,8 @@ def fit(
             passes(budget_mb)
     outcome = outcomes[budget_mb]
     return Answer(
-        bundle=bundle.name,
-        weights=opened.contract.weights,
+        bundle=bundle.folder.name,
+        weights=bundle.contract.weights,
         profile=settings.profile,
         steps=steps,
         caching=caching,

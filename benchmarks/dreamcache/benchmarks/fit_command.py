@@ -37,15 +37,21 @@ def fit(
     from dreamcache.benchmarks.budget import parse_budget_mb
     from dreamcache.benchmarks.fit import fit as run
     from dreamcache.benchmarks.process import checked_settings
+    from dreamcache.runtime.bundle import open_bundle
+    from dreamcache.runtime.progress import progress_bar
 
     settings = checked_settings(profile, provider, threads)
     budget_mb = None if budget is None else parse_budget_mb(budget)
-    answer = run(
-        bundle, budget_mb, settings, steps, caching, first_run, lambda line: typer.echo(line, err=True)
-    )
+    with progress_bar("checking the bundle") as advance:
+        opened = open_bundle(bundle, progress=advance)
+    answer = run(opened, budget_mb, settings, steps, caching, first_run, _say)
     typer.echo(json.dumps(asdict(answer), indent=2) if as_json else describe(answer, searched=budget is None))
     if not answer.fits:
         raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def describe(answer: Answer, searched: bool) -> str:

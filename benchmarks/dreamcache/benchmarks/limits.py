@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ def _run(job: Callable[[Process], None], process: Process, sampler: MemorySample
         job(process)
         finished = True
     except ProcessDiedError as error:
-        if "signal 9" not in str(error):
+        if error.status != -signal.SIGKILL:
             raise
         finished = False
     return finished, sampler.stop()

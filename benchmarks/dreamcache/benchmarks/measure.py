@@ -39,7 +39,7 @@ from dreamcache.runtime.contract import CONTRACT_NAME, GuidanceMode, cache_tenso
 
 PROMPT = "a toy robot on the beach"
 STEPS, QUICK_STEPS = 20, 4
-_PHASES = 6
+_PHASES = 4
 _WINDOW_S = 60.0
 
 Advance = Callable[[int, int], None]
@@ -79,7 +79,9 @@ def bench(bundles: Sequence[Path], against: Path | None, plan: Plan, advance: Ad
     with _cases(opened, plan) as cases:
         groups = [cases] if against else [[case] for case in cases]
         rest = plan.scaling * scaling_phases(plan.quick) + (plan.sustained > 0) * 100
-        tick = _Ticker(advance, len(cases) * (_PHASES + rest))
+        counts = plan.counts
+        alternating = len(groups) * (counts.steps // protocol.BLOCK) + len(cases) * counts.pictures
+        tick = _Ticker(advance, len(cases) * (_PHASES + rest) + alternating)
         order: list[str] = []
         measured: list[Measurement] = []
         for group in groups:
@@ -141,12 +143,10 @@ def _measure(cases: list[Case], plan: Plan, tick: _Ticker) -> tuple[list[Measure
         tick()
         protocol.measure_stages(case, plan.counts)
         tick()
-    order = protocol.measure_steps(cases, plan.counts)
-    protocol.measure_pictures(cases, plan.counts)
+    order = protocol.measure_steps(cases, plan.counts, tick)
+    protocol.measure_pictures(cases, plan.counts, tick)
     measurements = []
     for case in cases:
-        tick()
-        tick()
         peak, trace = protocol.measure_memory(case)
         tick()
         scaling = measure_scaling(case, plan.quick, tick) if plan.scaling else ()

@@ -25,7 +25,11 @@ class MeasurementError(DreamCacheError, RuntimeError):
 
 
 class ProcessDiedError(MeasurementError):
-    """The measured process was killed, or ended by itself, before it answered."""
+    """The measured process was killed, or ended by itself, before it answered; status as `Popen.returncode`."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,8 @@ class Process:
             line = ""
         if not line:
             status = self._process.wait(_PATIENCE_S)
-            raise ProcessDiedError(f"the measured process ended during {do!r}: {self._last_words(status)}")
+            message = f"the measured process ended during {do!r}: {self._last_words(status)}"
+            raise ProcessDiedError(message, status)
         reply = json.loads(line)
         if "error" in reply:
             raise MeasurementError(reply["error"])

@@ -132,7 +132,7 @@ def measure_stages(case: Case, counts: Counts) -> None:
                     case.keep(name, values)
 
 
-def measure_steps(cases: Sequence[Case], counts: Counts) -> list[str]:
+def measure_steps(cases: Sequence[Case], counts: Counts, tick: Callable[[], None]) -> list[str]:
     """step, plain_step, shallow_step: single UNet calls, in blocks that alternate between graphs and cases.
 
     The shallow graph is measured where step caching was asked for. Returns the order of the blocks, as "case graph".
@@ -158,6 +158,8 @@ def measure_steps(cases: Sequence[Case], counts: Counts) -> list[str]:
         for track in alternate(tracks, counts.steps // BLOCK):
             track.case.keep(track.sample, track.run())
             order.append(f"{track.case.name} {track.graph}")
+            if len(order) % len(tracks) == 0:
+                tick()
     return order
 
 
@@ -190,7 +192,7 @@ def warm_up(tracks: Sequence[Track], most: int = MAX_WARM_BLOCKS) -> list[Track]
     return [tracks[index] for index in sorted(cold)]
 
 
-def measure_pictures(cases: Sequence[Case], counts: Counts) -> None:
+def measure_pictures(cases: Sequence[Case], counts: Counts, tick: Callable[[], None]) -> None:
     """e2e: prompt to picture of a cached subject, after one picture of one step that is not kept."""
     with ExitStack() as stack:
         processes = [(case, case.start(stack)) for case in cases]
@@ -198,6 +200,7 @@ def measure_pictures(cases: Sequence[Case], counts: Counts) -> None:
             process.ask("picture", prompt=case.prompt, steps=1)
         for case, process in alternate(processes, counts.pictures):
             case.keep("e2e", process.ask("picture", prompt=case.prompt, **case.drawing.options()))
+            tick()
 
 
 def measure_memory(case: Case) -> tuple[MemoryPeak, MemoryTrace]:
