@@ -144,6 +144,13 @@ def test_bad_input_is_refused_before_anything_runs(
     assert "newer" in refused(capsys, "bench", "--merge", str(outputs / "out.json"), str(newer))
 
 
+@pytest.mark.parametrize("extra", [["again", "--against", "other"], ["--merge", "--json", "out.json"]])
+def test_options_that_contradict_each_other_are_a_usage_error(gated: Path, extra: list[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["bench", str(gated), *extra])
+    assert left.value.code == 2
+
+
 def test_records_of_several_devices_merge_into_one_table(
     outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

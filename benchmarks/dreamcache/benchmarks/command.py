@@ -22,7 +22,7 @@ def bench(
     bundles: Annotated[
         list[Path],
         typer.Argument(
-            metavar="BUNDLE...", help="Bundles to measure one after the other; with --merge, records."
+            metavar="BUNDLE", help="Bundles to measure one after the other; with --merge, records."
         ),
     ],
     profile: Annotated[str, typer.Option(help="speed or memory.")] = "speed",
