@@ -76,8 +76,33 @@ def generate(
     negative_prompt: Annotated[str, typer.Option(help="Stands where the null text is otherwise.")] = "",
     num_images: Annotated[int, typer.Option(help="Pictures; picture i has seed + i.")] = 1,
     tiled_vae: Annotated[
-        bool, typer.Option("--tiled-vae", help="Decode in strips: the same picture in less memory.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--tiled-vae/--whole-vae",
+            help="Decode in strips: the same picture in less memory; by default in the memory profile.",
+        ),
+    ] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            help="Guide between these fractions of the steps alone, e.g. 0.2 0.8.", metavar="START END"
+        ),
+    ] = None,
+    step_cache: Annotated[
+        int | None,
+        typer.Option(
+            help="Run the whole denoiser at every so many steps, the shallow graph between.", metavar="K"
+        ),
+    ] = None,
+    profile: Annotated[
+        str, typer.Option(help="speed, or memory: slower, with the weights left on disk.")
+    ] = "speed",
+    max_ram: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose what fits into so much private memory, e.g. 600M; or say that nothing does."
+        ),
+    ] = None,
     provider: Providers = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -95,7 +120,9 @@ def generate(
     if mask is not None and reference is None:
         raise typer.BadParameter("a mask belongs to a --reference", param_hint="'--mask'")
     places = _places(out, num_images, overwrite)
-    pipeline = _load(bundle, provider, threads)
+    if max_ram is not None:
+        profile, tiled_vae = _plan(bundle, max_ram, provider, step_cache, reference is not None, tiled_vae)
+    pipeline = _load(bundle, provider, threads, profile)
     if tiled_vae:
         check_tiled(pipeline.contract.graphs)
     options: dict[str, Any] = {
@@ -107,6 +134,8 @@ def generate(
         "reference_guidance_scale": reference_guidance,
         "strength": strength,
         "negative_prompt": negative_prompt,
+        "guidance_interval": guidance_interval,
+        "step_cache": step_cache,
     }
     settings = resolve_settings(pipeline.contract, num_images, **options)
     chosen = _subject(pipeline, reference, mask, subject)
@@ -168,12 +197,41 @@ def verify(
         raise typer.Exit(1)
 
 
-def _load(bundle: Path, providers: list[str] | None, threads: int | None) -> Pipeline:
-    from dreamcache.runtime.pipeline import Pipeline
+def _plan(
+    bundle: Path,
+    budget: str,
+    providers: list[str] | None,
+    step_cache: int | None,
+    caches: bool,
+    tiled: bool | None,
+) -> tuple[str, bool]:
+    """Profile and tiling that fit the budget, said on stderr."""
+    from dreamcache.runtime.bundle import open_contract
+    from dreamcache.runtime.memory_plan import parse_bytes, plan_memory
 
+    if providers and any(provider.lower() not in ("cpu", "cpuexecutionprovider") for provider in providers):
+        raise SettingsError("--max-ram: what the CPU needs is known; leave --provider or --max-ram out")
+    plan = plan_memory(
+        open_contract(bundle).contract,
+        parse_bytes(budget, "--max-ram"),
+        shallow=step_cache is not None and step_cache > 1,
+        caches=caches,
+        tiled=tiled,
+    )
+    typer.echo(f"dreamcache: {plan.summary()}", err=True)
+    return plan.profile, plan.tiled
+
+
+def _load(bundle: Path, providers: list[str] | None, threads: int | None, profile: str = "speed") -> Pipeline:
+    from dreamcache.runtime.pipeline import Pipeline
+    from dreamcache.runtime.profiles import check_profile
+
+    chosen = check_profile(profile)
     with progress_bar("checking the bundle") as advance:
         # An option that was not given arrives as an empty list.
-        return Pipeline.load(bundle, providers=providers or None, threads=threads, progress=advance)
+        return Pipeline.load(
+            bundle, providers=providers or None, threads=threads, profile=chosen, progress=advance
+        )
 
 
 def _subject(pipeline: Pipeline, reference: Path | None, mask: Path | None, subject: Path | None) -> Subject:
@@ -185,7 +243,12 @@ def _subject(pipeline: Pipeline, reference: Path | None, mask: Path | None, subj
 
 
 def _draw(
-    pipeline: Pipeline, prompt: str, subject: Subject, num_images: int, options: dict[str, Any], tiled: bool
+    pipeline: Pipeline,
+    prompt: str,
+    subject: Subject,
+    num_images: int,
+    options: dict[str, Any],
+    tiled: bool | None,
 ) -> list[Image.Image]:
     with progress_bar("drawing") as advance:
         final = None

@@ -79,6 +79,8 @@ class OptimisedGraph:
 
         None where the graph cannot be kept: the caller opens the bundle's.
         """
+        if self.bundle.contract.files[self.spec.file].size > _MAX_BYTES:
+            return None
         with suppress(OSError, DreamCacheError, *_runtime_errors()):
             graph = self.read()
             if graph is None:
