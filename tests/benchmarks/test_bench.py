@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -169,23 +170,23 @@ def test_records_of_several_devices_merge_into_one_table(
     assert printed.count("resolution") == 4, "two sizes give the fourth axis of scaling"
 
 
-@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="residency cannot be probed here")
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system drops nothing from its cache")
 def test_cold_is_cold_or_absent(tmp_path: Path) -> None:
     file = tmp_path / "weights"
     file.write_bytes(os.urandom(1 << 22))
-    try:
-        assert resident_share([file]) == 1.0, "what was just written is in the page cache"
-    except OSError:
-        pytest.skip("this file system does not answer without reading")
-    reason = drop_from_page_cache([file], whole_machine=False)
-    if reason is None:
+    assert resident_share([file]) > 0.9, "what was just written is in the page cache"
+    if drop_from_page_cache([file], whole_machine=False) is None:
         assert resident_share([file]) <= 0.02
-        file.read_bytes()
-        assert resident_share([file]) == 1.0
-    import mmap
-
+        half = file.stat().st_size // 2
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            opened.read(half)
+        assert resident_share([file]) == pytest.approx(0.5, abs=0.1)
     with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         assert sum(mapped[at] for at in range(0, len(mapped), 4096)) > 0
         held = drop_from_page_cache([file], whole_machine=False)
         assert held is not None
         assert "stayed" in held
+    empty = tmp_path / "empty"
+    empty.touch()
+    assert resident_share([empty, file]) == resident_share([file])
