@@ -298,3 +298,11 @@ def test_an_unsupported_id_costs_its_table_of_contents_alone(
     ) as raised:
         load_base("somebody/nothing")
     one_line(raised.value)
+
+
+def test_what_has_not_the_form_of_an_id_is_one_line() -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"cannot be fetched from the Hub \(.*; check the id"
+    ) as raised:
+        load_base("some body/sd 1")
+    one_line(raised.value)

@@ -186,5 +186,7 @@ def test_pickles_and_broken_files_are_refused(checkpoint: Path, tmp_path: Path) 
     truncated.write_bytes(checkpoint.read_bytes()[:-10])
     with pytest.raises(AdapterError, match="no safetensors checkpoint"):
         load_base(truncated)
+    with pytest.raises(AdapterError, match="a variant is for folders"):
+        load_base(checkpoint, variant="fp16")
     with pytest.raises(FileNotFoundError, match="no base at"):
         load_base(tmp_path / "absent.safetensors")

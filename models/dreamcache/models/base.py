@@ -148,6 +148,8 @@ def load_base(
         if config is not None:
             raise AdapterError(f"{source} brings its own configs; a config is for single checkpoints alone")
         parts = load_folder(path, variant)
+    elif variant is not None:
+        raise AdapterError(f"{source} is one checkpoint; a variant is for folders and ids alone")
     else:
         parts = load_single_file(path, config)
     base = Base.of(parts, path, sampling)

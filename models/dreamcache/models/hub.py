@@ -77,7 +77,7 @@ def _weights(variant: str | None) -> list[str]:
 def _fetch(model_id: str, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(model_id, allow_patterns=patterns))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: not the form of an id after all
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
             f"{model_id} cannot be fetched from the Hub ({reason}); check the id and the connection, "
