@@ -6,15 +6,17 @@ latent, the timestep, the text, the strength and every key and value. As a scrip
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from tokenizers.pre_tokenizers import ByteLevel  # type: ignore[import-untyped]
 
 from dreamcache.runtime.contract import (
@@ -32,23 +34,31 @@ from dreamcache.runtime.contract import (
     TensorSpec,
     TextSpec,
     VaeSpec,
-    cache_tensors,
-    caching_graph_inputs,
-    caching_graph_outputs,
-    denoiser_inputs,
-    denoiser_outputs,
     dump_contract,
     graph_fingerprint,
 )
 from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.tensors import DeepSpec
 
 Weights = dict[str, NDArray[np.float32]]
 
-_ELEMENT = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
+
+def _beside(name: str) -> ModuleType:
+    """A module of this folder, which is no package and may have been loaded by its path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_unet = _beside("tiny_unet")
+_OTHER_WEIGHTS = {"embedding", "position", "encoder", "decoder"}
 _WORDS = ["a", "robot", "on", "the", "beach", "toy", "снег"]
 
 
-def architecture(batch: int = 1) -> Architecture:
+def architecture(batch: int = 1, shallow: bool = True) -> Architecture:
     return Architecture(
         name="tiny",
         latent_channels=4,
@@ -63,37 +73,29 @@ def architecture(batch: int = 1) -> Architecture:
             SiteSpec(name="mid_block.attentions.0", width=8, heads=2, token_height=2, token_width=2),
             SiteSpec(name="up_blocks.1.attentions.1", width=4, heads=1, token_height=4, token_width=4),
         ),
+        deep=DeepSpec(channels=2, height=4, width=4, sites=("up_blocks.1.attentions.1",))
+        if shallow
+        else None,
     )
 
 
-def build(folder: Path, batch: int = 1, seed: int = 0, **changes: Any) -> Path:
-    """Write the whole bundle into a fresh folder. changes: fields of the contract to set otherwise."""
-    shape = architecture(batch)
+def build(folder: Path, batch: int = 1, seed: int = 0, shallow: bool = True, **changes: Any) -> Path:
+    """Write the whole bundle into a fresh folder.
+
+    shallow: with the graphs of step caching and of the stock model. changes: fields of the contract to set otherwise.
+    """
+    shape = architecture(batch, shallow)
     for part in ("unet", "text_encoder", "vae_encoder", "vae_decoder", "tokenizer"):
         (folder / part).mkdir(parents=True)
     vocabulary = _write_tokenizer(folder / "tokenizer")
     weights = _weights(np.random.default_rng(seed), len(vocabulary))
-    _write_unet(folder / "unet", shape, weights)
-    others = {
-        "text_encoder": _text_encoder(folder, weights),
-        "vae_encoder": _vae_encoder(folder, weights),
-        "vae_decoder": _vae_decoder(folder, weights),
-    }
-    shared = ("unet/weights.data",)
     graphs = Graphs(
-        cache=GraphSpec(
-            file="unet/cache.onnx",
-            weights=shared,
-            inputs=caching_graph_inputs(shape),
-            outputs=caching_graph_outputs(shape),
+        **_unet.write_unet(
+            folder / "unet", shape, {n: weights[n] for n in weights if n not in _OTHER_WEIGHTS}
         ),
-        denoiser=GraphSpec(
-            file="unet/model.onnx",
-            weights=shared,
-            inputs=denoiser_inputs(shape),
-            outputs=denoiser_outputs(shape),
-        ),
-        **others,
+        text_encoder=_text_encoder(folder, weights),
+        vae_encoder=_vae_encoder(folder, weights),
+        vae_decoder=_vae_decoder(folder, weights),
     )
     files = _records(folder)
     fields: dict[str, Any] = {
@@ -166,93 +168,13 @@ def _weights(random: np.random.Generator, vocabulary: int) -> Weights:
         "up_blocks.1.attentions.1.to_out": normal(64, 64),
         "text_to_out": normal(48, 64, scale=0.1),
         "time_to_out": normal(1, 64, scale=0.001),
+        "to_deep": normal(64, 32, scale=0.1),
+        "from_deep": normal(32, 64, scale=0.1),
         "embedding": normal(vocabulary, 6, scale=1.0),
         "position": normal(1, 8, 6),
         "encoder": normal(8, 3, 4, 4, scale=0.1),
         "decoder": normal(4, 3, 4, 4, scale=0.5),
     }
-
-
-def _write_unet(folder: Path, shape: Architecture, weights: Weights) -> None:
-    """Both graphs, with one copy of every tensor in `weights.data`."""
-    unet = {name: array for name, array in weights.items() if name not in _OTHER_WEIGHTS}
-    stored: dict[str, TensorProto] = {}
-    with (folder / "weights.data").open("wb") as data:
-        for name, array in unet.items():
-            stored[name] = _external(name, array, data.tell())
-            data.write(array.tobytes())
-    _save(folder / "cache.onnx", _caching_graph(shape, stored))
-    _save(folder / "model.onnx", _denoiser(shape, stored))
-
-
-_OTHER_WEIGHTS = {"embedding", "position", "encoder", "decoder"}
-
-
-def _external(name: str, array: NDArray[np.float32], offset: int) -> TensorProto:
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=array.shape)
-    tensor.data_location = TensorProto.EXTERNAL
-    for key, value in (("location", "weights.data"), ("offset", offset), ("length", array.nbytes)):
-        tensor.external_data.add(key=key, value=str(value))
-    return tensor
-
-
-def _caching_graph(shape: Architecture, stored: dict[str, TensorProto]) -> onnx.GraphProto:
-    nodes = [
-        helper.make_node("Reshape", ["latent", "flat_shape"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "shared"], ["mixed"]),
-    ]
-    constants = {"flat_shape": [1, 64]}
-    names = ["shared"]
-    for site in shape.sites:
-        constants[f"{site.name}.shape"] = [1, site.tokens, 64 // site.tokens]
-        nodes.append(helper.make_node("Reshape", ["mixed", f"{site.name}.shape"], [f"{site.name}.tokens"]))
-        for kind, output in (("to_k", site.key_name), ("to_v", site.value_name)):
-            nodes.append(helper.make_node("MatMul", [f"{site.name}.tokens", f"{site.name}.{kind}"], [output]))
-            names.append(f"{site.name}.{kind}")
-    initializers = [stored[name] for name in names] + _shapes(constants)
-    return _graph("cache", nodes, caching_graph_inputs(shape), caching_graph_outputs(shape), initializers)
-
-
-def _denoiser(shape: Architecture, stored: dict[str, TensorProto]) -> onnx.GraphProto:
-    """tanh(latent·W + text·Wt + t·w) + s·Σ_site (keys · values)·Wo, as [b, 4, 4, 4]."""
-    b = shape.batch
-    constants = {
-        "flat_shape": [b, 64],
-        "text_shape": [b, 48],
-        "column": [b, 1],
-        "latent_shape": [b, 4, 4, 4],
-    }
-    nodes = [
-        helper.make_node("Reshape", ["latent", "flat_shape"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "shared"], ["from_latent"]),
-        helper.make_node("Reshape", ["text", "text_shape"], ["flat_text"]),
-        helper.make_node("MatMul", ["flat_text", "text_to_out"], ["from_text"]),
-        helper.make_node("Reshape", ["timestep", "column"], ["time"]),
-        helper.make_node("MatMul", ["time", "time_to_out"], ["from_time"]),
-        helper.make_node("Sum", ["from_latent", "from_text", "from_time"], ["summed"]),
-        helper.make_node("Tanh", ["summed"], ["stock"]),
-    ]
-    deltas = []
-    for site in shape.sites:
-        name = site.name
-        constants[f"{name}.shape"] = [1, site.tokens * site.width]
-        nodes += [
-            helper.make_node("Mul", [site.key_name, site.value_name], [f"{name}.product"]),
-            helper.make_node("Reshape", [f"{name}.product", f"{name}.shape"], [f"{name}.flat"]),
-            helper.make_node("MatMul", [f"{name}.flat", f"{name}.to_out"], [f"{name}.delta"]),
-        ]
-        deltas.append(f"{name}.delta")
-    nodes += [
-        helper.make_node("Sum", deltas, ["delta"]),
-        helper.make_node("Reshape", ["reference_strength", "column"], ["strength"]),
-        helper.make_node("Mul", ["strength", "delta"], ["conditioned"]),
-        helper.make_node("Add", ["stock", "conditioned"], ["both"]),
-        helper.make_node("Reshape", ["both", "latent_shape"], ["prediction"]),
-    ]
-    names = ["shared", "text_to_out", "time_to_out", *(f"{site.name}.to_out" for site in shape.sites)]
-    initializers = [stored[name] for name in names] + _shapes(constants)
-    assert len(cache_tensors(shape)) == 2 * len(shape.sites)
-    return _graph("denoiser", nodes, denoiser_inputs(shape), denoiser_outputs(shape), initializers)
 
 
 def _text_encoder(folder: Path, weights: Weights) -> GraphSpec:
@@ -292,30 +214,8 @@ def _component(
     used: list[str],
 ) -> GraphSpec:
     stored = [numpy_helper.from_array(weights[key], key) for key in used]
-    _save(folder / name / "model.onnx", _graph(name, nodes, inputs, outputs, stored))
+    _unet.save(folder / name / "model.onnx", _unet.graph(name, nodes, inputs, outputs, stored))
     return GraphSpec(file=f"{name}/model.onnx", inputs=inputs, outputs=outputs)
-
-
-def _graph(
-    name: str,
-    nodes: list[onnx.NodeProto],
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[TensorSpec, ...],
-    initializers: list[TensorProto],
-) -> onnx.GraphProto:
-    def infos(specs: tuple[TensorSpec, ...]) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(s.name, _ELEMENT[s.dtype], list(s.shape)) for s in specs]
-
-    return helper.make_graph(nodes, name, infos(inputs), infos(outputs), initializers)
-
-
-def _shapes(constants: dict[str, list[int]]) -> list[TensorProto]:
-    return [numpy_helper.from_array(np.array(value, np.int64), key) for key, value in constants.items()]
-
-
-def _save(path: Path, graph: onnx.GraphProto) -> None:
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path.write_bytes(model.SerializeToString())
 
 
 def _write_tokenizer(folder: Path) -> dict[str, int]:

@@ -69,8 +69,8 @@ class Factors:
 
 
 FACTORS: dict[Profile, Factors] = {
-    "speed": Factors(process=46e6, mapped=0.95, inline=1.65, unet=52, attention=2.0, vae=11.3, strips=1.5),
-    "memory": Factors(process=50e6, mapped=0.005, inline=1.09, unet=23, attention=2.0, vae=5.0, strips=1.2),
+    "speed": Factors(process=48e6, mapped=0.95, inline=1.65, unet=52, attention=2.0, vae=11.3, strips=1.5),
+    "memory": Factors(process=54e6, mapped=0.005, inline=1.09, unet=23, attention=2.0, vae=5.0, strips=1.2),
 }
 
 
