@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import Tensor
 
 from dreamcache.models.architectures import ARCHITECTURES, UNET_CONFIGS, known_architecture
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.distillation import recognise_sampling
+from dreamcache.models.sites import find_sites
+from dreamcache.models.unet import stock, walk
 
 # Millions, as published: Stable Diffusion's model card (860M); BK-SDM's README (0.58B, 0.49B, 0.33B) and
 # table 1 of arXiv 2305.15798 (579.4M, 482.3M, 323.4M); Segmind's small and tiny remove the same blocks.
@@ -40,6 +44,29 @@ def test_parameters_are_the_published_number(name: str) -> None:
     assert all(abs(millions - figure) > 5e-3 * figure for figure in others)
     if name in ADAPTERS:
         assert len(sites) == ADAPTERS[name]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_each_is_walked_at_its_true_size(name: str) -> None:
+    config = UNET_CONFIGS[name]
+    side, sites = config["sample_size"], {}
+
+    def visit(place: str, transformer: Transformer2DModel, hidden: Tensor, text: Tensor) -> Tensor:
+        sites[place] = tuple(hidden.shape[1:])
+        return stock(place, transformer, hidden, text)
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**config)
+        latent, text = torch.empty(1, 4, side, side), torch.empty(1, 77, config["cross_attention_dim"])
+        assert walk(unet, latent, torch.empty(1), text, visit).shape == latent.shape
+        with pytest.raises(RuntimeError, match=r"768|1024|640"):
+            walk(unet, latent, torch.empty(1), text[..., :640], visit)
+    tapped = find_sites(unet)
+    assert [sites[site.name][0] for site in tapped] == [site.width for site in tapped]
+    # The last site is at the latent's own size, and the middle, where there is one, at an eighth of it.
+    assert sites[tapped[-1].name] == (320, side, side)
+    if tapped[0].name.startswith("mid_block"):
+        assert sites[tapped[0].name] == (1280, side // 8, side // 8)
 
 
 def test_how_each_is_sampled() -> None:
