@@ -51,11 +51,13 @@ def test_every_figure_comes_from_its_raw_samples(record: Record) -> None:
     assert (record.conditions.unet_calls, record.conditions.shallow_calls) == (12, 0)
 
 
-def test_progress_ends_when_the_work_does(gated: Path) -> None:
+def test_step_caching_times_the_shallow_graph_and_progress_ends_when_the_work_does(gated: Path) -> None:
     seen: list[tuple[int, int]] = []
-    bench(
-        [gated], None, Plan(Settings(), steps=1, quick=True), lambda done, total: seen.append((done, total))
-    )
+    plan = Plan(Settings(), steps=2, quick=True, step_cache=2)
+    record = bench([gated], None, plan, lambda done, total: seen.append((done, total)))
+    assert (record.conditions.unet_calls, record.conditions.shallow_calls) == (3, 3)
+    assert len(record.samples["shallow_step"]) == QUICK.steps
+    assert record.order[:3] == ("first denoiser", "first shallow", "first plain")
     total = seen[-1][1]
     # Subject, loads, stages, memory; rounds of blocks; pictures.
     assert total == 4 + QUICK.steps // BLOCK + QUICK.pictures
@@ -135,7 +137,7 @@ def test_bad_input_is_refused_before_anything_runs(
     assert "steps" in refused(capsys, "bench", str(gated), "--steps", "5000")
     assert "guidance mode" in refused(capsys, "bench", str(gated), "--guidance-mode", "triple")
     assert "interval" in refused(capsys, "bench", str(gated), "--guidance-interval", "0.8", "0.2")
-    assert "no shallow graph" in refused(capsys, "bench", str(gated), "--step-cache", "2")
+    assert "no shallow graph" in refused(capsys, "bench", str(outputs / "second"), "--step-cache", "2")
     assert "exists already" in refused(capsys, "bench", str(gated), "--csv", str(outputs / "out.csv"))
     twice = str(tmp_path / "same")
     assert "same name" in refused(capsys, "bench", str(gated), "--csv", twice, "--html", twice)

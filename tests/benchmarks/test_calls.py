@@ -7,18 +7,14 @@ from pathlib import Path
 import pytest
 
 from dreamcache.benchmarks.calls import unet_calls
-from dreamcache.runtime import Pipeline
+from dreamcache.runtime.bundle import open_contract
 from dreamcache.runtime.contract import Contract
 from dreamcache.runtime.settings import Options, resolve_settings
 
 
 @pytest.fixture(scope="module")
 def contract(gated: Path) -> Contract:
-    """Of a bundle that says it has a shallow graph; nothing is run of it."""
-    opened = Pipeline.load(gated).contract
-    return opened.model_copy(
-        update={"graphs": opened.graphs.model_copy(update={"shallow": opened.graphs.denoiser})}
-    )
+    return open_contract(gated).contract
 
 
 @pytest.mark.parametrize(
