@@ -12,13 +12,11 @@ with A = (Wf1 - I)·Wo1, B = Wf2·Wo, c = (Wf1 - I)·bo1 + Wf2·bo + bf. So s = 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import cast
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
@@ -26,10 +24,11 @@ from torch.nn import functional
 
 from dreamcache.export.attention import AttentionKind, attend, check_attention
 from dreamcache.export.errors import ExportError
+from dreamcache.export.twins import twin_at_timestep, twin_with_products
 from dreamcache.models.adapter import ConditioningAdapter
 from dreamcache.models.conditioned import ConditionedUNet, first_block
 from dreamcache.models.transformer import as_picture, as_tokens, feed_forward
-from dreamcache.models.unet import finish, time_embedding, visits
+from dreamcache.models.unet import finish, visits
 
 ADDED_CONDITIONS = ("text_embeds", "time_ids")
 """What SDXL's time embedding reads beside the timestep: [b, p] and [b, 6]."""
@@ -69,7 +68,7 @@ class CachingGraph(nn.Module):
         self.sites = [site.name for site in conditioned.sites]
         timestep = conditioned.config.cache_timestep
         self.added = None if added is None else dict(added)
-        self.unet = _with_constant_time(conditioned.unet, timestep, text, self.added)
+        self.unet = twin_at_timestep(conditioned.unet, timestep, text, self.added)
         self.adapters = nn.ModuleDict({_key(site): _projections(conditioned, site) for site in self.sites})
         self.register_buffer("text", text, persistent=False)
         projected = conditioned.unet.process_encoder_hidden_states(
@@ -131,7 +130,7 @@ class DenoiserGraph(nn.Module):
         self.attention = attention
         self.pool = pool
         self.sites = [site.name for site in conditioned.sites]
-        self.unet = conditioned.unet
+        self.unet = twin_with_products(conditioned.unet)
         self.added = () if self.unet.config.addition_embed_type is None else ADDED_CONDITIONS
         self.folded = nn.ModuleDict(
             {
@@ -213,17 +212,6 @@ class FoldedAdapter(nn.Module):
         return cast(Tensor, self.delta(torch.cat([own, reference], dim=-1)))
 
 
-class _Constant(nn.Module):
-    """A projection whose result is known: the time projection at the caching timestep."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.value = nn.Parameter(value, requires_grad=False)
-
-    def forward(self, _: Tensor) -> Tensor:
-        return self.value
-
-
 def check_exportable(conditioned: ConditionedUNet) -> None:
     """Refuse what the graphs cannot express.
 
@@ -264,23 +252,13 @@ def is_topmost(unet: UNet2DConditionModel, transformer: Transformer2DModel) -> b
 
 
 def _enter(transformer: Transformer2DModel, hidden: Tensor) -> Tensor:
-    """As `dreamcache.models.transformer.enter`, a 1 × 1 convolution written as the product it is.
-
-    Products keep more precision in 8 bits than convolutions, since their activations are quantised as they come.
-    """
-    return _project(transformer.proj_in, as_tokens(transformer.norm(hidden)))
+    """As `dreamcache.models.transformer.enter`, in a twin whose projections take tokens."""
+    return cast(Tensor, transformer.proj_in(as_tokens(transformer.norm(hidden))))
 
 
 def _leave(transformer: Transformer2DModel, tokens: Tensor, hidden: Tensor) -> Tensor:
-    """As `dreamcache.models.transformer.leave`, with the projection as a product."""
-    return as_picture(_project(transformer.proj_out, tokens), hidden) + hidden
-
-
-def _project(layer: nn.Module, tokens: Tensor) -> Tensor:
-    if isinstance(layer, nn.Conv2d):
-        assert layer.kernel_size == (1, 1)
-        return functional.linear(tokens, layer.weight.flatten(1), layer.bias)
-    return cast(Tensor, layer(tokens))
+    """As `dreamcache.models.transformer.leave`, likewise."""
+    return as_picture(transformer.proj_out(tokens), hidden) + hidden
 
 
 def _text_attention(
@@ -290,22 +268,6 @@ def _text_attention(
     return cast(
         Tensor, block.attn2.to_out[0](attend(query, key, value, block.attn2.heads, attention)) + tokens
     )
-
-
-@torch.no_grad()
-def _with_constant_time(
-    unet: UNet2DConditionModel, timestep: int, text: Tensor, added: Mapping[str, Tensor] | None
-) -> UNet2DConditionModel:
-    """A copy of the UNet that shares every weight, with the time projections replaced by their results."""
-    sample = torch.zeros(1, 1, 1, 1, dtype=unet.dtype, device=unet.device)
-    embedding = time_embedding(unet, sample, timestep, text, added)
-    shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}
-    twin = cast(UNet2DConditionModel, copy.deepcopy(unet, shared))
-    for module in twin.modules():
-        if isinstance(module, ResnetBlock2D) and module.time_emb_proj is not None:
-            activated = embedding if module.skip_time_act else module.nonlinearity(embedding)
-            module.time_emb_proj = _Constant(module.time_emb_proj(activated))
-    return twin
 
 
 def _projections(conditioned: ConditionedUNet, site: str) -> nn.ModuleDict:

@@ -20,7 +20,7 @@ from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitia
 from dreamcache.export.int8.formats import Range, input_of, output_of, quantise, quantise_weight
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.int8.trajectories import Array, open_graph
+from dreamcache.export.int8.trajectories import Array, on_white, open_graph
 from dreamcache.export.int8.watching import by_layer, watch
 from dreamcache.export.shared_weights import write_shared
 from dreamcache.runtime.contract import Graphs, GraphSpec
@@ -59,7 +59,7 @@ def quantise_components(folder: Path, graphs: Graphs, latents: Sequence[Array], 
     _rewrite(folder, decoder, ranges)
     encoder = {"vae_encoder": graphs.vae_encoder}
     with _watching(folder, encoder) as (open_watched, ranges), open_watched("vae_encoder") as graph:
-        for picture in [*pictures, *(_on_white(picture) for picture in pictures)]:
+        for picture in [*pictures, *(on_white(picture) for picture in pictures)]:
             graph.run({graphs.vae_encoder.inputs[0].name: picture})
     progress(title, 3, 4)
     _rewrite(folder, encoder, ranges)
@@ -157,12 +157,3 @@ def _keys(model: ir.Model) -> dict[str, str]:
         for node in model.graph
         if node.name in layers and layers[node.name].kind == "convolution"
     }
-
-
-def _on_white(picture: Array) -> Array:
-    """[1, 3, H, W]: the middle of a picture on white, as references come."""
-    _, _, height, width = picture.shape
-    white = np.ones_like(picture)
-    rows, columns = slice(height // 8, -height // 8), slice(width // 8, -width // 8)
-    white[:, :, rows, columns] = picture[:, :, rows, columns]
-    return white

@@ -220,7 +220,7 @@ class _Writer:
         ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
         self.graph.remove(node, safe=True)
         old_name, old.name = old.name, None
-        result.name = old_name
+        result.name, result.type, result.shape = old_name, old.type, old.shape
 
 
 def _drop_unused(model: ir.Model) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 
 from dreamcache.export.errors import ExportError
@@ -120,7 +121,7 @@ class Sampling:
     """How trajectories of a base are drawn.
 
     Args:
-        base: for its text encoder.
+        base: for its text encoder and VAE.
         architecture: shapes.
         scheduler: the noise schedule.
         defaults: the bundle's guidance, which weights the errors as they will be weighted.
@@ -142,6 +143,7 @@ class Sampling:
     ) -> None:
         if not prompts:
             raise ExportError("calibration needs prompts, received none; give one a line")
+        self.base = base
         self.architecture = architecture
         self.scheduler = scheduler
         self.defaults = defaults
@@ -157,8 +159,10 @@ class Sampling:
         return Guidance("dual", text, reference, 1.0)
 
     def draw_reference(self, graph: GraphSession, index: int, steps: int) -> Array:
-        """A picture of prompt `index` without a reference, as a noised reference latent [1, z, h, w]."""
-        latent = self.trajectory(graph, index, steps, None).latents[-1]
+        """A picture of prompt `index`, its middle on white as references come, as a noised latent [1, z, h, w]."""
+        drawn = torch.from_numpy(self.trajectory(graph, index, steps, None).latents[-1])
+        picture = on_white(self.base.decode_latents(drawn).clamp(-1, 1).numpy())
+        latent = self.base.encode_images(torch.from_numpy(picture)).numpy()
         signal = float(signal_levels(self.scheduler)[self.cache_timestep])
         noise = draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:])
         noised: Array = (np.sqrt(signal) * latent + np.sqrt(1 - signal) * noise).astype(np.float32)
@@ -192,6 +196,15 @@ class Sampling:
             latents.append(latent)
             tick()
         return Record(tuple(latents), reference_effect, text_effect)
+
+
+def on_white(picture: Array) -> Array:
+    """[1, 3, H, W]: the middle of a picture on white."""
+    _, _, height, width = picture.shape
+    white = np.ones_like(picture)
+    rows, columns = slice(height // 8, -height // 8), slice(width // 8, -width // 8)
+    white[:, :, rows, columns] = picture[:, :, rows, columns]
+    return white
 
 
 def open_graph(
