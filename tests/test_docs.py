@@ -55,16 +55,17 @@ def missing_paths(text: str, written: set[str]) -> list[str]:
 def written() -> set[str]:
     """Files and folders of a bundle, by the constants of the code that writes and reads them."""
     pytest.importorskip("torch")
-    from dreamcache.export import bundle, components, decoder_export
+    from dreamcache.export import components, decoder_export, unet_export
 
     files = {
-        bundle.CACHE_FILE,
-        bundle.DENOISER_FILE,
-        bundle.WEIGHTS_FILE,
+        unet_export.CACHE_FILE,
+        unet_export.DENOISER_FILE,
+        unet_export.WEIGHTS_FILE,
         components.TEXT_ENCODER,
         components.VAE_ENCODER,
         decoder_export.VAE_DECODER,
         decoder_export.VAE_DECODER_HEAD,
+        decoder_export.VAE_DECODER_STRIP.replace("{:02d}", "NN"),
         decoder_export.VAE_DECODER_WEIGHTS,
     }
     sources = [(ROOT / f"{place}.py").read_text(encoding="utf-8") for place in _WRITERS]

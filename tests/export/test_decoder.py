@@ -25,6 +25,7 @@ from dreamcache.export.decoder_export import (
 from dreamcache.export.decoder_graphs import DecoderHead, cut_strips
 from dreamcache.export.gates import MIN_PSNR_DB, MIN_SEAM_DB, psnr_db
 from dreamcache.models.base import MINI_DIR, load_base
+from dreamcache.runtime.allocator import release_freed
 from dreamcache.runtime.bundle import open_bundle
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.contract import (
@@ -246,6 +247,24 @@ def test_windows_give_every_row_once_from_neighbours_that_are_there(scale: int) 
     assert (even_rows(256, 32, 1), len(list(windows(256, 34, 1)))) == (34, 8)
     with pytest.raises(AssertionError):
         list(windows(8, 2, scale))
+
+
+def test_freed_memory_is_given_back() -> None:
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        pytest.skip("resident memory is read from /proc")
+
+    def resident_mb() -> float:
+        return int(status.read_text().split()[1]) * 4096 / 1e6
+
+    # Small blocks, of which every hundredth stays: the heap's top never comes down by itself.
+    blocks = [np.ones(10_000, np.uint8) for _ in range(10_000)]
+    kept, blocks = blocks[::100], []
+    held = resident_mb()
+    if not release_freed():
+        pytest.skip("no malloc_trim in this C library")
+    assert held - resident_mb() > 50
+    assert len(kept) == 100
 
 
 def test_rows_that_were_given_up_are_gone() -> None:
