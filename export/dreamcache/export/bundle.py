@@ -23,11 +23,17 @@ from dreamcache.export.declarations import (
 )
 from dreamcache.export.decoder_export import DecoderSpecs, export_decoder
 from dreamcache.export.graphs import check_exportable
-from dreamcache.export.int8.choice import Choice
 from dreamcache.export.int8.components import quantise_components
 from dreamcache.export.parity import measure_parity
 from dreamcache.export.partial_folder import MARKER, check_place, filled_folder
-from dreamcache.export.unet_export import Precision, UnetSpecs, declare_unet, export_unet, make_sampling
+from dreamcache.export.unet_export import (
+    Precision,
+    UnetSpecs,
+    Written,
+    declare_unet,
+    export_unet,
+    make_sampling,
+)
 from dreamcache.models.base import Base, latent_shift
 from dreamcache.models.checkpoint import adapters_fingerprint, base_fingerprint
 from dreamcache.models.conditioned import ConditionedUNet
@@ -178,7 +184,7 @@ def export_bundle(
                 adapters=adapters_fingerprint(source.conditioned),
                 graph=graph_fingerprint(graphs, files),
             ),
-            parity=_with_choice(parity, written.choice),
+            parity=_with_choice(parity, written),
             versions=declare_versions(),
         )
         (folder / CONTRACT_NAME).write_text(dump_contract(contract), encoding="utf-8")
@@ -227,7 +233,8 @@ def _declare_graphs(unet: UnetSpecs, components: dict[str, GraphSpec], decoder: 
     )
 
 
-def _with_choice(parity: ParityReport, choice: Choice | None) -> ParityReport:
+def _with_choice(parity: ParityReport, written: Written) -> ParityReport:
+    choice = written.choice
     if choice is None:
         return parity
     kept = ", ".join(choice.kept) or "none"
@@ -237,7 +244,7 @@ def _with_choice(parity: ParityReport, choice: Choice | None) -> ParityReport:
         f"groups that stay in fp32: {kept}"
     )
     update = {
-        "layers": choice.formats,
+        "layers": written.formats,
         "sensitivity_db": choice.sensitivity_db,
         "judged_db": tuple(round(db, 2) for db in choice.score.latent_db),
         "notes": (*parity.notes, note),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -73,11 +73,13 @@ class Written:
     Attributes:
         disk: bytes of both graphs with their weights, and of the denoiser with its own.
         choice: which layers went to 8 bits; None in full precision.
+        formats: of every layer, by its name; empty in full precision.
         drawn: scaled latents of pictures that the base drew on the way; none in full precision.
     """
 
     disk: tuple[int, int]
     choice: Choice | None = None
+    formats: dict[str, str] = field(default_factory=dict)
     drawn: tuple[NDArray[np.float32], ...] = ()
 
 
@@ -143,7 +145,7 @@ def export_unet(
     )
     disk = _write(place, quantised.denoiser, quantised.cache, specs)
     shutil.rmtree(exact)
-    return Written(disk, quantised.choice, quantised.drawn)
+    return Written(disk, quantised.choice, quantised.formats, quantised.drawn)
 
 
 def make_sampling(

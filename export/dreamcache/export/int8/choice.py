@@ -1,12 +1,14 @@
-"""Which layers go to 8 bits: everything, less what costs the picture or the condition too much.
+"""Which layers go to 8 bits, and how: as fast as the picture and the condition allow.
 
-Each group of layers is quantised alone and draws real trajectories; that orders them. Then all are quantised, and the
-most sensitive go back to full precision until the final latent and both effects hold, by doubling and then halving.
+Three questions, each answered by drawing real trajectories with the graphs in question. Can everything be dynamic? If
+not, the layers that cost most go back to full precision, the fewest that suffice. Which convolutions may be static,
+which is faster? Each group is tried alone, and the least sensitive go, the most that still pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log10
 from pathlib import Path
@@ -15,25 +17,19 @@ import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
-from dreamcache.export.int8.formats import QuantisedWeight, Range, quantise
-from dreamcache.export.int8.layers import Kind, Layer, group_layers
+from dreamcache.export.int8.formats import Format, QuantisedWeight, Range, quantise
+from dreamcache.export.int8.layers import Layer, group_layers
 from dreamcache.export.int8.trajectories import Array, Record, Sampling, Score, compare, open_graph
 from dreamcache.runtime.contract import GraphSpec
 from dreamcache.runtime.sessions import GraphSession
 
 LATENT_MARGIN_DB = 2.0
 """What a choice must have over the gate: the gate looks at another trajectory."""
-CONDITION_MARGIN = 0.8
+CONDITION_MARGIN = 0.6
 """What of the gate's tolerance a choice may use."""
 
-FORMATS: dict[Kind, str] = {
-    "convolution": "int8, static",
-    "product": "int8, dynamic",
-    "embedding": "int8 weights",
-}
-"""How the parity report names them."""
-
 Progress = Callable[[str, int, int], None]
+Formats = dict[str, Format]
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,14 @@ class Choice:
     """What was chosen.
 
     Attributes:
-        quantised: layers in 8 bits.
-        formats: of every layer, for the parity report.
-        kept: groups that stay in full precision, most sensitive first.
-        sensitivity_db: by group, what the final latent keeps when it alone is quantised.
+        formats: of the layers in 8 bits; the others stay in full precision.
+        kept: groups that stay, most sensitive first.
+        sensitivity_db: by group, what the final latent keeps when it alone is in 8 bits: products dynamic,
+            convolutions static.
         score: of the choice.
     """
 
-    quantised: frozenset[str]
-    formats: dict[str, str]
+    formats: Formats
     kept: tuple[str, ...]
     sensitivity_db: dict[str, float]
     score: Score
@@ -81,82 +76,82 @@ class Judge:
         steps: int,
     ) -> None:
         self.folder = folder
-        self.denoiser, self.cache = denoiser, cache
+        self.graphs = {"denoiser": denoiser, "cache": cache}
         self.weights, self.ranges = weights, ranges
         self.sampling, self.references, self.steps = sampling, references, steps
-        self.exact = self._draw(frozenset())
+        self.exact = self._draw({})
 
-    def score(self, quantised: Iterable[str]) -> Score:
+    def score(self, formats: Formats) -> Score:
         """Of trajectories with these layers in 8 bits."""
-        return compare(self.exact, self._draw(frozenset(quantised)))
+        return compare(self.exact, self._draw(formats))
 
-    def _draw(self, quantised: frozenset[str]) -> list[Record]:
-        caches = {}
-        with _Variant(self, "cache", *self.cache, quantised) as graph:
-            for index, latent in self.references.items():
-                caches[index] = graph.run({"latent": latent})
-        with _Variant(self, "denoiser", *self.denoiser, quantised) as graph:
+    def _draw(self, formats: Formats) -> list[Record]:
+        with self._variant("cache", formats) as graph:
+            caches = {index: graph.run({"latent": latent}) for index, latent in self.references.items()}
+        with self._variant("denoiser", formats) as graph:
             return [
                 self.sampling.trajectory(graph, index, self.steps, cache) for index, cache in caches.items()
             ]
 
-
-class _Variant:
-    """A graph with some layers in 8 bits, on disk for as long as its session is open."""
-
-    def __init__(
-        self, judge: Judge, name: str, model: ir.Model, spec: GraphSpec, quantised: frozenset[str]
-    ) -> None:
-        self.path = judge.folder / f"{name}-variant.onnx"
-        ir.save(quantise(model, quantised, judge.weights, judge.ranges[name]), self.path)
-        self.name, self.spec = name, spec
-
-    def __enter__(self) -> GraphSession:
-        return open_graph(self.name, self.path, self.spec)
-
-    def __exit__(self, *_: object) -> None:
-        self.path.unlink()
+    @contextmanager
+    def _variant(self, name: str, formats: Formats) -> Iterator[GraphSession]:
+        """A graph with some layers in 8 bits, on disk for as long as its session is open."""
+        model, spec = self.graphs[name]
+        path = self.folder / f"{name}-variant.onnx"
+        ir.save(quantise(model, formats, self.weights, self.ranges[name]), path)
+        try:
+            yield open_graph(name, path, spec)
+        finally:
+            path.unlink()
 
 
 def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: Progress) -> Choice:
-    """Judge each group alone, then find the fewest that must stay in full precision.
+    """Answer the three questions.
+
+    Args:
+        judge: draws.
+        layers: what can be quantised.
+        fine: see `layers.group_layers`.
+        progress: called with what is done, and how much of how much.
 
     Raises:
-        ExportError: not even a single group can be quantised.
+        ExportError: nothing can go to 8 bits.
     """
     groups = group_layers(layers, fine)
-    alone = {}
-    for done, (group, names) in enumerate(groups.items()):
-        progress("sensitivity of each layer", done, len(groups))
-        alone[group] = judge.score(names)
-    order = sorted(groups, key=lambda group: margin_db(alone[group]))
+    dynamic: Formats = dict.fromkeys(layers, "dynamic")
+    progress("choosing layers for 8 bits", 0, 1)
+    score = judge.score(dynamic)
+    kept: list[str] = []
+    if not passes(score):
+        alone = _alone(judge, groups, "dynamic", progress)
+        order = sorted(groups, key=lambda group: margin_db(alone[group]))
+        progress("keeping sensitive layers", 0, 1)
+        count, score = _fewest(len(order), lambda kept: judge.score(_without(dynamic, groups, order[:kept])))
+        kept = order[:count]
+        dynamic = _without(dynamic, groups, kept)
+    convolutions = {
+        group: names
+        for group, names in groups.items()
+        if group not in kept and layers[names[0]].kind == "convolution"
+    }
+    alone = _alone(judge, convolutions, "static", progress)
+    order = sorted(convolutions, key=lambda group: margin_db(alone[group]))
 
-    def with_kept(count: int) -> tuple[frozenset[str], Score]:
-        progress("choosing layers", 0, 1)
-        names = frozenset(name for group in order[count:] for name in groups[group])
-        return names, judge.score(names)
+    def with_dynamic(count: int) -> Formats:
+        """The most sensitive `count` groups of convolutions dynamic, the others static."""
+        static = [name for group in order[count:] for name in convolutions[group]]
+        return {**dynamic, **dict.fromkeys(static, "static")}
 
-    failed, count = -1, 0
-    quantised, score = with_kept(count)
-    while not passes(score):
-        if count >= len(order):
-            raise ExportError(
-                f"no layer can go to 8 bits: the final latent is {score.final_db:.1f} dB; use --precision fp32"
-            )
-        failed, count = count, min(len(order), max(1, 2 * count))
-        quantised, score = with_kept(count)
-    best = (count, quantised, score)
-    while best[0] - failed > 1:
-        count = (best[0] + failed) // 2
-        quantised, score = with_kept(count)
-        if passes(score):
-            best = (count, quantised, score)
-        else:
-            failed = count
-    count, quantised, score = best
-    sensitivity = {group: round(alone[group].final_db, 2) for group in order}
-    formats = {name: FORMATS[layer.kind] if name in quantised else "fp32" for name, layer in layers.items()}
-    return Choice(quantised, formats, tuple(order[:count]), sensitivity, score)
+    progress("choosing fast convolutions", 0, 1)
+    if order:
+        count, score = _fewest(len(order), lambda count: judge.score(with_dynamic(count)))
+        dynamic = with_dynamic(count)
+    products = {group: names for group, names in groups.items() if group not in convolutions}
+    alone |= _alone(judge, products, "dynamic", progress)
+    sensitivity = {
+        group: round(alone[group].final_db, 2) for group in sorted(alone, key=lambda g: margin_db(alone[g]))
+    }
+    return Choice(dynamic, tuple(kept), sensitivity, score)
 
 
 def passes(score: Score) -> bool:
@@ -170,3 +165,46 @@ def passes(score: Score) -> bool:
 def margin_db(score: Score) -> float:
     """One figure for the picture and the condition: the worse of the two, in dB."""
     return min(score.final_db, -20.0 * log10(max(score.condition_error, 1e-9)))
+
+
+def _alone(
+    judge: Judge, groups: Mapping[str, list[str]], how: Format, progress: Progress
+) -> dict[str, Score]:
+    """The score of each group in 8 bits by itself."""
+    found = {}
+    for done, (group, names) in enumerate(groups.items()):
+        progress("sensitivity of each layer", done, len(groups))
+        found[group] = judge.score(dict.fromkeys(names, how))
+    return found
+
+
+def _without(formats: Formats, groups: Mapping[str, list[str]], kept: Sequence[str]) -> Formats:
+    names = {name for group in kept for name in groups[group]}
+    return {name: how for name, how in formats.items() if name not in names}
+
+
+def _fewest(most: int, score: Callable[[int], Score]) -> tuple[int, Score]:
+    """The least count from 0 to `most` whose score passes, by doubling and then halving.
+
+    Raises:
+        ExportError: not even `most` passes.
+    """
+    failed, count = -1, 0
+    found = score(count)
+    while not passes(found):
+        if count == most:
+            raise ExportError(
+                f"no choice of layers keeps the picture in 8 bits: the final latent is {found.final_db:.1f} dB, "
+                f"the effects are {found.reference_ratio:.3f} and {found.text_ratio:.3f}; use --precision fp32"
+            )
+        failed, count = count, min(most, max(1, 2 * count))
+        found = score(count)
+    best = (count, found)
+    while best[0] - failed > 1:
+        middle = (best[0] + failed) // 2
+        found = score(middle)
+        if passes(found):
+            best = (middle, found)
+        else:
+            failed = middle
+    return best

@@ -123,7 +123,7 @@ def _rewrite(folder: Path, specs: Mapping[str, GraphSpec], ranges: Mapping[str, 
         }
         nodes = {node.name: node for node in model.graph}
         weights = {name: quantise_weight(layer, weight_of(nodes[name])) for name, layer in layers.items()}
-        quantised = quantise(model, layers, weights, own)
+        quantised = quantise(model, dict.fromkeys(layers, "static"), weights, own)
         if spec.weights:
             shared[path.name] = quantised
         else:

@@ -56,12 +56,12 @@ def weight_of(node: ir.Node) -> NDArray[np.float32]:
 
 
 def group_layers(layers: Mapping[str, Layer], fine: bool) -> dict[str, list[str]]:
-    """Layers that are judged together.
+    """Layers that are judged together, by the name of their group.
 
     Args:
         layers: of a graph.
-        fine: a group for each convolution and for the products of each block; else for the convolutions of each
-            of the UNet's blocks and the products of encoder, middle and decoder.
+        fine: a group for each convolution and shortcut, and for the other products of each block; else for the
+            convolutions of each of the UNet's blocks and the products of encoder, middle and decoder.
     """
     found: dict[str, list[str]] = {}
     for layer in layers.values():
@@ -70,7 +70,7 @@ def group_layers(layers: Mapping[str, Layer], fine: bool) -> dict[str, list[str]
 
 
 def _group(layer: Layer, fine: bool) -> str:
-    if fine and layer.kind == "convolution":
+    if fine and (layer.kind == "convolution" or layer.name.endswith("conv_shortcut")):
         return layer.name
     path = (
         layer.name.replace("/", ".").removeprefix("unet.").removeprefix("folded.").removeprefix("adapters.")

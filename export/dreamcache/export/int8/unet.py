@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +47,14 @@ class QuantisedUnet:
         denoiser: rewritten graph.
         cache: likewise.
         choice: which layers went to 8 bits.
+        formats: of every layer, for the parity report.
         drawn: scaled latents [1, z, h, w] of pictures that the base drew.
     """
 
     denoiser: ir.Model
     cache: ir.Model
     choice: Choice
+    formats: dict[str, str]
     drawn: tuple[Array, ...]
 
 
@@ -91,10 +93,17 @@ def quantise_unet(
     judge = Judge(folder, denoiser, cache, weights, ranges, sampling, judged, steps)
     choice = choose(judge, layers, effort.fine, progress)
     chosen = [
-        quantise(model, choice.quantised, weights, ranges[name])
+        quantise(model, choice.formats, weights, ranges[name])
         for name, model in zip(("denoiser", "cache"), models, strict=True)
     ]
-    return QuantisedUnet(chosen[0], chosen[1], choice, tuple(references.values()))
+    return QuantisedUnet(
+        chosen[0], chosen[1], choice, format_names(layers, choice), tuple(references.values())
+    )
+
+
+def format_names(layers: Mapping[str, Layer], choice: Choice) -> dict[str, str]:
+    """How the parity report names the format of every layer."""
+    return {name: f"int8 {choice.formats[name]}" if name in choice.formats else "fp32" for name in layers}
 
 
 def _calibrate(
