@@ -21,7 +21,6 @@ from tiny_models import tiny_unet
     ("arguments", "message"),
     [
         ({"base": "mini", "target": "coreml"}, "--target coreml"),
-        ({"base": "mini", "precision": "int8"}, "--precision int8"),
         ({"base": "mini", "precision": "fp16"}, "--precision fp16"),
         ({"base": "mini", "attention": "flash"}, "--attention flash"),
         ({"architecture": "sd9"}, "sd15, sd21"),
