@@ -18,7 +18,10 @@ from dreamcache.runtime.contract import CONTRACT_NAME, Contract
 from dreamcache.runtime.tensors import Architecture, TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("bundle.md", "method.md")}
+DOCUMENTS = {
+    name: (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("bundle.md", "memory.md", "method.md")
+}
 CONTRACT_FIELDS = set(Contract.model_fields)
 # What looks like a path and is written by an export, not kept in the repository.
 PATH = re.compile(r"[\w./-]+/[\w.-]*|[\w-]+\.(?:json|onnx|data|md|py|toml)")

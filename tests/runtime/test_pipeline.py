@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,7 @@ from dreamcache.runtime import Pipeline, Subject
 from dreamcache.runtime.contract import SchedulerKind
 from dreamcache.runtime.errors import ImageError, SettingsError
 from dreamcache.runtime.schedulers.noise_schedule import signal_levels
+from dreamcache.runtime.sessions import ProviderWarning, warn_of_attention
 
 PROMPT = "a robot on the beach"
 
@@ -180,6 +182,37 @@ def test_providers_and_threads_are_checked(pristine: Path) -> None:
         Pipeline.load(pristine, providers=[])
     with pytest.raises(SettingsError, match="threads"):
         Pipeline.load(pristine, threads=0)
+
+
+@pytest.mark.parametrize(
+    ("attention", "provider", "warned"),
+    [
+        ("multi_head_attention", "OpenVINOExecutionProvider", 1),
+        ("plain", "OpenVINOExecutionProvider", 0),
+        ("multi_head_attention", "CPUExecutionProvider", 0),
+    ],
+)
+def test_attention_that_a_provider_lacks_is_said(
+    pipeline: Pipeline, attention: str, provider: str, warned: int
+) -> None:
+    contract = pipeline.contract.model_copy(update={"attention": attention})
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        warn_of_attention(contract, [provider])
+    assert [warning.category for warning in seen] == [ProviderWarning] * warned
+
+
+def test_openvino_runs_the_bundle_where_it_is_installed(
+    pristine: Path, pipeline: Pipeline, toy: Path
+) -> None:
+    if "OpenVINOExecutionProvider" not in onnxruntime.get_available_providers():
+        with pytest.raises(SettingsError, match=r"provider 'openvino' .*onnxruntime-openvino"):
+            Pipeline.load(pristine, providers=["openvino"])
+        return
+    options: dict[str, Any] = {"steps": 3, "seed": 7}
+    other = Pipeline.load(pristine, providers=["openvino"])
+    expected = pipeline.generate(PROMPT, pipeline.cache(toy), **options)
+    assert _distance(other.generate(PROMPT, other.cache(toy), **options), expected) < 1
 
 
 def test_a_reference_that_is_absent(pipeline: Pipeline, tmp_path: Path) -> None:

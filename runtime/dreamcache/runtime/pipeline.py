@@ -35,6 +35,7 @@ from dreamcache.runtime.sessions import (
     check_profile,
     check_threads,
     choose_providers,
+    warn_of_attention,
 )
 from dreamcache.runtime.settings import Options, Settings, resolve_settings
 from dreamcache.runtime.subject import Subject, check_subject, load_subject
@@ -93,11 +94,13 @@ class Pipeline:
         check_hashes: False compares sizes only. profile: "speed", or "memory" to leave the weights in their
         files. progress: called while files are hashed. observe: called with each stage's seconds.
         Raises: BundleError for a damaged bundle, SettingsError for a provider that is absent.
+        Warns: ProviderWarning for a provider that leaves a part of the bundle to the CPU.
         """
         check_threads(threads)
         chosen = choose_providers(providers)
         check_profile(profile)
         bundle = open_bundle(path, check_hashes, progress)
+        warn_of_attention(bundle.contract, chosen)
         return cls(bundle, SessionOpener(bundle, chosen, threads, keep_sessions, profile), observe)
 
     @property

@@ -11,6 +11,7 @@ import ctypes
 import sys
 from typing import Any, Literal, get_args
 
+from dreamcache.runtime.allocator import release_freed
 from dreamcache.runtime.errors import SettingsError
 
 Profile = Literal["speed", "memory"]
@@ -58,20 +59,13 @@ def prepare_process(profile: Profile) -> None:
 
     It holds for the whole process from then on, so "speed" changes nothing.
     """
-    if profile == "memory":
-        _call("mallopt", _M_MMAP_THRESHOLD, _MMAP_BYTES)
+    if profile == "memory" and sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:  # None in musl
+            mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
 
 
 def release_memory(profile: Profile) -> None:
     """Return what a closed stage has freed to the system; "speed" leaves it for the next stage."""
     if profile == "memory":
-        _call("malloc_trim", 0)
-
-
-def _call(function: str, *arguments: int) -> None:
-    """Call glibc; other C libraries do without."""
-    if sys.platform != "linux":
-        return
-    found = getattr(ctypes.CDLL(None), function, None)
-    if found is not None:
-        found(*arguments)
+        release_freed()

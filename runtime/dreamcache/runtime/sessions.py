@@ -6,6 +6,7 @@ names and shapes without asking. ONNX Runtime itself is imported with the first 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.runtime.bundle import Bundle
-from dreamcache.runtime.contract import GraphSpec, TensorSpec
+from dreamcache.runtime.contract import Contract, GraphSpec, TensorSpec
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.optimised import OptimisedGraph, graph_folder
 from dreamcache.runtime.profiles import (
@@ -32,18 +33,30 @@ __all__ = [
     "PROFILES",
     "GraphSession",
     "Profile",
+    "ProviderWarning",
     "SessionOpener",
     "check_profile",
     "check_threads",
     "choose_providers",
     "short_name",
+    "warn_of_attention",
 ]
 
 Array = NDArray[Any]
 
+# onnxruntime and its variants are one module: two of them installed overwrite each other's files.
+_PACKAGES = {
+    "openvino": 'in an environment without onnxruntime: pip install "onnxruntime-openvino>=1.24"',
+}
+# Providers that leave com.microsoft.MultiHeadAttention to the CPU, and with it most of what they are chosen for.
+_WITHOUT_ATTENTION = {"openvino"}
 _EVERY_STEP = {"denoiser", "shallow", "plain"}
 _SUFFIX = "ExecutionProvider"
 _DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
+
+
+class ProviderWarning(UserWarning):
+    """A provider can run the bundle, but not all of it by itself."""
 
 
 class GraphSession:
@@ -171,12 +184,24 @@ def choose_providers(names: Sequence[str] | None) -> tuple[str, ...]:
         if short not in available:
             raise SettingsError(
                 f"provider {name!r} is not in this onnxruntime, which has: {', '.join(sorted(available))}; "
-                "install the onnxruntime package that brings it"
+                f"{_PACKAGES.get(short, 'install the onnxruntime package that brings it')}"
             )
         chosen.append(available[short])
     if not chosen:
         raise SettingsError("at least one provider is expected, received none; leave it out for the CPU")
     return tuple(chosen)
+
+
+def warn_of_attention(contract: Contract, providers: Sequence[str]) -> None:
+    """Warns: ProviderWarning where a provider has to leave the bundle's attention to the CPU."""
+    first = short_name(providers[0])
+    if contract.attention == "multi_head_attention" and first in _WITHOUT_ATTENTION:
+        warnings.warn(
+            f"{first} has no operator for this bundle's attention, which the CPU provider computes instead; "
+            "a bundle exported with --attention plain runs on it as a whole",
+            ProviderWarning,
+            stacklevel=3,
+        )
 
 
 def check_threads(threads: int | None) -> int | None:
