@@ -170,6 +170,21 @@ def test_max_ram_says_what_it_chose(
     assert "what the CPU needs is known" in capsys.readouterr().err
     assert _generate(*common, "--profile", "memory", "--out", tmp_path / "d.png") == 0
     assert (tmp_path / "kept").is_dir()
+    with pytest.raises(SystemExit) as left:
+        cli.main(
+            [
+                "cache",
+                str(pristine),
+                "--reference",
+                str(toy),
+                "--profile",
+                "small",
+                "--out",
+                "a.subject.safetensors",
+            ]
+        )
+    assert left.value.code == 1
+    assert "profile: one of speed, memory" in capsys.readouterr().err
     assert _generate(*common, "--profile", "small", "--out", tmp_path / "e.png") == 1
     assert "profile: one of speed, memory" in capsys.readouterr().err
 

@@ -27,6 +27,9 @@ Providers = Annotated[
     list[str] | None, typer.Option("--provider", help="ONNX Runtime provider, e.g. cpu, cuda; repeatable.")
 ]
 Threads = Annotated[int | None, typer.Option(help="Threads within an operator.")]
+ProfileOption = Annotated[
+    str, typer.Option("--profile", help="speed, or memory: slower, with the weights left on disk.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -36,6 +39,7 @@ def cache(
     reference: Annotated[Path, typer.Option(help="Picture of the subject: PNG, JPEG or WebP.")],
     out: Annotated[Path, typer.Option(help="Subject file to write: *.subject.safetensors.")],
     mask: Mask = None,
+    profile: ProfileOption = "speed",
     provider: Providers = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -48,7 +52,7 @@ def cache(
     if not out.name.endswith(SUFFIX):
         raise OutputError(f"--out: a name that ends in {SUFFIX} is expected, received {out.name}")
     check_output(out, overwrite)
-    subject = _load(bundle, provider, threads).cache(reference, mask)
+    subject = _load(bundle, provider, threads, profile).cache(reference, mask)
     subject.save(out, overwrite)
     _say(
         {"subject": str(out), "background": subject.background, "bytes": out.stat().st_size},
@@ -94,9 +98,7 @@ def generate(
             help="Run the whole denoiser at every so many steps, the shallow graph between.", metavar="K"
         ),
     ] = None,
-    profile: Annotated[
-        str, typer.Option(help="speed, or memory: slower, with the weights left on disk.")
-    ] = "speed",
+    profile: ProfileOption = "speed",
     max_ram: Annotated[
         str | None,
         typer.Option(
