@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,15 @@ from dreamcache.export.gates import (
     least_psnr_db,
     psnr_db,
 )
-from dreamcache.export.torch_side import BRANCHES, GUIDANCE_SCALE, PROMPT, Point, Reference, TorchSide
+from dreamcache.export.torch_side import (
+    BRANCHES,
+    GUIDANCE_SCALE,
+    GUIDING,
+    PROMPT,
+    Point,
+    Reference,
+    TorchSide,
+)
 from dreamcache.export.unet_export import Precision, is_large
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
@@ -83,30 +92,24 @@ def measure_parity(
         tick()
     caches, psnr["cache"] = _cache_parity(folder, graphs.cache, references)
     tick()
-    steps = 2 if is_large(base) else 4
-    points = side.trajectory(references[0], steps)
-    session = _open(folder, "denoiser", graphs.denoiser)
+    steps, full = (2, 1) if is_large(base) else (4, 4)
+    points = side.trajectory(references[0], steps, full)
     texts = {name: text.numpy() for name, text in side.texts.items()}
-    own, swapped, zeroed = (
-        Denoiser(session, architecture, texts, cache)
-        for cache in (caches[0], caches[1], {name: np.zeros_like(value) for name, value in caches[0].items()})
-    )
-    findings = [_at(point, own, swapped, zeroed) for point in points]
-    psnr["denoiser"] = min(finding["psnr"] for finding in findings)
-    trajectory_db = _run_trajectory(side, own, points)
-    psnr |= _derived_psnr(folder, graphs, points[-1], texts, caches[0], session)
+    found = _denoiser_parity(folder, graphs, architecture, side, points, texts, caches)
+    psnr["denoiser"] = min(finding["psnr"] for finding in found.findings)
+    psnr |= _derived_psnr(folder, graphs, points[0], texts, caches[0], found.deep)
     tick()
     least = least_psnr_db(precision)
     for name, db in psnr.items():
         check_psnr(name, db, least)
-    condition = check_condition(findings)
-    check_sensitivity(findings, least)
+    condition = check_condition(found.findings)
+    check_sensitivity(found.findings, least)
     if precision == "int8":
-        check_final_latent(trajectory_db[-1])
+        check_final_latent(found.trajectory_db[-1])
     return ParityReport(
         psnr_db=psnr,
         condition=condition,
-        trajectory_db=tuple(trajectory_db),
+        trajectory_db=tuple(found.trajectory_db),
         disk_ratio=disk[0] / disk[1],
         notes=(
             f"{steps} DDIM steps, prompt {PROMPT!r}, guidance {GUIDANCE_SCALE:g}, onnxruntime on the CPU",
@@ -114,10 +117,61 @@ def measure_parity(
     )
 
 
-def _at(point: Point, own: Denoiser, swapped: Denoiser, zeroed: Denoiser) -> Finding:
+@dataclass(frozen=True)
+class _Found:
+    """What the denoiser's session gave before it was closed: at full size two of them do not fit.
+
+    Attributes:
+        findings: of every point that has all branches.
+        trajectory_db: the latent after each step.
+        deep: [b, c, h', w'] of the first point, prompt and reference; None without that output.
+    """
+
+    findings: list[Finding]
+    trajectory_db: list[float]
+    deep: Array | None
+
+
+def _denoiser_parity(
+    folder: Path,
+    graphs: Graphs,
+    architecture: Architecture,
+    side: TorchSide,
+    points: Sequence[Point],
+    texts: dict[str, NDArray[Any]],
+    caches: Sequence[dict[str, Array]],
+) -> _Found:
+    session = _open(folder, "denoiser", graphs.denoiser)
+    own, swapped, zeroed = (
+        Denoiser(session, architecture, texts, cache)
+        for cache in (caches[0], caches[1], {name: np.zeros_like(value) for name, value in caches[0].items()})
+    )
+    compared = [point for point in points if len(point.predictions) == len(BRANCHES)]
+    received = [own.predict(point.latent, float(point.timestep), BRANCHES) for point in compared]
+    findings = [
+        _at(point, predictions, swapped, zeroed)
+        for point, predictions in zip(compared, received, strict=True)
+    ]
+    latent, trajectory_db = points[0].latent, []
+    for index, point in enumerate(points):
+        # The first step starts from the same noise, so its predictions are there already.
+        guiding = (
+            [received[0][1], received[0][3]]
+            if index == 0
+            else own.predict(latent, float(point.timestep), GUIDING)
+        )
+        latent = side.advance(latent, point.timestep, dict(zip(GUIDING, guiding, strict=True)))
+        trajectory_db.append(psnr_db(point.after, latent))
+    deep = None
+    if graphs.shallow is not None:
+        deep = session.run(_feed(graphs, points[0], texts, caches[0]))["deep"]
+    return _Found(findings, trajectory_db, deep)
+
+
+def _at(point: Point, received: Sequence[Array], swapped: Denoiser, zeroed: Denoiser) -> Finding:
     """Everything that is compared at one point of the trajectory."""
     latent, timestep = point.latent, float(point.timestep)
-    expected, received = point.predictions, own.predict(latent, timestep, BRANCHES)
+    expected = [point.predictions[branch] for branch in BRANCHES]
     last, off = BRANCHES[-1:], BRANCHES[2:3]
     leak = swapped.predict(latent, timestep, off)[0] - received[2]
     return {
@@ -134,14 +188,18 @@ def _at(point: Point, own: Denoiser, swapped: Denoiser, zeroed: Denoiser) -> Fin
     }
 
 
-def _run_trajectory(side: TorchSide, denoiser: Denoiser, points: Sequence[Point]) -> list[float]:
-    """The same trajectory with the exported denoiser: dB of the latent after each step."""
-    latent, found = points[0].latent, []
-    for point in points:
-        null, prompted = denoiser.predict(latent, float(point.timestep), [BRANCHES[1], BRANCHES[3]])
-        latent = side.advance(latent, point.timestep, {"null": null, "prompt": prompted})
-        found.append(psnr_db(point.after, latent))
-    return found
+def _feed(
+    graphs: Graphs, point: Point, texts: dict[str, NDArray[Any]], cache: dict[str, Array]
+) -> dict[str, NDArray[Any]]:
+    """The denoiser's inputs at a point, for the prompt with the reference."""
+    rows = graphs.denoiser.inputs[0].shape[0]
+    return {
+        "latent": np.repeat(point.latent, rows, 0),
+        "timestep": np.full(rows, point.timestep, np.float32),
+        "text": np.repeat(texts["prompt"], rows, 0),
+        "reference_strength": np.ones(rows, np.float32),
+        **cache,
+    }
 
 
 def _derived_psnr(
@@ -150,25 +208,16 @@ def _derived_psnr(
     point: Point,
     texts: dict[str, NDArray[Any]],
     cache: dict[str, Array],
-    denoiser: GraphSession,
+    deep: Array | None,
 ) -> dict[str, float]:
     """The plain and the shallow graph against PyTorch, at one point of the trajectory."""
-    rows = graphs.denoiser.inputs[0].shape[0]
-    feed = {
-        "latent": np.repeat(point.latent, rows, 0),
-        "timestep": np.full(rows, point.timestep, np.float32),
-        "text": np.repeat(texts["prompt"], rows, 0),
-        "reference_strength": np.ones(rows, np.float32),
-        **cache,
-    }
-    found = {}
+    feed, found = _feed(graphs, point, texts, cache), {}
     if graphs.plain is not None:
         plain = _open(folder, "plain", graphs.plain).run(feed)["prediction"]
-        found["plain"] = psnr_db(point.predictions[2], plain[:1])
-    if graphs.shallow is not None:
-        deep = denoiser.run(feed)["deep"]
+        found["plain"] = psnr_db(point.predictions[BRANCHES[2]], plain[:1])
+    if graphs.shallow is not None and deep is not None:
         shallow = _open(folder, "shallow", graphs.shallow).run({**feed, "deep": deep})["prediction"]
-        found["shallow"] = psnr_db(point.predictions[3], shallow[:1])
+        found["shallow"] = psnr_db(point.predictions[BRANCHES[3]], shallow[:1])
     return found
 
 
@@ -227,6 +276,8 @@ def _opener(folder: Path, graphs: Graphs) -> OpenGraph:
 def _open(folder: Path, name: str, spec: GraphSpec) -> GraphSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # A session here runs a few times: packing the weights would cost their size once more, and the time.
+    options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         session = onnxruntime.InferenceSession(
             str(folder / spec.file), options, providers=["CPUExecutionProvider"]

@@ -28,6 +28,8 @@ Array = NDArray[np.float32]
 GUIDANCE_SCALE = 3.0
 PROMPT = "a robot on the beach"
 BRANCHES = (Branch("null", 0.0), Branch("null", 1.0), Branch("prompt", 0.0), Branch("prompt", 1.0))
+GUIDING = (BRANCHES[1], BRANCHES[3])
+"""What classic guidance combines."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,13 @@ class Point:
     Attributes:
         latent: [1, z, h, w].
         timestep: training timestep.
-        predictions: [1, z, h, w] for each of `BRANCHES`.
+        predictions: [1, z, h, w] by branch: all of `BRANCHES` where a point is compared in full, else what guides.
         after: the latent after the step.
     """
 
     latent: Array
     timestep: int
-    predictions: tuple[Array, ...]
+    predictions: dict[Branch, Array]
     after: Array
 
 
@@ -113,27 +115,27 @@ class TorchSide:
 
     @torch.no_grad()
     def trajectory(
-        self, reference: Reference, steps: int, tick: Callable[[], None] = lambda: None
+        self, reference: Reference, steps: int, full: int, tick: Callable[[], None] = lambda: None
     ) -> list[Point]:
-        """DDIM steps from noise; `tick` is called after each."""
+        """DDIM steps from noise, the first `full` of them with every branch; `tick` is called after each."""
         scheduler = self.base.scheduler
         scheduler.set_timesteps(steps)
         latent = torch.from_numpy(draw_noise(0, self.architecture.latent_shape[1:]))
-        points = []
+        points: list[Point] = []
         for timestep in scheduler.timesteps:
-            predictions = [self._predict(latent, timestep, branch, reference) for branch in BRANCHES]
-            _, null, _, prompted = predictions
-            guided = null + GUIDANCE_SCALE * (prompted - null)
-            after = scheduler.step(guided, timestep, latent).prev_sample
-            arrays = tuple(prediction.numpy() for prediction in predictions)
-            points.append(Point(latent.numpy(), int(timestep), arrays, after.numpy()))
+            branches = BRANCHES if len(points) < full else GUIDING
+            predictions = {
+                branch: self._predict(latent, timestep, branch, reference).numpy() for branch in branches
+            }
+            after = torch.from_numpy(self.advance(latent.numpy(), int(timestep), predictions))
+            points.append(Point(latent.numpy(), int(timestep), predictions, after.numpy()))
             latent = after
             tick()
         return points
 
-    def advance(self, latent: Array, timestep: int, predictions: Mapping[str, Array]) -> Array:
-        """The same step from predictions made elsewhere; `trajectory` must have set the timesteps."""
-        null, prompted = torch.from_numpy(predictions["null"]), torch.from_numpy(predictions["prompt"])
+    def advance(self, latent: Array, timestep: int, predictions: Mapping[Branch, Array]) -> Array:
+        """One step from predictions of `GUIDING`, made here or elsewhere; `trajectory` sets the timesteps."""
+        null, prompted = (torch.from_numpy(predictions[branch]) for branch in GUIDING)
         guided = null + GUIDANCE_SCALE * (prompted - null)
         after: Array = self.base.scheduler.step(
             guided, timestep, torch.from_numpy(latent)

@@ -8,7 +8,6 @@ serves the whole decoder too, whose maps at full size are too many to watch at o
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,21 +123,15 @@ def _rewrite(folder: Path, specs: Mapping[str, GraphSpec], ranges: Mapping[str, 
         nodes = {node.name: node for node in model.graph}
         weights = {name: quantise_weight(layer, weight_of(nodes[name])) for name, layer in layers.items()}
         quantised = quantise(model, dict.fromkeys(layers, "static"), weights, own)
-        if spec.weights:
-            shared[path.name] = quantised
-        else:
-            partial = path.with_suffix(".partial.onnx")
-            ir.save(quantised, partial)
-            partial.replace(path)
-    if shared:
-        first = next(iter(specs.values()))
-        place, (weights_file,) = (folder / first.file).parent, first.weights
-        fresh = place / "quantised"
-        fresh.mkdir()
-        write_shared(fresh, shared, Path(weights_file).name)
-        for path in fresh.iterdir():
-            path.replace(place / path.name)
-        shutil.rmtree(fresh)
+        shared[path.name] = quantised
+    first = next(iter(specs.values()))
+    place, (weights_file,) = (folder / first.file).parent, first.weights
+    fresh = place / "quantised"
+    fresh.mkdir()
+    write_shared(fresh, shared, Path(weights_file).name)
+    for path in fresh.iterdir():
+        path.replace(place / path.name)
+    fresh.rmdir()
 
 
 def _load(path: Path) -> ir.Model:

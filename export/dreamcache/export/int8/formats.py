@@ -186,8 +186,7 @@ class _Writer:
         matrix: NDArray[np.int8],
         scales: Float,
     ) -> ir.Value:
-        none = self._constant(f"{name}.zero", np.zeros(len(scales), np.int8))
-        inputs = [codes, self._constant(f"{name}.codes", matrix), zero, none]
+        inputs = [codes, self._constant(f"{name}.codes", matrix), zero]
         integers = self._add(node, "MatMulInteger", inputs, name=name)
         floats = self._add(node, "Cast", [integers.outputs[0]], attributes=[ir.AttrInt64("to", 1)])
         both = self._add(node, "Mul", [scale, self._constant(f"{name}.scales", scales)])
@@ -195,6 +194,9 @@ class _Writer:
 
     def _transpose(self, node: ir.Node, value: ir.Value, order: list[int]) -> ir.Value:
         return self._add(node, "Transpose", [value], attributes=[ir.AttrInt64s("perm", order)]).outputs[0]
+
+    def _zeros(self, count: int, kind: type[np.int8 | np.int32]) -> ir.Value:
+        return self._constant(f"zeros.{kind.__name__}.{count}", np.zeros(count, kind))
 
     def _integers(self, values: list[int]) -> ir.Value:
         return self._constant("integers." + "_".join(map(str, values)), np.array(values, np.int64))
@@ -216,7 +218,7 @@ class _Writer:
         inside, outside = self.ranges[input_of(name)], self.ranges[output_of(name)]
         codes = self._constant(f"{name}.codes", weight.codes)
         scales = self._constant(f"{name}.scales", weight.scales)
-        none = self._constant(f"{name}.zero", np.zeros(len(weight.scales), np.int8))
+        none = self._zeros(len(weight.scales), np.int8)
         axis = [ir.AttrInt64("axis", 0)]
         inputs = [
             self._static(node, activation, inside),
@@ -238,7 +240,7 @@ class _Writer:
         inputs = [
             self._constant(f"{name}.bias_codes", codes),
             self._constant(f"{name}.bias_scales", scales.astype(np.float32)),
-            self._constant(f"{name}.bias_zero", np.zeros(len(scales), np.int32)),
+            self._zeros(len(scales), np.int32),
         ]
         return self._add(node, "DequantizeLinear", inputs, attributes=[ir.AttrInt64("axis", 0)]).outputs[0]
 
