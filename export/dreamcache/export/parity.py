@@ -103,7 +103,7 @@ def measure_parity(
     for name, db in psnr.items():
         check_psnr(name, db, least)
     condition = check_condition(found.findings)
-    check_sensitivity(found.findings, least)
+    check_sensitivity(found.findings, least, 2.0 if precision == "int8" else 10.0)
     if precision == "int8":
         check_final_latent(found.trajectory_db[-1])
     return ParityReport(

@@ -73,11 +73,12 @@ def _paint(
 ) -> tuple[dict[Condition, NDArray[np.uint8]], dict[str, dict[str, float]]]:
     """The pictures of every condition and their scores, from the bundle through the runner."""
     from dreamcache.runtime import Pipeline
+    from dreamcache.runtime.settings import Options
     from dreamcache.training.evaluation.benchmark import run_benchmark
     from dreamcache.training.evaluation.bundle_painter import BundlePainter
     from dreamcache.training.evaluation.judge import load_judge
 
-    painter = BundlePainter(Pipeline.load(bundle, keep_sessions=True), steps)
+    painter = BundlePainter(Pipeline.load(bundle, keep_sessions=True), Options(steps=steps))
     pictures: dict[Condition, NDArray[np.uint8]] = {}
 
     def paint(chosen: list[Case], condition: Condition) -> NDArray[np.uint8]:

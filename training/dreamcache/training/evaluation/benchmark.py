@@ -5,7 +5,7 @@ Prompts name kind and scene alone, so everything else about the toy can come onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -80,14 +80,16 @@ def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[Case]:
     return cases
 
 
-def run_benchmark(cases: list[Case], paint: Painter, judge: Judge) -> dict[Condition, Scores]:
-    """Paint every case under every condition and score it against the right toy."""
+def run_benchmark(
+    cases: list[Case], paint: Painter, judge: Judge, conditions: Sequence[Condition] = CONDITIONS
+) -> dict[Condition, Scores]:
+    """Paint every case under every condition asked for and score it against the right toy."""
     references = np.stack([case.reference for case in cases])
     masks = np.stack([case.mask for case in cases])
     toys, scenes = [case.toy for case in cases], [case.scene for case in cases]
     return {
         condition: score(judge, paint(cases, condition), toys, scenes, references, masks)
-        for condition in CONDITIONS
+        for condition in conditions
     }
 
 

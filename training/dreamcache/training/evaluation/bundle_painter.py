@@ -10,6 +10,7 @@ from PIL import Image
 from rich.progress import track
 
 from dreamcache.runtime import Pipeline
+from dreamcache.runtime.settings import Options
 from dreamcache.runtime.subject import Subject
 from dreamcache.training.console import stderr
 from dreamcache.training.evaluation.benchmark import Case, Condition
@@ -17,10 +18,13 @@ from dreamcache.training.evaluation.benchmark import Case, Condition
 
 @dataclass
 class BundlePainter:
-    """Paints benchmark cases with the runner; subjects are kept, so that each reference is cached once."""
+    """Paints benchmark cases with the runner; subjects are kept, so that each reference is cached once.
+
+    options: of `Pipeline.generate`, but for the seed, which is the case's.
+    """
 
     pipeline: Pipeline
-    steps: int = 20
+    options: Options = field(default_factory=lambda: Options(steps=20))
     subjects: dict[bytes, Subject] = field(default_factory=dict)
 
     def subject(self, reference: NDArray[np.uint8]) -> Subject:
@@ -40,6 +44,7 @@ class BundlePainter:
                 "wrong_cache": case.wrong_reference,
             }[condition]
             subject = None if reference is None else self.subject(reference)
-            picture = self.pipeline.generate(case.prompt, subject, steps=self.steps, seed=case.seed)
+            options: Options = {**self.options, "seed": case.seed}
+            picture = self.pipeline.generate(case.prompt, subject, **options)
             pictures.append(np.asarray(picture))
         return np.stack(pictures)

@@ -28,24 +28,44 @@ def evaluate(
     ] = "",
     guidance: Annotated[float | None, typer.Option(help="Scale of the text guidance.")] = None,
     reference_guidance: Annotated[float | None, typer.Option(help="Scale of the reference guidance.")] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="For a bundle: guide between these fractions of the steps."),
+    ] = None,
+    step_cache: Annotated[
+        int, typer.Option(min=1, help="For a bundle: run the denoiser in full every so many steps.")
+    ] = 1,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(help="text_only, dreamcache or wrong_cache; repeatable; all by default."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Measure identity and scene accuracy on held-out toys of the drawn world."""
     from rich.console import Console
 
-    from dreamcache.training.evaluation.benchmark import as_record, draw_cases, run_benchmark
+    from dreamcache.training.evaluation.benchmark import CONDITIONS, as_record, draw_cases, run_benchmark
     from dreamcache.training.evaluation.judge import accuracy_on_renders, load_judge
     from dreamcache.training.evaluation.painter import Sampling, TorchPainter, recommended
 
+    unknown = sorted(set(condition or ()) - set(CONDITIONS))
+    if unknown:
+        raise typer.BadParameter(f"one of {', '.join(CONDITIONS)} is expected", param_hint="'--condition'")
+    wanted = [name for name in CONDITIONS if not condition or name in condition]
+    if bundle is None and (guidance_interval is not None or step_cache > 1):
+        raise typer.BadParameter("belongs to --bundle", param_hint="'--guidance-interval' / '--step-cache'")
     judge = load_judge()
     cases = draw_cases(identities, scenes)
     settings: dict[str, Any]
     if bundle is not None:
         from dreamcache.runtime import Pipeline
+        from dreamcache.runtime.settings import Options
         from dreamcache.training.evaluation.bundle_painter import BundlePainter
 
-        results = run_benchmark(cases, BundlePainter(Pipeline.load(bundle, keep_sessions=True), steps), judge)
-        settings = {"from": "bundle", "steps": steps}
+        pipe = Pipeline.load(bundle, keep_sessions=True)
+        options = Options(steps=steps, guidance_interval=guidance_interval, step_cache=step_cache)
+        results = run_benchmark(cases, BundlePainter(pipe, options), judge, wanted)
+        settings = {"from": "bundle", "precision": pipe.contract.precision, **options}
     else:
         from dreamcache.models.base import MINI_ADAPTERS
         from dreamcache.models.pipeline import DreamCachePipeline
@@ -60,7 +80,7 @@ def evaluate(
                 usual.reference_guidance_scale if reference_guidance is None else reference_guidance
             ),
         )
-        results = run_benchmark(cases, TorchPainter(pipeline, how), judge)
+        results = run_benchmark(cases, TorchPainter(pipeline, how), judge, wanted)
         settings = {"from": "pytorch", **asdict(how)}
     record = {
         "identities": identities,
