@@ -23,6 +23,7 @@ from dreamcache.export.declarations import (
 )
 from dreamcache.export.decoder_export import DecoderSpecs, export_decoder
 from dreamcache.export.graphs import check_exportable
+from dreamcache.export.half import store_components_half
 from dreamcache.export.int8.components import quantise_components
 from dreamcache.export.parity import measure_parity
 from dreamcache.export.partial_folder import MARKER, check_place, filled_folder
@@ -100,7 +101,8 @@ def export_bundle(
         key_value_pool: self-attention at the topmost level reads keys and values averaged over as many rows and
             columns; 1 is exact.
         reference_pool: likewise for the reference's tokens there.
-        precision: ``fp32``, or ``int8`` by layers chosen on the base's own trajectories.
+        precision: ``fp32``; ``fp16``, weights stored in 16 bits; or ``int8``, by layers chosen on the base's own
+            trajectories.
         prompts: to draw them with; None takes a list that fits the miniature and photographs.
         overwrite: replace an existing bundle.
         progress: called as each stage begins.
@@ -136,6 +138,7 @@ def export_bundle(
             reference_pool,
             stages.inside,
             sampling,
+            half=precision == "fp16",
         )
         stages("text encoder and VAE")
         components = export_components(
@@ -152,6 +155,9 @@ def export_bundle(
             stages("text encoder and VAE in 8 bits")
             latents = [_unscaled(source.base, latent) for latent in written.drawn]
             quantise_components(folder, graphs, latents, stages.inside)
+        if precision == "fp16":
+            stages("weights in 16 bits")
+            store_components_half(folder, graphs)
         stages("comparing with PyTorch")
         parity = measure_parity(
             folder,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dreamcache.runtime.contract import Contract
 
 _TARGETS = ("onnx",)
-_PRECISIONS = ("fp32", "int8")
+_PRECISIONS = ("fp32", "fp16", "int8")
 _ATTENTIONS = ("mha", "plain")
 _SAMPLINGS = ("standard", "lcm", "turbo")
 
@@ -50,7 +50,7 @@ def export(
         Path | None, typer.Option(help="Adapters trained on the base (.safetensors).")
     ] = None,
     target: Annotated[str, typer.Option(help="onnx.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32 or int8.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 (storage) or int8.")] = "fp32",
     calibration_prompts: Annotated[
         Path | None, typer.Option(help="For int8: a text file with a prompt on each line.")
     ] = None,
@@ -116,7 +116,7 @@ def export(
             attention="mha" if attention == "mha" else "plain",
             key_value_pool=kv_downsample,
             reference_pool=reference_downsample,
-            precision="int8" if precision == "int8" else "fp32",
+            precision=precise,
             prompts=prompts,
             overwrite=overwrite,
             progress=progress,

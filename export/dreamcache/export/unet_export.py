@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dreamcache.export.attention import AttentionKind
 from dreamcache.export.derived_graphs import derive_plain, derive_shallow
 from dreamcache.export.graphs import CachingGraph, DenoiserGraph
+from dreamcache.export.half import store_half
 from dreamcache.export.int8.choice import Choice
 from dreamcache.export.int8.trajectories import PROMPTS, Sampling
 from dreamcache.export.int8.unet import LARGE, SMALL, quantise_unet
@@ -45,7 +46,7 @@ WEIGHTS_FILE = "unet/weights.data"
 LARGE_PARAMETERS = 200_000_000
 """From this size on, one prediction takes seconds on two cores, and checks make do with fewer."""
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
 Progress = Callable[[str, int, int], None]
 
 
@@ -108,6 +109,8 @@ def export_unet(
     reference_pool: int,
     progress: Progress,
     sampling: Sampling | None = None,
+    *,
+    half: bool = False,
 ) -> Written:
     """Write every graph of the UNet below `folder`, on one weights file.
 
@@ -120,6 +123,7 @@ def export_unet(
         reference_pool: see `graphs.CachingGraph`.
         progress: called with what begins, and how much of how much is done.
         sampling: how to draw the trajectories that decide about 8 bits; None is full precision.
+        half: store weights in 16 bits.
 
     Raises:
         ExportError: a graph cannot be exported, or not in 8 bits.
@@ -136,6 +140,8 @@ def export_unet(
     place = (folder / DENOISER_FILE).parent
     place.mkdir()
     if sampling is None:
+        if half:
+            denoiser, cache = store_half(denoiser), store_half(cache)
         return Written(_write(place, denoiser, cache, specs))
     exact = place / "exact"
     exact.mkdir()
