@@ -14,8 +14,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -25,6 +23,8 @@ from pydantic import (
 )
 
 from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.parity_report import ParityReport
+from dreamcache.runtime.sampling_spec import GuidanceDefaults, GuidanceMode, SchedulerKind, SchedulerSpec
 from dreamcache.runtime.strips import StripKind, check_strips
 from dreamcache.runtime.tensors import (
     Architecture,
@@ -51,7 +51,9 @@ __all__ = [
     "GraphSpec",
     "Graphs",
     "GuidanceDefaults",
+    "GuidanceMode",
     "ParityReport",
+    "SchedulerKind",
     "SchedulerSpec",
     "SiteSpec",
     "StripSpec",
@@ -71,8 +73,6 @@ __all__ = [
 FORMAT_VERSION = 1
 CONTRACT_NAME = "dreamcache.json"
 
-GuidanceMode = Literal["dual", "classic", "none"]
-SchedulerKind = Literal["ddim", "euler", "dpm", "lcm"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -164,33 +164,6 @@ class VaeSpec(ContractModel):
     shift_factor: float | None = None
 
 
-class SchedulerSpec(ContractModel):
-    """The noise schedule the base was trained with, in the words of diffusers' scheduler configs."""
-
-    num_train_timesteps: PositiveInt = 1000
-    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
-    beta_start: PositiveFloat
-    beta_end: PositiveFloat
-    prediction_type: Literal["epsilon", "v_prediction"]
-    timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
-    steps_offset: NonNegativeInt = 0
-    set_alpha_to_one: bool = False
-    clip_sample: bool = False
-    clip_sample_range: PositiveFloat = 1.0
-    rescale_betas_zero_snr: bool = False
-
-
-class GuidanceDefaults(ContractModel):
-    """What `generate` does when nothing is asked (METHOD.md, "Sampling")."""
-
-    mode: GuidanceMode = "dual"
-    guidance_scale: NonNegativeFloat = 7.5
-    reference_guidance_scale: NonNegativeFloat = 0.4
-    strength: NonNegativeFloat = 1.0
-    steps: PositiveInt = 50
-    scheduler: SchedulerKind = "ddim"
-
-
 class Fingerprints(ContractModel):
     """Which base, which adapters and which graphs: a subject file belongs to exactly one triple."""
 
@@ -201,25 +174,6 @@ class Fingerprints(ContractModel):
     def subject(self) -> str:
         """The SHA-256 that a subject file carries."""
         return hashlib.sha256("\n".join((self.base, self.adapters, self.graph)).encode()).hexdigest()
-
-
-class ParityReport(ContractModel):
-    """What the exporter measured against PyTorch (DESIGN.md, "Gates").
-
-    psnr_db: per graph name. condition: ratios of the export to PyTorch ("reference", "text").
-    trajectory_db: the latent after each denoising step. disk_ratio: two graphs over the denoiser alone.
-    layers: the format of each layer of a quantised UNet. sensitivity_db: what the final latent keeps when a group
-    of layers alone is quantised. judged_db: the latent after each step of the trajectories that judged the choice.
-    """
-
-    psnr_db: dict[str, float] = Field(default_factory=dict)
-    condition: dict[str, float] = Field(default_factory=dict)
-    trajectory_db: tuple[float, ...] = ()
-    disk_ratio: PositiveFloat | None = None
-    layers: dict[str, str] = Field(default_factory=dict)
-    sensitivity_db: dict[str, float] = Field(default_factory=dict)
-    judged_db: tuple[float, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 class Contract(ContractModel):
