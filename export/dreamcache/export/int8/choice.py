@@ -19,7 +19,7 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
 from dreamcache.export.int8.formats import Format, QuantisedWeight, Range, quantise
 from dreamcache.export.int8.layers import Layer, group_layers
-from dreamcache.export.int8.trajectories import Array, Record, Sampling, Score, compare, open_graph
+from dreamcache.export.int8.trajectories import DrawnReference, Record, Sampling, Score, compare, open_graph
 from dreamcache.runtime.contract import GraphSpec
 from dreamcache.runtime.sessions import GraphSession
 
@@ -40,7 +40,7 @@ class Choice:
         formats: of the layers in 8 bits; the others stay in full precision.
         kept: groups that stay, most sensitive first.
         sensitivity_db: by group, what the final latent keeps when it alone is in 8 bits: products dynamic,
-            convolutions static.
+            convolutions static. Products are tried only where that is cheap, or where they had to be.
         score: of the choice.
     """
 
@@ -60,7 +60,7 @@ class Judge:
         weights: quantised weights of every layer.
         ranges: by graph, of every convolution's input and output.
         sampling: how trajectories are drawn.
-        references: a noised reference latent for each trajectory.
+        references: one for each trajectory.
         steps: of a trajectory.
     """
 
@@ -72,7 +72,7 @@ class Judge:
         weights: Mapping[str, QuantisedWeight],
         ranges: Mapping[str, Mapping[str, Range]],
         sampling: Sampling,
-        references: Mapping[int, Array],
+        references: Mapping[int, DrawnReference],
         steps: int,
     ) -> None:
         self.folder = folder
@@ -87,7 +87,9 @@ class Judge:
 
     def _draw(self, formats: Formats) -> list[Record]:
         with self._variant("cache", formats) as graph:
-            caches = {index: graph.run({"latent": latent}) for index, latent in self.references.items()}
+            caches = {
+                index: self.sampling.cache(graph, reference) for index, reference in self.references.items()
+            }
         with self._variant("denoiser", formats) as graph:
             return [
                 self.sampling.trajectory(graph, index, self.steps, cache) for index, cache in caches.items()
@@ -100,7 +102,8 @@ class Judge:
         path = self.folder / f"{name}-variant.onnx"
         ir.save(quantise(model, formats, self.weights, self.ranges[name]), path)
         try:
-            yield open_graph(name, path, spec)
+            # Packing copies the weights: worth it for products of integers, in vain for the rest.
+            yield open_graph(name, path, spec, pack=2 * len(formats) > len(self.weights))
         finally:
             path.unlink()
 
@@ -146,8 +149,9 @@ def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: Prog
     if order:
         count, score = _fewest(len(order), lambda count: judge.score(with_dynamic(count)))
         dynamic = with_dynamic(count)
-    products = {group: names for group, names in groups.items() if group not in convolutions}
-    alone |= _alone(judge, products, "dynamic", progress)
+    if fine:
+        products = {group: names for group, names in groups.items() if group not in convolutions}
+        alone |= _alone(judge, products, "dynamic", progress)
     sensitivity = {
         group: round(alone[group].final_db, 2) for group in sorted(alone, key=lambda g: margin_db(alone[g]))
     }

@@ -24,6 +24,7 @@ from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
 from dreamcache.runtime.denoiser import Denoiser
 from dreamcache.runtime.guidance import Guidance
+from dreamcache.runtime.reference_tokens import keep_tokens, mask_on_white
 from dreamcache.runtime.schedulers import make_scheduler
 from dreamcache.runtime.schedulers.noise_schedule import signal_levels
 from dreamcache.runtime.sessions import GraphSession
@@ -41,6 +42,19 @@ PROMPTS = (
     "a blue bird on the grass",
 )
 """Kinds and scenes of the miniature and of photographs; ``--calibration-prompts`` replaces them."""
+
+
+@dataclass(frozen=True)
+class DrawnReference:
+    """A reference that the base drew.
+
+    Attributes:
+        latent: [1, z, h, w], noised to the caching timestep.
+        mask: [H, W], 0-1, where it is not white background.
+    """
+
+    latent: Array
+    mask: Array
 
 
 @dataclass(frozen=True)
@@ -158,15 +172,19 @@ class Sampling:
             text, reference = (text if self.defaults.mode == "classic" else 1.0), 1.0
         return Guidance("dual", text, reference, 1.0)
 
-    def draw_reference(self, graph: GraphSession, index: int, steps: int) -> Array:
-        """A picture of prompt `index`, its middle on white as references come, as a noised latent [1, z, h, w]."""
+    def draw_reference(self, graph: GraphSession, index: int, steps: int) -> DrawnReference:
+        """A picture of prompt `index`, its middle on white as references come."""
         drawn = torch.from_numpy(self.trajectory(graph, index, steps, None).latents[-1])
         picture = on_white(self.base.decode_latents(drawn).clamp(-1, 1).numpy())
         latent = self.base.encode_images(torch.from_numpy(picture)).numpy()
         signal = float(signal_levels(self.scheduler)[self.cache_timestep])
         noise = draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:])
         noised: Array = (np.sqrt(signal) * latent + np.sqrt(1 - signal) * noise).astype(np.float32)
-        return noised
+        return DrawnReference(noised, mask_on_white(picture))
+
+    def cache(self, graph: GraphSession, reference: DrawnReference) -> dict[str, NDArray[Any]]:
+        """Keys and values of a reference as the denoiser takes them."""
+        return keep_tokens(graph.run({"latent": reference.latent}), reference.mask, self.architecture)
 
     def trajectory(
         self,
@@ -208,15 +226,31 @@ def on_white(picture: Array) -> Array:
 
 
 def open_graph(
-    name: str, path: Path, spec: GraphSpec, watched: Sequence[str] = (), observer: Observer | None = None
+    name: str,
+    path: Path,
+    spec: GraphSpec,
+    watched: Sequence[str] = (),
+    observer: Observer | None = None,
+    *,
+    pack: bool = False,
 ) -> GraphSession:
     """A session on a graph that is not part of a bundle yet.
+
+    Args:
+        name: of the graph.
+        path: its file.
+        spec: its declaration.
+        watched: further tensors, for `observer`.
+        observer: sees them after each run.
+        pack: let ONNX Runtime copy the weights into the layout of its kernels.
 
     Raises:
         ExportError: ONNX Runtime refuses the graph.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if not pack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
