@@ -24,6 +24,9 @@ from dreamcache.export.int8.layers import Layer, find_layers
 Float = NDArray[np.float32]
 Format = Literal["static", "dynamic"]
 
+_LARGEST_BIAS = float(2**30)
+"""Leaves as much of a 32-bit sum to the products."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -216,6 +219,7 @@ class _Writer:
         activation = node.inputs[0]
         assert activation is not None
         inside, outside = self.ranges[input_of(name)], self.ranges[output_of(name)]
+        weight = _with_room_for_bias(weight, _constant_bias(node), inside)
         codes = self._constant(f"{name}.codes", weight.codes)
         scales = self._constant(f"{name}.scales", weight.scales)
         none = self._zeros(len(weight.scales), np.int8)
@@ -231,12 +235,9 @@ class _Writer:
         self._replace(node, result)
 
     def _bias(self, node: ir.Node, name: str, scales: Float) -> ir.Value:
-        value = node.inputs[2]
-        assert value is not None
-        assert value.const_value is not None
-        # A channel whose weights are nearly nothing has a scale so small that its bias leaves 32 bits.
-        limit = float(2**30)
-        codes = np.round(value.const_value.numpy() / scales).clip(-limit, limit).astype(np.int32)
+        bias = _constant_bias(node)
+        assert bias is not None
+        codes = np.round(bias / scales).clip(-_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32)
         inputs = [
             self._constant(f"{name}.bias_codes", codes),
             self._constant(f"{name}.bias_scales", scales.astype(np.float32)),
@@ -284,6 +285,31 @@ class _Writer:
         self.graph.remove(node, safe=True)
         old_name, old.name = old.name, None
         result.name, result.type, result.shape = old_name, old.type, old.shape
+
+
+def _constant_bias(node: ir.Node) -> Float | None:
+    """[out], or None without one."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is None:
+        return None
+    assert value.const_value is not None
+    bias: Float = value.const_value.numpy()
+    return bias
+
+
+def _with_room_for_bias(weight: QuantisedWeight, bias: Float | None, inside: Range) -> QuantisedWeight:
+    """A convolution's weight whose bias fits into 32 bits of its scale times the input's.
+
+    A channel whose weights are nearly nothing has a scale so small that its bias would not; beside that bias its
+    weights are nothing, so their scale may be wider.
+    """
+    if bias is None:
+        return weight
+    scales = np.maximum(weight.scales, np.abs(bias) / (_LARGEST_BIAS * inside.scale)).astype(np.float32)
+    if np.array_equal(scales, weight.scales):
+        return weight
+    shrink = (weight.scales / scales)[:, None, None, None]
+    return QuantisedWeight(np.round(weight.codes * shrink).astype(np.int8), scales)
 
 
 def _pads(node: ir.Node) -> list[int]:
