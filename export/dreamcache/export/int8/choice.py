@@ -129,7 +129,10 @@ def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: Prog
         alone = _alone(judge, groups, "dynamic", progress)
         order = sorted(groups, key=lambda group: margin_db(alone[group]))
         progress("keeping sensitive layers", 0, 1)
-        count, score = _fewest(len(order), lambda kept: judge.score(_without(dynamic, groups, order[:kept])))
+        # One group at least goes to 8 bits: a bundle in full precision should not be called int8.
+        count, score = _fewest(
+            len(order) - 1, lambda kept: judge.score(_without(dynamic, groups, order[:kept]))
+        )
         kept = order[:count]
         dynamic = _without(dynamic, groups, kept)
     convolutions = {
@@ -137,6 +140,14 @@ def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: Prog
         for group, names in groups.items()
         if group not in kept and layers[names[0]].kind == "convolution"
     }
+    if convolutions and not fine:
+        # At full size a try takes most of a minute: where everything may be static at once, nothing is in question.
+        progress("choosing fast convolutions", 0, 1)
+        names = [name for group in convolutions.values() for name in group]
+        everything: Formats = {**dynamic, **dict.fromkeys(names, "static")}
+        score = judge.score(everything)
+        if passes(score):
+            return Choice(everything, tuple(kept), {}, score)
     alone = _alone(judge, convolutions, "static", progress)
     order = sorted(convolutions, key=lambda group: margin_db(alone[group]))
 
