@@ -85,6 +85,7 @@ def export_bundle(
     attention: AttentionKind = "mha",
     key_value_pool: int = 1,
     reference_pool: int = 1,
+    reference_tokens: float = 1.0,
     precision: Precision = "fp32",
     prompts: Sequence[str] | None = None,
     overwrite: bool = False,
@@ -101,6 +102,8 @@ def export_bundle(
         key_value_pool: self-attention at the topmost level reads keys and values averaged over as many rows and
             columns; 1 is exact.
         reference_pool: likewise for the reference's tokens there.
+        reference_tokens: share of the reference's tokens that the denoiser takes, those with most of the subject;
+            1 is exact.
         precision: ``fp32``; ``fp16``, weights stored in 16 bits; or ``int8``, by layers chosen on the base's own
             trajectories.
         prompts: to draw them with; None takes a list that fits the miniature and photographs.
@@ -116,7 +119,14 @@ def export_bundle(
     stages("checking the model")
     check_exportable(source.conditioned)
     architecture = declare_architecture(
-        source.name, source.base, source.conditioned, resolution, batch, key_value_pool, reference_pool
+        source.name,
+        source.base,
+        source.conditioned,
+        resolution,
+        batch,
+        key_value_pool,
+        reference_pool,
+        reference_tokens,
     )
     scheduler, guidance = (
         declare_scheduler(source.base),

@@ -61,6 +61,12 @@ def export(
     reference_downsample: Annotated[
         int, typer.Option(help="Average the reference's tokens at the top resolution over N x N cells.")
     ] = 1,
+    reference_tokens: Annotated[
+        float,
+        typer.Option(
+            help="Share of the reference's tokens to keep, those with most of the subject; 1 is all."
+        ),
+    ] = 1.0,
     resolution: Annotated[int | None, typer.Option(help="Pixels of the square picture.")] = None,
     batch: Annotated[int, typer.Option(help="Fixed batch of the denoiser.")] = 1,
     attention: Annotated[
@@ -116,6 +122,7 @@ def export(
             attention="mha" if attention == "mha" else "plain",
             key_value_pool=kv_downsample,
             reference_pool=reference_downsample,
+            reference_tokens=reference_tokens,
             precision=precise,
             prompts=prompts,
             overwrite=overwrite,

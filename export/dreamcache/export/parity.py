@@ -47,6 +47,7 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.contract import Graphs, GraphSpec, ParityReport
 from dreamcache.runtime.decoding import OpenGraph, decode_in_strips
 from dreamcache.runtime.denoiser import Denoiser
+from dreamcache.runtime.reference_tokens import keep_tokens
 from dreamcache.runtime.sessions import GraphSession
 from dreamcache.runtime.tensors import Architecture
 
@@ -90,7 +91,7 @@ def measure_parity(
     for name, db in _component_psnr(folder, graphs, base).items():
         psnr[name] = db
         tick()
-    caches, psnr["cache"] = _cache_parity(folder, graphs.cache, references)
+    caches, psnr["cache"] = _cache_parity(folder, graphs.cache, architecture, references)
     tick()
     steps, full = (2, 1) if is_large(base) else (4, 4)
     points = side.trajectory(references[0], steps, full)
@@ -222,9 +223,9 @@ def _derived_psnr(
 
 
 def _cache_parity(
-    folder: Path, spec: GraphSpec, references: Sequence[Reference]
+    folder: Path, spec: GraphSpec, architecture: Architecture, references: Sequence[Reference]
 ) -> tuple[list[dict[str, Array]], float]:
-    """The exported caches of every reference, and the worst dB of any key or value."""
+    """The exported caches of every reference as the denoiser takes them, and the worst dB of any key or value."""
     session = _open(folder, "cache", spec)
     caches = [session.run({"latent": reference.latent}) for reference in references]
     worst = min(
@@ -235,7 +236,11 @@ def _cache_parity(
         ),
         default=MAX_DB,
     )
-    return caches, worst
+    kept = [
+        keep_tokens(cache, reference.mask, architecture)
+        for reference, cache in zip(references, caches, strict=True)
+    ]
+    return kept, worst
 
 
 def _component_psnr(folder: Path, graphs: Graphs, base: Base) -> dict[str, float]:

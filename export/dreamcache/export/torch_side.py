@@ -21,6 +21,7 @@ from dreamcache.models.caching import cache_reference, noise_reference
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.guidance import Branch
+from dreamcache.runtime.reference_tokens import keep_tokens, kept_positions, mask_on_white
 from dreamcache.runtime.tensors import Architecture
 
 Array = NDArray[np.float32]
@@ -38,11 +39,13 @@ class Reference:
 
     Attributes:
         latent: [1, z, h, w], noised.
-        cache: per site the tokens that PyTorch caches, [1, tokens, d].
-        projected: the keys and values that a caching graph gives of them, by tensor name.
+        mask: [H, W], 0-1, the subject.
+        cache: per site the tokens that PyTorch caches and the architecture keeps, [1, kept tokens, d].
+        projected: the keys and values that a caching graph gives, of all tokens, by tensor name.
     """
 
     latent: Array
+    mask: Array
     cache: Cache
     projected: dict[str, Array]
 
@@ -91,7 +94,9 @@ class TorchSide:
     def reference(self, seed: int) -> Reference:
         """A subject on white, through the VAE and the stock UNet."""
         config = self.conditioned.config
-        clean = self.base.encode_images(torch.from_numpy(_picture(self.architecture, seed)))
+        picture = _picture(self.architecture, seed)
+        mask = mask_on_white(picture)
+        clean = self.base.encode_images(torch.from_numpy(picture))
         noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:]))
         latent = noise_reference(self.base.scheduler, clean, noise, config.cache_timestep)
         text = self.base.encode_text([config.cache_prompt])
@@ -111,7 +116,23 @@ class TorchSide:
             pools = (self.architecture.key_value_pool, self.reference_pool)
             values = list(CachingGraph(self.conditioned, text, "plain", *pools)(latent))
         projected = {name: value.numpy() for name, value in zip(names, values, strict=True)}
-        return Reference(latent.numpy(), cache, projected)
+        return Reference(latent.numpy(), mask, self._kept(cache, mask), projected)
+
+    def _kept(self, cache: Cache, mask: Array) -> Cache:
+        """The tokens of the positions that the runner keeps."""
+        if self._averaged is not None:
+            return (
+                cache  # its tokens are not those of the graphs, and `_predict` reads keys and values instead
+            )
+        positions = {
+            site.name: torch.from_numpy(kept_positions(site, mask))
+            for site in self.architecture.sites
+            if site.kept_tokens is not None
+        }
+        return {
+            name: tokens[:, positions[name]] if name in positions else tokens
+            for name, tokens in cache.items()
+        }
 
     @torch.no_grad()
     def trajectory(
@@ -146,7 +167,8 @@ class TorchSide:
         text = self.texts[branch.text]
         if self._averaged is not None:
             rows = (timestep.reshape(1).float(), text, torch.tensor([branch.strength]))
-            projected = [torch.from_numpy(value) for value in reference.projected.values()]
+            kept = keep_tokens(reference.projected, reference.mask, self.architecture)
+            projected = [torch.from_numpy(value) for value in kept.values()]
             return cast(Tensor, self._averaged(latent, *rows, *projected)[0])
         if branch.strength == 0.0:
             return cast(Tensor, self.conditioned(latent, timestep, text, None))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from dreamcache.runtime.bundle import Bundle
-from dreamcache.runtime.contract import Contract
+from dreamcache.runtime.contract import Contract, SiteSpec
 
 
 def describe(bundle: Bundle) -> Iterator[Table]:
@@ -16,7 +16,7 @@ def describe(bundle: Bundle) -> Iterator[Table]:
     yield _facts(f"{bundle.folder.name}: {contract.architecture.name}", _model(bundle))
     sites = Table("site", "width", "heads", "tokens", title="Tapped sites", title_justify="left")
     for site in contract.architecture.sites:
-        sites.add_row(site.name, str(site.width), str(site.heads), str(site.tokens))
+        sites.add_row(site.name, str(site.width), str(site.heads), _tokens(site))
     yield sites
     graphs = Table("graph", "file", "MB", "inputs", "outputs", title="Graphs", title_justify="left")
     for name, graph in contract.graphs.by_name().items():
@@ -25,6 +25,10 @@ def describe(bundle: Bundle) -> Iterator[Table]:
     yield graphs
     yield _facts("Measured against PyTorch", _parity(contract))
     yield _facts("Made with", contract.versions)
+
+
+def _tokens(site: SiteSpec) -> str:
+    return str(site.tokens) if site.kept_tokens is None else f"{site.kept_tokens} of {site.tokens}"
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:

@@ -19,7 +19,7 @@ from dreamcache.runtime.contract import Contract, GraphSpec
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.profiles import Profile
 from dreamcache.runtime.strips import scale_of
-from dreamcache.runtime.tensors import cache_tensors, deep_tensor
+from dreamcache.runtime.tensors import TensorSpec, cache_tensors, caching_graph_outputs, deep_tensor
 
 MB = 1e6
 Stage = Literal["text", "vae_encode", "cache", "denoise", "vae_decode"]
@@ -114,13 +114,15 @@ def stage_quantities(
 ) -> Quantities:
     """What the contract says of a stage. tiled: decode in strips. shallow: step caching."""
     graphs, shape = contract.graphs, contract.architecture
-    held = sum(prod(spec.shape) * _BYTES[spec.dtype] for spec in cache_tensors(shape))
+    held = _bytes(cache_tensors(shape))
     if stage == "text":
         return _weights(contract, graphs.text_encoder)
     if stage == "vae_encode":
         picture = _picture_map(contract)
         return _with(_weights(contract, graphs.vae_encoder), vae=picture)
     if stage == "cache":
+        if any(site.kept_tokens is not None for site in shape.sites):
+            held += _bytes(caching_graph_outputs(shape))  # all tokens, and the ones that stay beside them
         return _with(_weights(contract, graphs.cache), held=held, **_unet_activations(contract, batch=1))
     if stage == "denoise":
         weights = _weights(contract, graphs.denoiser)
@@ -234,6 +236,10 @@ def parse_bytes(text: str, name: str) -> float:
 def _with(quantities: Quantities, **more: float) -> Quantities:
     known = {field.name: getattr(quantities, field.name) for field in fields(Quantities)}
     return Quantities(**{**known, **more})
+
+
+def _bytes(specs: Iterable[TensorSpec]) -> int:
+    return sum(prod(spec.shape) * _BYTES[spec.dtype] for spec in specs)
 
 
 def _weights(contract: Contract, graph: GraphSpec) -> Quantities:

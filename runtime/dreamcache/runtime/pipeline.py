@@ -27,6 +27,7 @@ from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.images import Source
 from dreamcache.runtime.masks import prepare_reference
 from dreamcache.runtime.prompts import PromptTokenizer
+from dreamcache.runtime.reference_tokens import keep_tokens
 from dreamcache.runtime.schedulers import make_scheduler
 from dreamcache.runtime.schedulers.noise_schedule import signal_levels
 from dreamcache.runtime.sessions import (
@@ -120,7 +121,7 @@ class Pipeline:
             tensors = graph.run({"latent": latent})
         _check_finite("caching", tensors)
         return Subject(
-            tensors=tensors,
+            tensors=keep_tokens(tensors, reference.mask, self.contract.architecture),
             fingerprint=self.contract.fingerprints.subject(),
             timestep=self.contract.cache_timestep,
             background=reference.how,

@@ -1,8 +1,9 @@
 """Subject files: one reference picture as the keys and values of every site (DESIGN.md, "The bundle").
 
-A `*.subject.safetensors` holds the caching graph's outputs and, in its metadata, the fingerprint of base,
-adapters and graphs, the timestep, what was done to the background, and a thumbnail. A file that does not
-belong to the bundle is refused, so a subject can never be read with the wrong weights.
+A `*.subject.safetensors` holds the caching graph's outputs, of each site the tokens that the denoiser takes,
+and, in its metadata, the fingerprint of base, adapters and graphs, the timestep, what was done to the
+background, and a thumbnail. A file that does not belong to the bundle is refused, so a subject can never be
+read with the wrong weights.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _MAX_HEADER_BYTES = 4 << 20
 class Subject:
     """A cached reference.
 
-    tensors: per site `<site>.key` and `<site>.value`, [1, tokens, width]. fingerprint: of the bundle that
+    tensors: per site `<site>.key` and `<site>.value`, [1, kept tokens, width]. fingerprint: of the bundle that
     made it. timestep: noise level of the caching pass. background: how the background was removed.
     """
 

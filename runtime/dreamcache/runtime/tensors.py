@@ -7,6 +7,7 @@ the denoiser takes them back as inputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Literal
 
@@ -43,18 +44,27 @@ class TensorSpec(ContractModel):
 
 
 class SiteSpec(ContractModel):
-    """One tapped transformer block (METHOD.md, "Where"), by the module path that diffusers gives it."""
+    """One tapped transformer block (METHOD.md, "Where"), by the module path that diffusers gives it.
+
+    kept_tokens: how many of a reference's tokens the denoiser takes (`reference_tokens.py`); None is all, exactly.
+    """
 
     name: str
     width: PositiveInt
     heads: PositiveInt
     token_height: PositiveInt
     token_width: PositiveInt
+    kept_tokens: PositiveInt | None = None
 
     @property
     def tokens(self) -> int:
         """Tokens of one reference: rows times columns of the feature map."""
         return self.token_height * self.token_width
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of one reference that a subject holds and the denoiser takes."""
+        return self.tokens if self.kept_tokens is None else self.kept_tokens
 
     @property
     def key_name(self) -> str:
@@ -70,6 +80,14 @@ class SiteSpec(ContractModel):
     def _heads_divide_width(self) -> SiteSpec:
         if self.width % self.heads:
             raise ValueError(f"site {self.name}: width {self.width} is not divisible by {self.heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_no_more_than_there_are(self) -> SiteSpec:
+        if self.cached_tokens > self.tokens:
+            raise ValueError(
+                f"site {self.name}: at most {self.tokens} kept tokens are expected, received {self.kept_tokens}"
+            )
         return self
 
 
@@ -127,10 +145,14 @@ class Architecture(ContractModel):
 
 
 def cache_tensors(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """Keys and values of every site, [1, tokens, width] each, in the order of execution."""
+    """Keys and values of every site as the denoiser takes them, [1, kept tokens, width] each, in execution order."""
+    return _keys_and_values(architecture, [site.cached_tokens for site in architecture.sites])
+
+
+def _keys_and_values(architecture: Architecture, tokens: Sequence[int]) -> tuple[TensorSpec, ...]:
     specs: list[TensorSpec] = []
-    for site in architecture.sites:
-        shape = (1, site.tokens, site.width)
+    for site, count in zip(architecture.sites, tokens, strict=True):
+        shape = (1, count, site.width)
         for name, kind in ((site.key_name, "keys"), (site.value_name, "values")):
             meaning = f"projected {kind} of the reference at {site.name}"
             specs.append(TensorSpec(name=name, shape=shape, dtype=architecture.float_dtype, meaning=meaning))
@@ -150,8 +172,8 @@ def caching_graph_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
 
 
 def caching_graph_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """The caching graph's outputs: `cache_tensors`."""
-    return cache_tensors(architecture)
+    """The caching graph's outputs: keys and values of every token, [1, tokens, width] each, in execution order."""
+    return _keys_and_values(architecture, [site.tokens for site in architecture.sites])
 
 
 def denoiser_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:

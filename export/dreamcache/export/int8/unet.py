@@ -18,7 +18,7 @@ from dreamcache.export.int8.formats import (
 )
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.int8.trajectories import Array, Sampling, open_graph
+from dreamcache.export.int8.trajectories import Array, DrawnReference, Sampling, open_graph
 from dreamcache.export.int8.watching import by_layer, watch
 from dreamcache.export.shared_weights import write_shared
 from dreamcache.runtime.contract import GraphSpec
@@ -97,7 +97,11 @@ def quantise_unet(
         for name, model in zip(("denoiser", "cache"), models, strict=True)
     ]
     return QuantisedUnet(
-        chosen[0], chosen[1], choice, format_names(layers, choice), tuple(references.values())
+        chosen[0],
+        chosen[1],
+        choice,
+        format_names(layers, choice),
+        tuple(reference.latent for reference in references.values()),
     )
 
 
@@ -113,7 +117,7 @@ def _calibrate(
     sampling: Sampling,
     effort: Effort,
     progress: Progress,
-) -> tuple[dict[int, Array], dict[str, dict[str, Range]]]:
+) -> tuple[dict[int, DrawnReference], dict[str, dict[str, Range]]]:
     """References that the base drew, and by graph the range of every convolution's input and output."""
     trajectories, steps = effort.calibration
     observers = {"denoiser": Observer(), "cache": Observer()}
@@ -138,7 +142,7 @@ def _calibrate(
     graph = open_graph(
         "cache", folder / "cache-watched.onnx", cache[1], tuple(watched["cache"]), observers["cache"]
     )
-    caches = {index: graph.run({"latent": latent}) for index, latent in references.items()}
+    caches = {index: sampling.cache(graph, reference) for index, reference in references.items()}
     path = folder / "denoiser-watched.onnx"
     graph = open_graph("denoiser", path, denoiser[1], tuple(watched["denoiser"]), observers["denoiser"])
     for index, keys_and_values in caches.items():
