@@ -149,6 +149,7 @@ def export_bundle(
             stages.inside,
             sampling,
             half=precision == "fp16",
+            judged=source.weights == "trained",
         )
         stages("text encoder and VAE")
         components = export_components(
@@ -178,6 +179,7 @@ def export_bundle(
             written.disk,
             stages.tick,
             precision=precision,
+            enforce=precision != "int8" or source.weights == "trained",
             reference_pool=reference_pool,
         )
         stages("hashing")
@@ -253,6 +255,9 @@ def _with_choice(parity: ParityReport, written: Written) -> ParityReport:
     choice = written.choice
     if choice is None:
         return parity
+    if choice.score is None:
+        note = "random weights: every layer in its fastest 8-bit format, gates reported and not enforced"
+        return parity.model_copy(update={"layers": written.formats, "notes": (*parity.notes, note)})
     kept = ", ".join(choice.kept) or "none"
     note = (
         f"8 bits judged on the base's own trajectories: final latent {choice.score.final_db:.1f} dB, "

@@ -19,7 +19,7 @@ from dreamcache.export.graphs import CachingGraph, DenoiserGraph
 from dreamcache.export.half import store_half
 from dreamcache.export.int8.choice import Choice
 from dreamcache.export.int8.trajectories import PROMPTS, Sampling
-from dreamcache.export.int8.unet import LARGE, SMALL, quantise_unet
+from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
 from dreamcache.export.onnx_graphs import export_graph
 from dreamcache.export.shared_weights import write_shared
 from dreamcache.models.base import Base
@@ -111,6 +111,7 @@ def export_unet(
     sampling: Sampling | None = None,
     *,
     half: bool = False,
+    judged: bool = True,
 ) -> Written:
     """Write every graph of the UNet below `folder`, on one weights file.
 
@@ -124,6 +125,7 @@ def export_unet(
         progress: called with what begins, and how much of how much is done.
         sampling: how to draw the trajectories that decide about 8 bits; None is full precision.
         half: store weights in 16 bits.
+        judged: False for random weights, which draw nothing that 8 bits could lose.
 
     Raises:
         ExportError: a graph cannot be exported, or not in 8 bits.
@@ -145,7 +147,7 @@ def export_unet(
         return Written(_write(place, denoiser, cache, specs))
     exact = place / "exact"
     exact.mkdir()
-    effort = LARGE if is_large(base) else SMALL
+    effort = (LARGE if is_large(base) else SMALL) if judged else UNJUDGED
     quantised = quantise_unet(
         exact, (denoiser, specs.denoiser), (cache, specs.cache), sampling, effort, progress
     )

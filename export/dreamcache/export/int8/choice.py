@@ -41,13 +41,13 @@ class Choice:
         kept: groups that stay, most sensitive first.
         sensitivity_db: by group, what the final latent keeps when it alone is in 8 bits: products dynamic,
             convolutions static. Products are tried only where that is cheap, or where they had to be.
-        score: of the choice.
+        score: of the choice; None where nothing was judged.
     """
 
     formats: Formats
     kept: tuple[str, ...]
     sensitivity_db: dict[str, float]
-    score: Score
+    score: Score | None
 
 
 class Judge:
@@ -106,6 +106,14 @@ class Judge:
             yield open_graph(name, path, spec, pack=2 * len(formats) > len(self.weights))
         finally:
             path.unlink()
+
+
+def fastest(layers: Mapping[str, Layer]) -> Choice:
+    """Every layer in its fastest format, unjudged: random weights draw nothing that could be kept."""
+    formats: Formats = {
+        name: "static" if layer.kind == "convolution" else "dynamic" for name, layer in layers.items()
+    }
+    return Choice(formats, (), {}, None)
 
 
 def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: Progress) -> Choice:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.int8.choice import Choice, Judge, Progress, choose
+from dreamcache.export.int8.choice import Choice, Judge, Progress, choose, fastest
 from dreamcache.export.int8.formats import (
     QuantisedWeight,
     Range,
@@ -30,7 +30,7 @@ class Effort:
 
     Attributes:
         calibration: trajectories and steps that set the ranges.
-        judged: trajectories and steps that score a choice.
+        judged: trajectories and steps that score a choice; no trajectories: every layer takes its fastest format.
         fine: whether each convolution is judged alone (see `layers.group_layers`).
     """
 
@@ -60,6 +60,8 @@ class QuantisedUnet:
 
 SMALL = Effort(calibration=(4, 20), judged=(1, 20), fine=True)
 LARGE = Effort(calibration=(1, 6), judged=(1, 2), fine=False)
+UNJUDGED = Effort(calibration=(1, 2), judged=(0, 0), fine=False)
+"""For random weights."""
 
 
 def quantise_unet(
@@ -89,9 +91,12 @@ def quantise_unet(
     references, ranges = _calibrate(folder, denoiser, cache, sampling, effort, progress)
     weights = _weights(models, layers)
     trajectories, steps = effort.judged
-    judged = {index: references[index] for index in range(trajectories)}
-    judge = Judge(folder, denoiser, cache, weights, ranges, sampling, judged, steps)
-    choice = choose(judge, layers, effort.fine, progress)
+    if trajectories == 0:
+        choice = fastest(layers)
+    else:
+        judged = {index: references[index] for index in range(trajectories)}
+        judge = Judge(folder, denoiser, cache, weights, ranges, sampling, judged, steps)
+        choice = choose(judge, layers, effort.fine, progress)
     chosen = [
         quantise(model, choice.formats, weights, ranges[name])
         for name, model in zip(("denoiser", "cache"), models, strict=True)
