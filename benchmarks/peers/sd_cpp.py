@@ -1,0 +1,71 @@
+"""stable-diffusion.cpp on the plain model: its Python package reads the diffusers folder."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from peers.job import PROMPTS, Stages, answer, read_job, size_of
+
+PARTS = ("text_encoder", "unet", "vae")
+
+
+def main() -> None:
+    """One job; two branches in a step, as it takes them for any cfg_scale above 1."""
+    job = read_job()
+    library = importlib.import_module("stable_diffusion_cpp")
+    stages = Stages()
+    base = Path(job.base)
+    model = stages.time(
+        "load",
+        lambda: library.StableDiffusion(
+            model_path=str(base),
+            wtype="f16",
+            n_threads=-1 if job.threads is None else job.threads,
+            diffusion_flash_attn=True,
+            verbose=False,
+        ),
+    )
+    unet = json.loads((base / "unet" / "config.json").read_text(encoding="utf-8"))
+    vae = json.loads((base / "vae" / "config.json").read_text(encoding="utf-8"))
+    side = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    ends: list[float] = []
+    steps = job.repeats + 1
+
+    def note_end(step: int, of: int, seconds: float) -> None:
+        """Loading and tiled decoding report progress too, in steps of their own."""
+        del step, seconds
+        if of == steps:
+            ends.append(time.perf_counter())
+
+    prompt, null = PROMPTS
+    begin = time.perf_counter()
+    model.generate_image(
+        prompt=prompt,
+        negative_prompt=null,
+        width=side,
+        height=side,
+        cfg_scale=7.5,
+        sample_steps=steps,
+        sample_method="euler",
+        progress_callback=note_end,
+    )
+    whole = time.perf_counter() - begin
+    stages.samples["guided_step"] = [end - start for start, end in pairwise(ends)]
+    average = sum(stages.samples["guided_step"]) / job.repeats
+    # Its weights are read with the first picture; text and the first step cannot be told from that.
+    stages.samples["rest"] = [whole - (ends[-1] - ends[0]) - average]
+    answer(
+        job,
+        stages,
+        size_of(*(base / part for part in PARTS)) // 2,
+        ("stable-diffusion-cpp-python",),
+        ["weights converted to f16 while loading, megabytes are half of the fp32 folder's; flash attention"],
+    )
+
+
+if __name__ == "__main__":
+    main()
