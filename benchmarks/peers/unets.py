@@ -61,9 +61,15 @@ class ConditionedUnet(nn.Module):
         super().__init__()
         self.unet = unet
         self.kind = kind
+        self.count = len(transformers(unet))
 
     def forward(self, latent: Tensor, timestep: Tensor, text: Tensor, *features: Tensor) -> Tensor:
-        """[b, z, h, w], [b], [b, n, c] and what `ReferenceUnet` gave, to the prediction [b, z, h, w]."""
+        """[b, z, h, w], [b], [b, n, c] and what `ReferenceUnet` gave, to the prediction [b, z, h, w].
+
+        Raises: ValueError for another number of features.
+        """
+        if len(features) != self.count:
+            raise ValueError(f"{self.count} features are expected, received {len(features)}")
         given = iter(features)
         visit = visitor(self.kind, read=lambda _, normed: torch.cat([normed, next(given)], dim=1))
         return walk(self.unet, latent, timestep, text, visit)
