@@ -52,6 +52,9 @@ from dreamcache.runtime.reference_tokens import keep_tokens
 from dreamcache.runtime.sessions import GraphSession
 from dreamcache.runtime.tensors import Architecture
 
+INT8_STRIPS_DB = 1.0
+"""How much further from PyTorch than the whole decoder its strips may be in 8 bits."""
+
 Array = NDArray[np.float32]
 Ticker = Callable[[], None]
 
@@ -91,7 +94,7 @@ def measure_parity(
     side = TorchSide(base, conditioned, architecture, reference_pool)
     references = [side.reference(seed) for seed in (0, 1)]
     psnr = {"cache": 0.0, "denoiser": 0.0}
-    for name, db in _component_psnr(folder, graphs, base).items():
+    for name, db in _component_psnr(folder, graphs, base, precision).items():
         psnr[name] = db
         tick()
     caches, psnr["cache"] = _cache_parity(folder, graphs.cache, architecture, references)
@@ -253,7 +256,7 @@ def _cache_parity(
     return kept, worst
 
 
-def _component_psnr(folder: Path, graphs: Graphs, base: Base) -> dict[str, float]:
+def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precision) -> dict[str, float]:
     ids = base.tokenizer(
         PROMPT, padding="max_length", max_length=base.text_length, truncation=True, return_tensors="np"
     ).input_ids
@@ -273,8 +276,13 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base) -> dict[str, float
     if graphs.vae_decoder_head is not None:
         # The loop's last graph was the decoder.
         strips = decode_in_strips(graphs, _opener(folder, graphs), latent.numpy())
-        check_psnr("vae_decoder_strips (against the whole)", psnr_db(received, strips), MIN_SEAM_DB)
         found["vae_decoder_strips"] = psnr_db(expected.numpy(), strips)
+        if precision == "int8":
+            # Both round, and not alike: what strips may cost is judged against PyTorch, as the whole is.
+            least = found["vae_decoder"] - INT8_STRIPS_DB
+            check_psnr("vae_decoder_strips", found["vae_decoder_strips"], least)
+        else:
+            check_psnr("vae_decoder_strips (against the whole)", psnr_db(received, strips), MIN_SEAM_DB)
     return found
 
 
