@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -20,7 +21,7 @@ from dreamcache.runtime.tensors import Architecture, TensorSpec
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
     name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("bundle.md", "memory.md", "method.md")
+    for name in ("bundle.md", "export.md", "memory.md", "method.md")
 }
 CONTRACT_FIELDS = set(Contract.model_fields)
 # What looks like a path and is written by an export, not kept in the repository.
@@ -63,6 +64,8 @@ def written() -> set[str]:
     files = {
         unet_export.CACHE_FILE,
         unet_export.DENOISER_FILE,
+        unet_export.PLAIN_FILE,
+        unet_export.SHALLOW_FILE,
         unet_export.WEIGHTS_FILE,
         components.TEXT_ENCODER,
         components.VAE_ENCODER,
@@ -74,6 +77,7 @@ def written() -> set[str]:
     sources = [(ROOT / f"{place}.py").read_text(encoding="utf-8") for place in _WRITERS]
     stated = {name for source in sources for name in re.findall(r'"([\w-]+\.(?:json|txt))"', source)}
     folders = {f"{name}/" for source in sources for name in re.findall(r'folder / "(\w+)"\)', source)}
+    folders |= {f"{Path(file).parent}/" for file in files}
     return files | stated | folders | {CONTRACT_NAME}
 
 
@@ -103,6 +107,17 @@ def test_what_does_not_exist_is_noticed(written: set[str]) -> None:
 def test_every_field_of_the_contract_is_explained(model: type[BaseModel]) -> None:
     explained = {part for name in named(DOCUMENTS["bundle.md"]) for part in name.split(".")}
     assert set(_fields(model)) - explained - set(TensorSpec.model_fields) - {"size", "sha256"} == set()
+
+
+def test_every_option_of_an_export_is_explained() -> None:
+    pytest.importorskip("torch")
+    from dreamcache.export.command import export
+
+    options = {f"--{name.removeprefix('as_').replace('_', '-')}" for name in signature(export).parameters}
+    explained = DOCUMENTS["export.md"] + (ROOT / "docs" / "bases.md").read_text(encoding="utf-8")
+    assert {option for option in options if f"`{option}" not in explained} == set()
+    assert {"--kv-downsample", "--json"} <= options
+    assert "`--colour" not in explained
 
 
 def test_the_example_of_the_bundle_runs(tmp_path: Path) -> None:

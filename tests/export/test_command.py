@@ -21,7 +21,7 @@ from tiny_models import tiny_unet
     ("arguments", "message"),
     [
         ({"base": "mini", "target": "coreml"}, "--target coreml"),
-        ({"base": "mini", "precision": "fp16"}, "--precision fp16"),
+        ({"base": "mini", "precision": "int4"}, "--precision int4"),
         ({"base": "mini", "attention": "flash"}, "--attention flash"),
         ({"architecture": "sd9"}, "sd15, sd21"),
         ({"base": "nowhere"}, "adapters file trained on nowhere"),
