@@ -23,6 +23,7 @@ class Layers:
         self.inputs = {name: _value(name, shape) for name, shape in shapes.items()}
         self.nodes: list[ir.Node] = []
         self.constants: list[ir.Value] = []
+        self.outputs: dict[str, tuple[ir.Value, tuple[int, ...]]] = {}
 
     def __call__(
         self, operator: str, name: str, *inputs: ir.Value | NDArray[Any], **attributes: Any
