@@ -11,6 +11,7 @@ import venv
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,9 +64,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     pythons = {case.script: _python(given.work, case, given.install) for case in cases}
     lacking = {case.name: _lacking(pythons[case.script], case) for case in cases}
     parts = {part for case in cases if not lacking[case.name] for part in case.parts}
-    _prepare(given, sorted(parts))
+    expected = _prepare(given, sorted(parts))
     base = given.base or given.work / "base"
-    expected = _base_fingerprint(base)
     host = describe_host()
     measured: dict[str, Any] = {}
     with TemporaryDirectory() as scratch:
@@ -167,23 +167,19 @@ def _check_bundles(given: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def _prepare(given: argparse.Namespace, parts: Sequence[str]) -> None:
-    """In a process of its own, whose memory goes with it."""
+def _prepare(given: argparse.Namespace, parts: Sequence[str]) -> str:
+    """In a process of its own, whose memory goes with it. Returns the fingerprint of the base."""
     command = [sys.executable, "-m", "peers.prepare", "--work", str(given.work), "--encoder", given.encoder]
     command += ["--architecture", given.architecture]
     if given.base is not None:
         command += ["--base", str(given.base)]
-    subprocess.run([*command, "--parts", "base", *parts], env=_environment(), stdout=sys.stderr, check=True)
-
-
-def _base_fingerprint(base: Path) -> str:
-    program = (
-        "import sys; from dreamcache.models.base import load_base; "
-        "from dreamcache.models.checkpoint import base_fingerprint; "
-        "print(base_fingerprint(load_base(sys.argv[1]).unet))"
+    done = subprocess.run(
+        [*command, "--parts", "base", *parts],
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
-    command = [sys.executable, "-c", program, str(base)]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=True)
     return done.stdout.strip().splitlines()[-1]
 
 
@@ -200,16 +196,22 @@ def _python(work: Path, case: Case, install: bool) -> Path:
     venv.create(place, with_pip=True)
     command = [str(python), "-m", "pip", "install", "-q", "-r", str(REQUIREMENTS / f"{case.script}.txt")]
     subprocess.run(command, stdout=sys.stderr, check=False)
+    _first_missing.cache_clear()
     return python
 
 
 def _lacking(python: Path, case: Case) -> str:
     """The first module that the interpreter cannot find; empty when there is none."""
-    program = "import importlib, sys\nfor name in sys.argv[1:]:\n try: importlib.import_module(name)\n"
-    program += " except ImportError: print(name); break\n"
-    done = subprocess.run(
-        [str(python), "-c", program, *case.imports], env=_environment(), capture_output=True, text=True
-    )
+    return _first_missing(str(python), case.imports)
+
+
+@cache
+def _first_missing(python: str, modules: tuple[str, ...]) -> str:
+    program = "import sys\nfrom importlib.util import find_spec\nfor name in sys.argv[1:]:\n"
+    program += " try: found = find_spec(name)\n except ImportError: found = None\n"
+    program += " if found is None: print(name); break\n"
+    command = [python, "-c", program, *modules]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
     words = done.stdout.split()
     return words[-1] if words else ""
 

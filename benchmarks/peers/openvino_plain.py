@@ -30,7 +30,7 @@ def main() -> None:
         "text_encoder": {"input_ids": (1, length)},
         "unet": {
             "sample": latent,
-            "timestep": (),
+            "timestep": (1,),
             "encoder_hidden_states": (1, length, unet["cross_attention_dim"]),
         },
         "vae_decoder": {"latent_sample": latent},
@@ -57,8 +57,9 @@ def main() -> None:
 
 def _compile(core: Any, folder: Path, name: str, shapes: dict[str, tuple[int, ...]]) -> Any:
     model = core.read_model(str(folder / name / "model.onnx"))
-    known = {port.get_any_name() for port in model.inputs}
-    model.reshape({port: list(shape) for port, shape in shapes.items() if port in known})
+    # A timestep is one number or a list of one, as the exporter likes.
+    ranks = {port.get_any_name(): port.get_partial_shape().rank.get_length() for port in model.inputs}
+    model.reshape({name: list(shapes[name][:rank]) for name, rank in ranks.items()})
     return core.compile_model(model, "CPU")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import onnxruntime
@@ -44,7 +45,7 @@ def main() -> None:
     whole = time.perf_counter() - begin
     stages.samples["guided_step"] = [end - start for start, end in pairwise(ends)]
     # The first step cannot be told from the text before it, so an average step stands for it.
-    average = sum(stages.samples["guided_step"]) / job.repeats
+    average = mean(stages.samples["guided_step"])
     stages.samples["rest"] = [whole - (ends[-1] - ends[0]) - average]
     answer(
         job,

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -26,6 +27,7 @@ from dreamcache.export.onnx_graphs import export_graph
 from dreamcache.export.shared_weights import write_shared
 from dreamcache.export.twins import twin_with_products
 from dreamcache.models.base import Base, load_base
+from dreamcache.models.checkpoint import base_fingerprint
 from dreamcache.models.random_base import random_base
 from dreamcache.runtime.tensors import TensorSpec
 from peers.unets import IMAGE_TOKENS, ConditionedUnet, IPAdapterUnet, ReferenceUnet, transformers
@@ -199,7 +201,7 @@ def _once(place: Path, write: Callable[[Path], None]) -> None:
     """Write beside and rename in, so that what exists is whole."""
     if place.exists():
         return
-    print(f"preparing {place.name} …", flush=True)
+    print(f"preparing {place.name} …", file=sys.stderr, flush=True)
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -208,7 +210,7 @@ def _once(place: Path, write: Callable[[Path], None]) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """The command line; its last line is the fingerprint of the base, as bundles have it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--base", type=Path)
@@ -217,6 +219,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     given = parser.parse_args()
     prepare(given.work, given.base, given.architecture, given.encoder, given.parts)
+    folder = given.work / "base" if given.base is None else given.base
+    print(base_fingerprint(UNet2DConditionModel.from_pretrained(folder / "unet", use_safetensors=True)))
 
 
 if __name__ == "__main__":
