@@ -145,7 +145,7 @@ def _denoiser(
 def _delta(site: SiteSpec, constants: dict[str, list[int]]) -> list[onnx.NodeProto]:
     """s·(keys · values)·Wo as [b, 64]."""
     name = site.name
-    constants[f"{name}.shape"] = [1, site.tokens * site.width]
+    constants[f"{name}.shape"] = [1, site.cached_tokens * site.width]
     return [
         helper.make_node("Mul", [site.key_name, site.value_name], [f"{name}.product"]),
         helper.make_node("Reshape", [f"{name}.product", f"{name}.shape"], [f"{name}.flat"]),
