@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
+from dreamcache.runtime.checks import verify_bundle
+from dreamcache.runtime.errors import SubjectError
+from dreamcache.runtime.masks import prepare_reference
+from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.reference_tokens import bayer_order, keep_tokens, kept_positions, mask_on_white
 from dreamcache.runtime.tensors import (
     Architecture,
@@ -139,3 +148,56 @@ def test_the_subject_of_a_picture_on_white() -> None:
     np.testing.assert_array_equal(mask_on_white(picture), square())
     picture[0, :, :, :8] = 0.0
     assert mask_on_white(picture).min() == 1.0
+
+
+def test_the_runner_keeps_them(bundles: dict[str, Pipeline], tall_toy: Image.Image, tmp_path: Path) -> None:
+    half, exact = bundles["half"], bundles["exact"]
+    subject, whole = half.cache(tall_toy), exact.cache(tall_toy)
+    tapped = half.contract.architecture.sites[1]
+    positions = kept_positions(tapped, prepare_reference(tall_toy, size=16).mask)
+    # A toy higher than wide: the two middle columns of four.
+    assert positions.tolist() == [1, 2, 5, 6, 9, 10, 13, 14]
+    for name in (tapped.key_name, tapped.value_name):
+        np.testing.assert_array_equal(subject.tensors[name], whole.tensors[name][:, positions])
+    again = half.load_subject(subject.save(tmp_path / "toy.subject.safetensors"))
+    pictures = [
+        np.asarray(half.generate("a robot", again, steps=2, seed=1, strength=strength), int)
+        for strength in (1.0, 0.0)
+    ]
+    assert np.abs(pictures[0] - pictures[1]).max() > 1
+    assert half.generate("a robot", again, steps=2, seed=1, step_cache=2).size == (16, 16)
+    assert [check.name for check in verify_bundle(half.bundle.folder) if not check.passed] == []
+
+
+def test_a_subject_of_another_size_is_refused(bundles: dict[str, Pipeline], tall_toy: Image.Image) -> None:
+    half, whole = bundles["half"], bundles["exact"].cache(tall_toy)
+    with pytest.raises(SubjectError, match="belongs to another bundle"):
+        half.denoise("a robot", whole)
+    forged = replace(whole, fingerprint=half.contract.fingerprints.subject())
+    with pytest.raises(SubjectError, match=r"\[1, 8, 4\] float32 is expected, received \[1, 16, 4\]"):
+        half.denoise("a robot", forged)
+
+
+@pytest.fixture
+def tall_toy() -> Image.Image:
+    pixels = np.full((32, 32, 3), 255, np.uint8)
+    pixels[4:28, 10:22] = 40
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def bundles(tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Pipeline]:
+    """The tiny bundle, and another whose second site takes 8 of its 16 tokens."""
+    exact = Pipeline.load(tiny.build(tmp_path / "exact"))
+    shape, weights = exact.contract.architecture, tiny._weights
+    fewer = shape.sites[1].model_copy(update={"kept_tokens": 8})
+    fewer_tokens = shape.model_copy(update={"sites": (shape.sites[0], fewer)})
+
+    def first_half(random: np.random.Generator, vocabulary: int) -> dict[str, NDArray[np.float32]]:
+        made: dict[str, NDArray[np.float32]] = weights(random, vocabulary)
+        made[f"{fewer.name}.to_out"] = np.ascontiguousarray(made[f"{fewer.name}.to_out"][:32])
+        return made
+
+    monkeypatch.setattr(tiny, "_weights", first_half)
+    monkeypatch.setattr(tiny, "architecture", lambda *_: fewer_tokens)
+    return {"exact": exact, "half": Pipeline.load(tiny.build(tmp_path / "half"))}
