@@ -53,6 +53,31 @@ def test_impossible_sizes(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"\n  \n", "holds no prompts; give one a line"),
+        (b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_calibration_without_prompts(tmp_path: Path, content: bytes | None, message: str) -> None:
+    prompts = tmp_path / "prompts.txt"
+    if content is not None:
+        prompts.write_bytes(content)
+    with pytest.raises(ExportError, match=f"--calibration-prompts: .*{message}") as raised:
+        export(out=tmp_path / "bundle", base="mini", precision="int8", calibration_prompts=prompts)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_prompts_belong_to_int8(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a robot")
+    with pytest.raises(typer.BadParameter, match="belongs to --precision int8"):
+        export(out=tmp_path / "bundle", base="mini", calibration_prompts=tmp_path / "prompts.txt")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_the_output_folder_must_have_a_parent(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="does not exist"):
         export(out=tmp_path / "a" / "bundle", base="mini")

@@ -10,9 +10,12 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from dreamcache.export.derived_graphs import derive_plain, derive_shallow
+from dreamcache.export.errors import ExportError
 from dreamcache.export.gates import psnr_db
 from dreamcache.runtime.contract import Contract, parse_contract
 from dreamcache.runtime.tensors import TensorSpec
+from onnx_layers import Layers
 
 Feed = dict[str, NDArray[Any]]
 
@@ -66,3 +69,35 @@ def test_all_unet_graphs_read_one_weights_file(tiny_bundle: Path, contract: Cont
     assert weights == {("unet/weights.data",)}
     sizes = [(tiny_bundle / graphs[name].file).stat().st_size for name in ("plain", "shallow")]
     assert max(sizes) < 200_000, "a derived graph carries weights of its own"
+
+
+def tensors(*names: str) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=name, shape=(2,), dtype="float32") for name in names)
+
+
+def small_denoiser(scaled: bool) -> Layers:
+    """deep = 2 latent; prediction = -(deep + strength * cache), or with a sum in the product's place."""
+    build = Layers(latent=(2,), reference_strength=(2,), cache=(2,))
+    view = build("Reshape", "view", build.inputs["reference_strength"], np.array([2]))
+    delta = build("Mul" if scaled else "Add", "delta", view, build.inputs["cache"])
+    deep = build("Add", "deep", build.inputs["latent"], build.inputs["latent"])
+    prediction = build("Neg", "last", build("Add", "sum", deep, delta))
+    build.outputs = {"prediction": (prediction, (2,)), "deep": (deep, (2,))}
+    return build
+
+
+def test_what_is_cut_is_checked() -> None:
+    build = small_denoiser(scaled=True)
+    model = build.model(**build.outputs)
+    plain = derive_plain(model, tensors("latent"), tensors("prediction"))
+    assert [node.name for node in plain.graph] == ["deep", "last"]
+    shallow = derive_shallow(model, tensors("reference_strength", "cache", "deep"), tensors("prediction"))
+    assert [node.name for node in shallow.graph] == ["view", "delta", "sum", "last"]
+    # The denoiser is left as it was.
+    assert [value.name for value in model.graph.outputs] == ["prediction", "deep"]
+    assert len(list(model.graph)) == 5
+    with pytest.raises(ExportError, match=r"still reads \['cache'\]"):
+        derive_shallow(model, tensors("reference_strength", "deep"), tensors("prediction"))
+    other = small_denoiser(scaled=False)
+    with pytest.raises(ExportError, match="multiplies nothing by the reference strength"):
+        derive_plain(other.model(**other.outputs), tensors("latent"), tensors("prediction"))
