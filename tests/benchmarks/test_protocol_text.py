@@ -51,7 +51,7 @@ def test_words_for_numbers_are_those_numbers() -> None:
     assert most is not None
     assert interval is not None
     assert (words[blocks[1]], words[blocks[2]]) == (protocol.BLOCK, samples.WARM_BLOCKS)
-    assert words[most[1]] == protocol.MAX_WARM_BLOCKS
+    assert words[most[1]] == protocol.FULL.warm_blocks
     assert words[interval[1]] == pytest.approx(memory.INTERVAL_S * 1e3)
 
 

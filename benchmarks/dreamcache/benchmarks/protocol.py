@@ -23,23 +23,23 @@ from dreamcache.runtime.settings import Settings as PictureSettings
 from dreamcache.runtime.settings import resolve_settings
 
 BLOCK = 4
-MAX_WARM_BLOCKS = 15
 TRACE_POINTS = 600
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each thing is run. `steps` is a multiple of BLOCK."""
+    """How often each thing is run. `steps` is a multiple of BLOCK; warm_blocks: at most so many before they count."""
 
     cold_loads: int
     warm_loads: int
     steps: int
     stages: int
     pictures: int
+    warm_blocks: int
 
 
-FULL = Counts(cold_loads=3, warm_loads=5, steps=64, stages=8, pictures=5)
-QUICK = Counts(cold_loads=1, warm_loads=2, steps=12, stages=3, pictures=5)
+FULL = Counts(cold_loads=3, warm_loads=5, steps=64, stages=8, pictures=5, warm_blocks=15)
+QUICK = Counts(cold_loads=1, warm_loads=2, steps=12, stages=3, pictures=5, warm_blocks=4)
 
 
 @dataclass(frozen=True)
@@ -151,9 +151,9 @@ def measure_steps(cases: Sequence[Case], counts: Counts, tick: Callable[[], None
             else:
                 why = "the bundle holds no plain graph to compare with"
                 case.absent |= {"plain_step_ms_p50": why, "adapter_overhead": why}
-        for track in warm_up(tracks):
+        for track in warm_up(tracks, counts.warm_blocks):
             track.case.absent[f"{track.sample} warm-up"] = (
-                f"three blocks never agreed within 5 % in {MAX_WARM_BLOCKS}"
+                f"three blocks never agreed within 5 % in {counts.warm_blocks}"
             )
         for track in alternate(tracks, counts.steps // BLOCK):
             track.case.keep(track.sample, track.run())
@@ -178,7 +178,7 @@ class Track:
         return taken
 
 
-def warm_up(tracks: Sequence[Track], most: int = MAX_WARM_BLOCKS) -> list[Track]:
+def warm_up(tracks: Sequence[Track], most: int) -> list[Track]:
     """Alternate blocks until each track's last three agree; returns those that never did."""
     blocks: dict[int, list[list[float]]] = {index: [] for index in range(len(tracks))}
     cold = set(blocks)
