@@ -66,6 +66,16 @@ def figures_of_the_results() -> list[str]:
     figures += [f"{demo['latency_ms'][stage]:.1f} ms" for stage in stages]
     figures.append(f"{demo['peak_private_mb']:.0f} MB")
     figures.append(f"{demo['disk']['two_graphs_over_one']:.3f}")
+    full_size = json.loads((results / "sd15.json").read_text())
+    for metrics in (full_size["metrics"], full_size["others"][0]["metrics"]):
+        figures += [
+            f"{metrics[name] / 1e3:.2f} s" for name in ("step_ms_p50", "plain_step_ms_p50", "cache_ms")
+        ]
+        figures += [f"{metrics['adapter_overhead']:.3f}", f"{metrics['peak_private_mb']:.0f} MB"]
+    fit = json.loads((results / "fit-sd15-int8.json").read_text())
+    figures.append(f"{fit['peak_private_mb']:.0f} MB")
+    for row in json.loads((results / "approximations.json").read_text())["rows"].values():
+        figures.append(f"{row['results']['identity_accuracy']['mean']:.1%}")
     return figures
 
 
