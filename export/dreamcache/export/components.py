@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.onnx_graphs import quiet_exporters
-from dreamcache.export.shared_weights import write_shared
+from dreamcache.export.shared_weights import rewrite_shared
 from dreamcache.models.base import Base
 from dreamcache.runtime.contract import GraphSpec
 from dreamcache.runtime.tensors import TensorSpec
@@ -103,7 +103,9 @@ def _export(
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{file} does not export: {first_line}") from error
     _keep_output(folder / file, *output)
-    _move_weights_out(folder / file)
+    path = folder / file
+    # In a file beside the graph, which a runner can map instead of reading it onto the heap.
+    rewrite_shared(path.parent, {path.name: ir.load(path)}, WEIGHTS_NAME)
     return _declare(folder, file)
 
 
@@ -119,19 +121,6 @@ def _keep_output(path: Path, name: str, shape: tuple[int, ...]) -> None:
     del model.graph.output[:]
     model.graph.output.append(onnx.helper.make_tensor_value_info(name, dtype, shape))
     onnx.save(model, path)
-
-
-def _move_weights_out(path: Path) -> None:
-    """From the graph into a file beside it, which a runner can map instead of reading it onto the heap."""
-    fresh = path.parent / "fresh"
-    fresh.mkdir()
-    write_shared(fresh, {path.name: ir.load(path)}, WEIGHTS_NAME)
-    for stored in path.parent.iterdir():
-        if stored != fresh:
-            stored.unlink()
-    for written in fresh.iterdir():
-        written.replace(path.parent / written.name)
-    fresh.rmdir()
 
 
 def _declare(folder: Path, file: str) -> GraphSpec:

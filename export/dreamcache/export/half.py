@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from dreamcache.export.shared_weights import INLINE_BYTES, write_shared
+from dreamcache.export.shared_weights import INLINE_BYTES, rewrite_shared
 from dreamcache.runtime.contract import Graphs
 
 
@@ -47,9 +47,4 @@ def store_components_half(folder: Path, graphs: Graphs) -> None:
         specs = [spec for name, spec in named.items() if name.startswith(family)]
         place, (weights_file,) = (folder / specs[0].file).parent, specs[0].weights
         models = {Path(spec.file).name: store_half(ir.load(folder / spec.file)) for spec in specs}
-        fresh = place / "half"
-        fresh.mkdir()
-        write_shared(fresh, models, Path(weights_file).name)
-        for path in fresh.iterdir():
-            path.replace(place / path.name)
-        fresh.rmdir()
+        rewrite_shared(place, models, Path(weights_file).name)

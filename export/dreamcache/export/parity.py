@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from dreamcache.export.errors import ExportError
 from dreamcache.export.gates import (
     MAX_DB,
     MIN_SEAM_DB,
@@ -43,6 +41,7 @@ from dreamcache.export.torch_side import (
     TorchSide,
 )
 from dreamcache.export.unet_export import Precision, is_large
+from dreamcache.export.unfinished import open_unfinished
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.contract import Graphs, GraphSpec, ParityReport
@@ -297,18 +296,7 @@ def _opener(folder: Path, graphs: Graphs) -> OpenGraph:
 
 
 def _open(folder: Path, name: str, spec: GraphSpec) -> GraphSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # A session here runs a few times: packing the weights would cost their size once more, and the time.
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    try:
-        session = onnxruntime.InferenceSession(
-            str(folder / spec.file), options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
-        first_line = str(error).strip().splitlines()[0]
-        raise ExportError(f"graph {name} does not load in ONNX Runtime: {first_line}") from error
-    return GraphSession(name, spec, session)
+    return GraphSession(name, spec, open_unfinished(name, folder / spec.file))
 
 
 def _norm(array: NDArray[Any]) -> float:

@@ -67,6 +67,25 @@ def write_shared(folder: Path, graphs: Mapping[str, ir.Model], weights_name: str
     return SharedFile(end, first_end)
 
 
+def rewrite_shared(place: Path, graphs: Mapping[str, ir.Model], weights_name: str) -> None:
+    """As `write_shared`, in the place of everything that the folder holds.
+
+    Args:
+        place: the folder; models may still read weights from what lies there.
+        graphs: file name to model.
+        weights_name: the weights file.
+    """
+    fresh = place / "fresh"
+    fresh.mkdir()
+    write_shared(fresh, graphs, weights_name)
+    for stored in place.iterdir():
+        if stored != fresh:
+            stored.unlink()
+    for written in fresh.iterdir():
+        written.replace(place / written.name)
+    fresh.rmdir()
+
+
 def _move_out(
     value: ir.Value, file: BinaryIO, places: dict[str, tuple[int, int]], folder: Path, weights_name: str
 ) -> None:

@@ -15,7 +15,7 @@ LARGE_BLOCK_BYTES = 1 << 20
 _M_MMAP_THRESHOLD = -3
 
 
-def map_large_blocks() -> bool:
+def map_large_blocks(least_bytes: int = LARGE_BLOCK_BYTES) -> bool:
     """From now on, in the whole process, map large blocks by themselves, so that they go when they are freed.
 
     Maps and weights then leave no holes; each new block costs its page faults.
@@ -24,7 +24,7 @@ def map_large_blocks() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES) == 1
+    return mallopt is not None and mallopt(_M_MMAP_THRESHOLD, least_bytes) == 1
 
 
 def release_freed() -> bool:

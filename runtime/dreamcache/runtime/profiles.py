@@ -7,18 +7,15 @@ setting brings is in docs/memory.md.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from typing import Any, Literal, get_args
 
-from dreamcache.runtime.allocator import release_freed
+from dreamcache.runtime.allocator import map_large_blocks, release_freed
 from dreamcache.runtime.errors import SettingsError
 
 Profile = Literal["speed", "memory"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 
-# mallopt(3): blocks from this size on are mapped, and so are returned when they are freed.
-_M_MMAP_THRESHOLD = -3
+# Blocks from this size on are mapped, and so are returned when they are freed.
 _MMAP_BYTES = 1 << 18
 
 
@@ -59,10 +56,8 @@ def prepare_process(profile: Profile) -> None:
 
     It holds for the whole process from then on, so "speed" changes nothing.
     """
-    if profile == "memory" and sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:  # None in musl
-            mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+    if profile == "memory":
+        map_large_blocks(_MMAP_BYTES)
 
 
 def release_memory(profile: Profile) -> None:

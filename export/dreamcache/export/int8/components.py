@@ -21,7 +21,7 @@ from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.ranges import Observer
 from dreamcache.export.int8.trajectories import Array, on_white, open_graph
 from dreamcache.export.int8.watching import by_layer, watch
-from dreamcache.export.shared_weights import write_shared
+from dreamcache.export.shared_weights import rewrite_shared
 from dreamcache.runtime.contract import Graphs, GraphSpec
 from dreamcache.runtime.decoding import OpenGraph, open_decoder
 from dreamcache.runtime.sessions import GraphSession
@@ -122,16 +122,10 @@ def _rewrite(folder: Path, specs: Mapping[str, GraphSpec], ranges: Mapping[str, 
         }
         nodes = {node.name: node for node in model.graph}
         weights = {name: quantise_weight(layer, weight_of(nodes[name])) for name, layer in layers.items()}
-        quantised = quantise(model, dict.fromkeys(layers, "static"), weights, own)
-        shared[path.name] = quantised
+        shared[path.name] = quantise(model, dict.fromkeys(layers, "static"), weights, own)
     first = next(iter(specs.values()))
     place, (weights_file,) = (folder / first.file).parent, first.weights
-    fresh = place / "quantised"
-    fresh.mkdir()
-    write_shared(fresh, shared, Path(weights_file).name)
-    for path in fresh.iterdir():
-        path.replace(place / path.name)
-    fresh.rmdir()
+    rewrite_shared(place, shared, Path(weights_file).name)
 
 
 def _load(path: Path) -> ir.Model:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.gates import psnr_db
 from dreamcache.export.int8.ranges import Observer
+from dreamcache.export.unfinished import open_unfinished
 from dreamcache.models.base import Base
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
@@ -247,16 +247,7 @@ def open_graph(
     Raises:
         ExportError: ONNX Runtime refuses the graph.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if not pack:
-        options.add_session_config_entry("session.disable_prepacking", "1")
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
-        raise ExportError(
-            f"graph {name} does not load in ONNX Runtime: {str(error).splitlines()[0]}"
-        ) from error
+    session = open_unfinished(name, path, pack=pack)
     if observer is None:
         return GraphSession(name, spec, session)
     return ObservedGraph(name, spec, session, watched, observer)
