@@ -180,6 +180,7 @@ def export_bundle(
             stages.tick,
             precision=precision,
             enforce=precision != "int8" or source.weights == "trained",
+            brief=source.weights == "random",
             reference_pool=reference_pool,
         )
         stages("hashing")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
@@ -94,7 +95,7 @@ def _move_out(
     assert value.name is not None
     if tensor.nbytes < INLINE_BYTES:
         return
-    data = tensor.tobytes()
+    data = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data
     digest = hashlib.sha256(data).hexdigest()
     if digest not in places:
         alignment = PAGE_ALIGNMENT if len(data) >= PAGED_BYTES else SMALL_ALIGNMENT

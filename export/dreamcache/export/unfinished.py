@@ -16,7 +16,8 @@ def open_unfinished(name: str, path: Path, *, pack: bool = False) -> Any:
     Args:
         name: of the graph, for the message.
         path: its file.
-        pack: copy the weights into the layout of the kernels; in vain where a session runs a few times.
+        pack: copy the weights into the layouts that kernels like best, by prepacking and by the optimiser's last
+            level; in vain where a session runs a few times, and a second copy of all weights.
 
     Raises:
         ExportError: ONNX Runtime refuses the graph.
@@ -24,6 +25,7 @@ def open_unfinished(name: str, path: Path, *, pack: bool = False) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if not pack:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
