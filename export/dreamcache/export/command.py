@@ -96,8 +96,10 @@ def export(
     from dreamcache.export.partial_folder import check_place
     from dreamcache.export.resources import check_resources
     from dreamcache.export.sources import planned_size, random_source, trained_source
+    from dreamcache.runtime.allocator import reuse_freed_blocks
 
     check_place(out, overwrite)
+    reuse_freed_blocks()
     with ExitStack() as stack:
         progress = stack.enter_context(_progress_bar())
         progress("loading the model", 0, 1)

@@ -10,10 +10,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from dreamcache.export.errors import ExportError
 
@@ -54,12 +55,12 @@ def write_shared(folder: Path, graphs: Mapping[str, ir.Model], weights_name: str
     for name in (*graphs, weights_name):
         if (folder / name).exists():
             raise ExportError(f"{folder / name} exists already; export into a fresh folder")
-    places: dict[str, tuple[int, int]] = {}
     first_end: int | None = None
     with (folder / weights_name).open("wb") as file:
+        store = _Store(file)
         for model in graphs.values():
             for value in list(model.graph.initializers.values()):
-                _move_out(value, file, places, folder, weights_name)
+                _move_out(value, store, folder, weights_name)
             first_end = file.tell() if first_end is None else first_end
         end = file.tell()
     for name, model in graphs.items():
@@ -87,22 +88,41 @@ def rewrite_shared(place: Path, graphs: Mapping[str, ir.Model], weights_name: st
     fresh.rmdir()
 
 
-def _move_out(
-    value: ir.Value, file: BinaryIO, places: dict[str, tuple[int, int]], folder: Path, weights_name: str
-) -> None:
+class _Store:
+    """What stands in an open weights file, found by its content; and by its place in memory, to read it once."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._places: dict[str, tuple[int, int]] = {}
+        self._seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], tuple[int, int]] = {}
+        # While an array lives, nothing else can come to lie where it does.
+        self._alive: list[NDArray[Any]] = []
+
+    def put(self, array: NDArray[Any]) -> tuple[int, int]:
+        """Offset and length, in bytes, of an array's values."""
+        memory = (array.ctypes.data, array.shape, array.strides)
+        if memory not in self._seen:
+            self._seen[memory] = self._written(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            self._alive.append(array)
+        return self._seen[memory]
+
+    def _written(self, data: memoryview) -> tuple[int, int]:
+        digest = hashlib.sha256(data).hexdigest()
+        if digest not in self._places:
+            alignment = PAGE_ALIGNMENT if len(data) >= PAGED_BYTES else SMALL_ALIGNMENT
+            self._file.write(b"\0" * (-self._file.tell() % alignment))
+            self._places[digest] = (self._file.tell(), len(data))
+            self._file.write(data)
+        return self._places[digest]
+
+
+def _move_out(value: ir.Value, store: _Store, folder: Path, weights_name: str) -> None:
     tensor = value.const_value
     assert tensor is not None
     assert value.name is not None
     if tensor.nbytes < INLINE_BYTES:
         return
-    data = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data
-    digest = hashlib.sha256(data).hexdigest()
-    if digest not in places:
-        alignment = PAGE_ALIGNMENT if len(data) >= PAGED_BYTES else SMALL_ALIGNMENT
-        file.write(b"\0" * (-file.tell() % alignment))
-        places[digest] = (file.tell(), len(data))
-        file.write(data)
-    offset, length = places[digest]
+    offset, length = store.put(tensor.numpy())
     value.const_value = ir.ExternalTensor(
         location=weights_name,
         offset=offset,

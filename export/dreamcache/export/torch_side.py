@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamcache.export.graphs import CachingGraph, DenoiserGraph
-from dreamcache.models.base import Base, latent_shift
+from dreamcache.models.base import Base
 from dreamcache.models.caching import cache_reference, noise_reference
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
@@ -38,16 +38,12 @@ class Reference:
     """A reference at the caching timestep.
 
     Attributes:
-        pixels: [1, 3, H, W] in -1 to 1.
-        mean: [1, z, h, w] of the VAE encoder, unscaled.
         latent: [1, z, h, w], noised.
         mask: [H, W], 0-1, the subject.
         cache: per site the tokens that PyTorch caches and the architecture keeps, [1, kept tokens, d].
         projected: the keys and values that a caching graph gives, of all tokens, by tensor name.
     """
 
-    pixels: Array
-    mean: Array
     latent: Array
     mask: Array
     cache: Cache
@@ -103,10 +99,8 @@ class TorchSide:
         clean = self.base.encode_images(torch.from_numpy(picture))
         noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:]))
         latent = noise_reference(self.base.scheduler, clean, noise, config.cache_timestep)
-        vae = self.base.vae
-        mean = (clean / vae.config.scaling_factor + latent_shift(vae)).numpy()
         if not cached:
-            return Reference(picture, mean, latent.numpy(), mask, {}, {})
+            return Reference(latent.numpy(), mask, {}, {})
         text = self.base.encode_text([config.cache_prompt])
         sites = self.conditioned.sites
         cache = cache_reference(self.base.unet, sites, latent, config.cache_timestep, text)
@@ -124,7 +118,7 @@ class TorchSide:
             pools = (self.architecture.key_value_pool, self.reference_pool)
             values = list(CachingGraph(self.conditioned, text, "plain", *pools)(latent))
         projected = {name: value.numpy() for name, value in zip(names, values, strict=True)}
-        return Reference(picture, mean, latent.numpy(), mask, self._kept(cache, mask), projected)
+        return Reference(latent.numpy(), mask, self._kept(cache, mask), projected)
 
     def _kept(self, cache: Cache, mask: Array) -> Cache:
         """The tokens of the positions that the runner keeps."""
