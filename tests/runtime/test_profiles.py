@@ -161,7 +161,8 @@ _PROGRAM = """
 import gc, sys
 import numpy as np
 from dreamcache.runtime.stage_peaks import private_bytes, sampled_peak
-from dreamcache.runtime.profiles import prepare_process, release_memory, session_options
+from dreamcache.runtime.allocator import release_freed
+from dreamcache.runtime.profiles import prepare_process, session_options
 import onnxruntime
 profile, graph, keep_view = sys.argv[1], sys.argv[2], sys.argv[3] == "view"
 prepare_process(profile)
@@ -172,7 +173,7 @@ with sampled_peak() as peak:
     held = result if keep_view else np.array(result)
 del session, result
 gc.collect()
-release_memory("memory")
+release_freed()
 print((peak[0] - before) / 1e6, (private_bytes() - before) / 1e6)
 """
 

@@ -1,22 +1,20 @@
 """How much private memory each stage will need, known from the contract alone, and what fits a budget.
 
-A stage's peak is taken as linear in a few quantities of the bundle: the weights that its graph has in weights
-files and inside the graph, the UNet's and the VAE's largest activation, the decoder's maps in strips, and the
-tensors that are held beside. The factors were fitted to measured peaks (`stage_peaks.py` measures and fits again);
-one set for each profile, on the CPU.
+A stage's peak is linear in a few quantities of the bundle (`memory_factors.py`): the weights that its graph has in
+weights files and inside the graph, the UNet's and the VAE's largest activation, the decoder's maps in strips, and the
+tensors that are held beside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import Literal, get_args
 
-import numpy as np
-
 from dreamcache.runtime.contract import Contract, GraphSpec
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.memory_factors import FACTORS, Quantities
 from dreamcache.runtime.profiles import Profile
 from dreamcache.runtime.strips import scale_of
 from dreamcache.runtime.tensors import TensorSpec, cache_tensors, caching_graph_outputs, deep_tensor
@@ -31,84 +29,6 @@ _DECODER_WIDTH, _DECODER_BYTES = 128, 198e6
 _SHALLOW_SHARE = 0.1
 
 
-@dataclass(frozen=True)
-class Quantities:
-    """What a stage's peak depends on, in bytes; `process` is 1.
-
-    mapped, inline: weights in weights files and inside the graph. unet: features of the widest site times the
-    batch. attention: attention's scores, where they are written out. vae: one map of the picture's size.
-    strips: the maps that a decoder in strips holds at once. held: tensors of ours, counted as they are.
-    """
-
-    process: float = 1.0
-    mapped: float = 0.0
-    inline: float = 0.0
-    unet: float = 0.0
-    attention: float = 0.0
-    vae: float = 0.0
-    strips: float = 0.0
-    held: float = 0.0
-
-
-@dataclass(frozen=True)
-class Factors:
-    """Private bytes for each byte of a quantity; `process` in bytes."""
-
-    process: float
-    mapped: float
-    inline: float
-    unet: float
-    attention: float
-    vae: float
-    strips: float
-    held: float = 1.0
-
-    def peak(self, quantities: Quantities) -> float:
-        """Private bytes."""
-        return float(np.dot(astuple(self), astuple(quantities)))
-
-
-FACTORS: dict[Profile, Factors] = {
-    "speed": Factors(process=48e6, mapped=0.95, inline=1.65, unet=52, attention=2.0, vae=11.3, strips=1.5),
-    "memory": Factors(process=54e6, mapped=0.005, inline=1.09, unet=23, attention=2.0, vae=5.0, strips=1.2),
-}
-
-
-@dataclass(frozen=True)
-class MeasuredPeak:
-    """One stage's measured peak of private memory, with the quantities it is to be explained by."""
-
-    profile: Profile
-    quantities: Quantities
-    private_bytes: float
-
-
-def fit_factors(measured: Iterable[MeasuredPeak], profile: Profile, trust: float = 0.05) -> Factors:
-    """The factors of a profile that explain measured peaks best, in relative terms.
-
-    trust: how much the present factors count beside one measurement, so that a factor on which no
-    measurement bears stays what it is. No factor becomes negative.
-    """
-    present = np.array(astuple(FACTORS[profile]))
-    rows = [
-        (np.array(astuple(peak.quantities)) * present / peak.private_bytes, 1.0)
-        for peak in measured
-        if peak.profile == profile
-    ]
-    # Each factor as a multiple of the present one, which it is drawn to.
-    rows += [(row * trust, trust) for row in np.eye(len(present))]
-    rows.append((np.eye(len(present))[-1] * 1e3, 1e3))  # what is held is counted, not fitted
-    matrix, wanted = np.array([row for row, _ in rows]), np.array([value for _, value in rows])
-    free = np.ones(len(present), bool)
-    multiples = np.zeros(len(present))
-    while True:
-        multiples[:] = 0
-        multiples[free] = np.linalg.lstsq(matrix[:, free], wanted, rcond=None)[0]
-        if (multiples >= 0).all():
-            return Factors(*(present * multiples).tolist())
-        free &= multiples > 0
-
-
 def stage_quantities(
     contract: Contract, stage: Stage, *, tiled: bool = False, shallow: bool = False
 ) -> Quantities:
@@ -119,31 +39,32 @@ def stage_quantities(
         return _weights(contract, graphs.text_encoder)
     if stage == "vae_encode":
         picture = _picture_map(contract)
-        return _with(_weights(contract, graphs.vae_encoder), vae=picture)
+        return replace(_weights(contract, graphs.vae_encoder), encoder=picture)
     if stage == "cache":
         if any(site.kept_tokens is not None for site in shape.sites):
             held += _bytes(caching_graph_outputs(shape))  # all tokens, and the ones that stay beside them
-        return _with(_weights(contract, graphs.cache), held=held, **_unet_activations(contract, batch=1))
+        return replace(_weights(contract, graphs.cache), held=held, **_unet_activations(contract, batch=1))
     if stage == "denoise":
         weights = _weights(contract, graphs.denoiser)
         deep = deep_tensor(shape)
         if shallow and deep is not None:
             # Three branches' deep features at the most, for one picture.
             held += 3 * prod(deep.shape) // shape.batch * _BYTES[deep.dtype]
-            weights = _with(weights, mapped=weights.mapped * (1 + _SHALLOW_SHARE))
-        return _with(weights, held=held, **_unet_activations(contract, batch=shape.batch))
+            weights = replace(weights, mapped=weights.mapped * (1 + _SHALLOW_SHARE))
+        return replace(weights, held=held, **_unet_activations(contract, batch=shape.batch))
     if tiled and graphs.vae_decoder_head is not None:
-        return _with(_weights(contract, graphs.vae_decoder_head), strips=_strip_maps(contract))
-    return _with(_weights(contract, graphs.vae_decoder), vae=_picture_map(contract))
+        return replace(_weights(contract, graphs.vae_decoder_head), strips=_strip_maps(contract))
+    return replace(_weights(contract, graphs.vae_decoder), decoder=_picture_map(contract))
 
 
 def predict_peaks(
     contract: Contract, profile: Profile, *, tiled: bool = False, shallow: bool = False, caches: bool = False
 ) -> dict[Stage, float]:
     """Private bytes of each stage; caches: with those that make a subject of a reference."""
+    factors = FACTORS[profile][contract.precision]
     stages = [stage for stage in STAGES if caches or stage not in ("vae_encode", "cache")]
     return {
-        stage: FACTORS[profile].peak(stage_quantities(contract, stage, tiled=tiled, shallow=shallow))
+        stage: factors.peak(stage_quantities(contract, stage, tiled=tiled, shallow=shallow))
         for stage in stages
     }
 
@@ -231,11 +152,6 @@ def parse_bytes(text: str, name: str) -> float:
             f"{name}: an amount of memory such as 600M or 1.5G is expected, received {text!r}"
         )
     return value
-
-
-def _with(quantities: Quantities, **more: float) -> Quantities:
-    known = {field.name: getattr(quantities, field.name) for field in fields(Quantities)}
-    return Quantities(**{**known, **more})
 
 
 def _bytes(specs: Iterable[TensorSpec]) -> int:

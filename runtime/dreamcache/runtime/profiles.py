@@ -1,6 +1,6 @@
 """Two ways to hold a graph: as fast as it goes, or in as little private memory as it goes.
 
-"speed" is ONNX Runtime's own defaults: weights are copied into the layout its kernels like best.
+"speed" is ONNX Runtime's own defaults but one: weights are copied into the layout its kernels like best.
 "memory" leaves the weights in their file, mapped, and gives each activation back as soon as it is dead. What each
 setting brings is in docs/memory.md.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-from dreamcache.runtime.allocator import map_large_blocks, release_freed
+from dreamcache.runtime.allocator import map_large_blocks
 from dreamcache.runtime.errors import SettingsError
 
 Profile = Literal["speed", "memory"]
@@ -48,6 +48,10 @@ def session_options(profile: Profile, threads: int | None = None, repeated: bool
         options.enable_mem_pattern = False
         # Planned reuse keeps a buffer from its first use to its last; without it each goes when it is dead.
         options.enable_mem_reuse = False
+    elif not repeated:
+        # From the second run on the pattern is one block beside the arena that the first run filled: SD's decoder
+        # would take twice its memory for another picture, and be no faster.
+        options.enable_mem_pattern = False
     return options
 
 
@@ -58,9 +62,3 @@ def prepare_process(profile: Profile) -> None:
     """
     if profile == "memory":
         map_large_blocks(_MMAP_BYTES)
-
-
-def release_memory(profile: Profile) -> None:
-    """Return what a closed stage has freed to the system; "speed" leaves it for the next stage."""
-    if profile == "memory":
-        release_freed()

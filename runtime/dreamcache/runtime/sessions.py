@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamcache.runtime.allocator import release_freed
 from dreamcache.runtime.bundle import Bundle
 from dreamcache.runtime.contract import Contract, GraphSpec, TensorSpec
 from dreamcache.runtime.errors import BundleError, SettingsError
@@ -25,7 +26,6 @@ from dreamcache.runtime.profiles import (
     Profile,
     check_profile,
     prepare_process,
-    release_memory,
     session_options,
 )
 
@@ -130,7 +130,7 @@ class SessionOpener:
             if not self.keep:
                 # The caller may hold on to the GraphSession; what takes the memory must go now.
                 del graph._session
-                release_memory(self.profile)
+                release_freed()
 
     def _create(self, name: str, spec: GraphSpec) -> Any:
         import onnxruntime

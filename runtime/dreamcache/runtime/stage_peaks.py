@@ -1,4 +1,4 @@
-"""Measure each stage's peak of private memory, and fit the factors of `memory_plan.py` to such peaks.
+"""Measure each stage's peak of private memory, and fit the factors of `memory_factors.py` to such peaks.
 
     python -m dreamcache.runtime.stage_peaks BUNDLE --profile memory >> peaks.jsonl    (one profile a process)
     python -m dreamcache.runtime.stage_peaks --fit peaks.jsonl
@@ -13,21 +13,14 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dreamcache.runtime.memory_plan import (
-    FACTORS,
-    MB,
-    MeasuredPeak,
-    Quantities,
-    Stage,
-    fit_factors,
-    stage_quantities,
-)
+from dreamcache.runtime.memory_factors import FACTORS, MeasuredPeak, Quantities, fit_factors
+from dreamcache.runtime.memory_plan import MB, Stage, stage_quantities
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.profiles import PROFILES, Profile, check_profile
 
@@ -72,7 +65,7 @@ def measure_stages(
 
     def measured(stage: Stage, peak: list[int], tiled: bool = False) -> tuple[Stage, bool, MeasuredPeak]:
         quantities = stage_quantities(contract, stage, tiled=tiled)
-        return stage, tiled, MeasuredPeak(profile, quantities, float(peak[0]))
+        return stage, tiled, MeasuredPeak(profile, contract.precision, quantities, float(peak[0]))
 
     with sampled_peak() as peak:
         pipeline.embed({"prompt": "a toy", "null": ""})
@@ -108,15 +101,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     records = [json.loads(line) for path in asked.fit for line in path.read_text("utf-8").splitlines()]
     peaks = [
-        MeasuredPeak(record["profile"], Quantities(**record["quantities"]), record["private_bytes"])
-        for record in records
+        MeasuredPeak(**{**record, "quantities": Quantities(**record["quantities"])})
+        for record in (
+            {field.name: record[field.name] for field in fields(MeasuredPeak)} for record in records
+        )
     ]
-    for profile in PROFILES:
-        factors = fit_factors(peaks, profile)
-        print(f"{profile}: {factors}")
+    for way in sorted({(peak.profile, peak.precision) for peak in peaks}):
+        factors, present = fit_factors(peaks, *way), FACTORS[way[0]][way[1]]
+        print(f"{' '.join(way)}: {factors}")
         for record, peak in zip(records, peaks, strict=True):
-            if peak.profile == profile:
-                now, then = FACTORS[profile].peak(peak.quantities), factors.peak(peak.quantities)
+            if (peak.profile, peak.precision) == way:
+                now, then = present.peak(peak.quantities), factors.peak(peak.quantities)
                 print(
                     f"  {record['bundle']} {record['stage']}{' in strips' if record['tiled'] else ''}: measured "
                     f"{peak.private_bytes / MB:.0f} MB, predicted {now / MB:.0f}, fitted {then / MB:.0f}"
