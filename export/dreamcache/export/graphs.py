@@ -24,10 +24,11 @@ from torch.nn import functional
 
 from dreamcache.export.attention import AttentionKind, attend, check_attention
 from dreamcache.export.errors import ExportError
-from dreamcache.export.twins import twin_at_timestep, twin_with_products
+from dreamcache.export.layouts import TokensLast, layout_of
+from dreamcache.export.twins import twin_at_timestep, twin_of
 from dreamcache.models.adapter import ConditioningAdapter
 from dreamcache.models.conditioned import ConditionedUNet, first_block
-from dreamcache.models.transformer import as_picture, as_tokens, feed_forward
+from dreamcache.models.transformer import as_tokens, feed_forward
 from dreamcache.models.unet import finish, visits
 
 ADDED_CONDITIONS = ("text_embeds", "time_ids")
@@ -63,16 +64,17 @@ class CachingGraph(nn.Module):
         super().__init__()
         check_exportable(conditioned)
         self.attention = attention
+        self.layout = layout_of(attention)
         self.pool = pool
         self.reference_pool = reference_pool
         self.sites = [site.name for site in conditioned.sites]
         timestep = conditioned.config.cache_timestep
         self.added = None if added is None else dict(added)
-        self.unet = twin_at_timestep(conditioned.unet, timestep, text, self.added)
+        self.unet = twin_at_timestep(conditioned.unet, timestep, text, self.added, attention)
         self.adapters = nn.ModuleDict({_key(site): _projections(conditioned, site) for site in self.sites})
         self.register_buffer("text", text, persistent=False)
-        projected = conditioned.unet.process_encoder_hidden_states(
-            encoder_hidden_states=text, added_cond_kwargs=None
+        projected = self.layout.read(
+            conditioned.unet.process_encoder_hidden_states(encoder_hidden_states=text, added_cond_kwargs=None)
         )
         self.constants = nn.ParameterDict()
         for name, transformer in _transformers(self.unet):
@@ -102,7 +104,7 @@ class CachingGraph(nn.Module):
         return adapter["to_k"](tokens), adapter["to_v"](tokens)
 
     def _transform(self, name: str, transformer: Transformer2DModel, hidden: Tensor) -> Tensor:
-        tokens = _enter(transformer, hidden)
+        tokens = _enter(transformer, hidden, self.layout)
         pool = self.pool if is_topmost(self.unet, transformer) else 1
         for i, block in enumerate(transformer.transformer_blocks):
             own = _attended(block, tokens, hidden, self.attention, pool)
@@ -111,7 +113,7 @@ class CachingGraph(nn.Module):
             value = self.constants[_key(f"{name}.{i}.value")]
             tokens = _text_attention(block, tokens, key, value, self.attention)
             tokens = feed_forward(block, tokens)
-        return _leave(transformer, tokens, hidden)
+        return _leave(transformer, tokens, hidden, self.layout)
 
 
 class DenoiserGraph(nn.Module):
@@ -128,14 +130,17 @@ class DenoiserGraph(nn.Module):
         super().__init__()
         check_exportable(conditioned)
         self.attention = attention
+        self.layout = layout_of(attention)
         self.pool = pool
         self.sites = [site.name for site in conditioned.sites]
-        self.unet = twin_with_products(conditioned.unet)
+        self.unet = twin_of(conditioned.unet, attention)
         self.added = () if self.unet.config.addition_embed_type is None else ADDED_CONDITIONS
         self.folded = nn.ModuleDict(
             {
                 _key(site): FoldedAdapter(
-                    cast(ConditioningAdapter, conditioned.adapter(site)), first_block(conditioned.unet, site)
+                    cast(ConditioningAdapter, conditioned.adapter(site)),
+                    first_block(conditioned.unet, site),
+                    attention,
                 )
                 for site in self.sites
             }
@@ -162,21 +167,20 @@ class DenoiserGraph(nn.Module):
         pairs = dict(zip(self.sites, zip(cache[::2], cache[1::2], strict=True), strict=True))
 
         def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, context: Tensor) -> Tensor:
-            tokens = _enter(transformer, hidden)
+            tokens, read = _enter(transformer, hidden, self.layout), self.layout.read(context)
             pool = self.pool if is_topmost(self.unet, transformer) else 1
             for i, block in enumerate(transformer.transformer_blocks):
                 own = _attended(block, tokens, hidden, self.attention, pool)
                 added = block.attn1.to_out[0](own)
                 if i == 0 and name in pairs:
                     folded = cast(FoldedAdapter, self.folded[_key(name)])
-                    added = added + reference_strength.reshape(-1, 1, 1) * folded(
-                        tokens, own, *pairs[name], self.attention
-                    )
+                    reference = (self.layout.read(one) for one in pairs[name])
+                    added = added + self.layout.scale(reference_strength) * folded(tokens, own, *reference)
                 tokens = added + tokens
-                key, value = block.attn2.to_k(context), block.attn2.to_v(context)
+                key, value = block.attn2.to_k(read), block.attn2.to_v(read)
                 tokens = _text_attention(block, tokens, key, value, self.attention)
                 tokens = feed_forward(block, tokens)
-            return _leave(transformer, tokens, hidden)
+            return _leave(transformer, tokens, hidden, self.layout)
 
         return tuple(finish(visits(self.unet, latent, timestep, text, added), visit))  # type: ignore[return-value]
 
@@ -184,13 +188,18 @@ class DenoiserGraph(nn.Module):
 class FoldedAdapter(nn.Module):
     """A tapped block's self-attention and adapter, their output projections folded into [A | B] and c."""
 
-    def __init__(self, adapter: ConditioningAdapter, block: BasicTransformerBlock) -> None:
+    def __init__(
+        self, adapter: ConditioningAdapter, block: BasicTransformerBlock, attention: AttentionKind
+    ) -> None:
         super().__init__()
+        self.attention = attention
         self.heads = adapter.heads
-        self.norm = adapter.norm
-        self.to_q = adapter.to_q
+        layout = layout_of(attention)
+        self.channels = layout.channels
+        self.norm = layout.norm(adapter.norm)
+        self.to_q = layout.linear(adapter.to_q)
         width = adapter.to_out.out_features
-        self.delta = nn.Linear(2 * width, width)
+        delta = nn.Linear(2 * width, width)
         own, reference = block.attn1.to_out[0], adapter.to_out
         with torch.no_grad():
             # In double precision: these products are made once and used in every step.
@@ -201,15 +210,14 @@ class FoldedAdapter(nn.Module):
             bias = second @ reference.bias.double() + adapter.fuse.bias.double()
             if own.bias is not None:
                 bias = bias + change @ own.bias.double()
-            self.delta.weight.copy_(weight)
-            self.delta.bias.copy_(bias)
+            delta.weight.copy_(weight)
+            delta.bias.copy_(bias)
+        self.delta = layout.linear(delta)
 
-    def forward(
-        self, tokens: Tensor, own: Tensor, key: Tensor, value: Tensor, attention: AttentionKind
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, own: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Δ [b, n, d] of a block's input `tokens`, its self-attention `own`, and keys and values [1, m, d]."""
-        reference = attend(self.to_q(self.norm(tokens)), key, value, self.heads, attention)
-        return cast(Tensor, self.delta(torch.cat([own, reference], dim=-1)))
+        reference = attend(self.to_q(self.norm(tokens)), key, value, self.heads, self.attention)
+        return cast(Tensor, self.delta(torch.cat([own, reference], dim=self.channels)))
 
 
 def check_exportable(conditioned: ConditionedUNet) -> None:
@@ -241,7 +249,8 @@ def _attended(
     """
     own = block.attn1
     normed = block.norm1(tokens)
-    read = as_tokens(functional.avg_pool2d(as_picture(normed, like), pool)) if pool > 1 else normed
+    layout = layout_of(attention)
+    read = layout.tokens(functional.avg_pool2d(layout.picture(normed, like), pool)) if pool > 1 else normed
     return attend(own.to_q(normed), own.to_k(read), own.to_v(read), own.heads, attention)
 
 
@@ -251,14 +260,14 @@ def is_topmost(unet: UNet2DConditionModel, transformer: Transformer2DModel) -> b
     return any(transformer is end for end in ends)
 
 
-def _enter(transformer: Transformer2DModel, hidden: Tensor) -> Tensor:
+def _enter(transformer: Transformer2DModel, hidden: Tensor, layout: TokensLast) -> Tensor:
     """As `dreamcache.models.transformer.enter`, in a twin whose projections take tokens."""
-    return cast(Tensor, transformer.proj_in(as_tokens(transformer.norm(hidden))))
+    return cast(Tensor, transformer.proj_in(layout.tokens(transformer.norm(hidden))))
 
 
-def _leave(transformer: Transformer2DModel, tokens: Tensor, hidden: Tensor) -> Tensor:
+def _leave(transformer: Transformer2DModel, tokens: Tensor, hidden: Tensor, layout: TokensLast) -> Tensor:
     """As `dreamcache.models.transformer.leave`, likewise."""
-    return as_picture(transformer.proj_out(tokens), hidden) + hidden
+    return layout.picture(transformer.proj_out(tokens), hidden) + hidden
 
 
 def _text_attention(

@@ -13,6 +13,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreamcache.export.attention import AttentionKind
+from dreamcache.export.layouts import put_channels_first
 from dreamcache.models.transformer import as_picture, as_tokens
 from dreamcache.models.unet import time_embedding
 
@@ -65,13 +67,29 @@ def twin_with_products(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 @torch.no_grad()
+def twin_of(unet: UNet2DConditionModel, kind: AttentionKind) -> UNet2DConditionModel:
+    """The twin whose transformer blocks take tokens as a kind of attention does."""
+    if kind != "split_einsum":
+        return twin_with_products(unet)
+    twin = _twin(unet)
+    for module in twin.modules():
+        if isinstance(module, Transformer2DModel):
+            put_channels_first(module)
+    return twin
+
+
+@torch.no_grad()
 def twin_at_timestep(
-    unet: UNet2DConditionModel, timestep: int, text: Tensor, added: Mapping[str, Tensor] | None
+    unet: UNet2DConditionModel,
+    timestep: int,
+    text: Tensor,
+    added: Mapping[str, Tensor] | None,
+    kind: AttentionKind = "plain",
 ) -> UNet2DConditionModel:
-    """As `twin_with_products`, with the time projections replaced by their results at one timestep."""
+    """As `twin_of`, with the time projections replaced by their results at one timestep."""
     sample = torch.zeros(1, 1, 1, 1, dtype=unet.dtype, device=unet.device)
     embedding = time_embedding(unet, sample, timestep, text, added)
-    twin = twin_with_products(unet)
+    twin = twin_of(unet, kind)
     for module in twin.modules():
         if isinstance(module, ResnetBlock2D) and module.time_emb_proj is not None:
             activated = embedding if module.skip_time_act else module.nonlinearity(embedding)
