@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +26,8 @@ def main() -> None:
         lambda: library.StableDiffusion(
             model_path=str(base),
             wtype="f16",
-            n_threads=-1 if job.threads is None else job.threads,
+            # Left to itself it counts physical cores, and takes one thread of a virtual machine's two.
+            n_threads=os.cpu_count() if job.threads is None else job.threads,
             diffusion_flash_attn=True,
             verbose=False,
         ),

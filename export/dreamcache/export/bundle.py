@@ -49,10 +49,15 @@ from dreamcache.runtime.contract import (
     dump_contract,
     graph_fingerprint,
 )
+from dreamcache.runtime.coreml_part import CoreMLPart
 from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.tensors import Architecture
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage that begins, and how many of how many are done."""
+
+AnotherTarget = Callable[[Path, Architecture, Graphs, Callable[[str], None]], CoreMLPart]
+"""Given the unfinished bundle, its shapes and its ONNX graphs, and told whom to tell what begins."""
 
 _STAGES = 8
 
@@ -88,6 +93,7 @@ def export_bundle(
     reference_tokens: float = 1.0,
     precision: Precision = "fp32",
     prompts: Sequence[str] | None = None,
+    also: AnotherTarget | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Contract:
@@ -107,6 +113,7 @@ def export_bundle(
         precision: ``fp32``; ``fp16``, weights stored in 16 bits; or ``int8``, by layers chosen on the base's own
             trajectories.
         prompts: to draw them with; None takes a list that fits the miniature and photographs.
+        also: writes the bundle's Core ML side.
         overwrite: replace an existing bundle.
         progress: called as each stage begins.
 
@@ -183,6 +190,7 @@ def export_bundle(
             brief=source.weights == "random",
             reference_pool=reference_pool,
         )
+        coreml = None if also is None else also(folder, architecture, graphs, stages.note)
         stages("hashing")
         files = _file_records(folder)
         contract = Contract(
@@ -205,6 +213,7 @@ def export_bundle(
             ),
             parity=_with_choice(parity, written),
             versions=declare_versions(),
+            coreml=coreml,
         )
         (folder / CONTRACT_NAME).write_text(dump_contract(contract), encoding="utf-8")
     stages.finish()
@@ -232,6 +241,10 @@ class _Stages:
         """A stage that counts for itself."""
         if self._progress is not None:
             self._progress(title, done, total)
+
+    def note(self, title: str) -> None:
+        """A part of the present stage."""
+        self.inside(title, self._done, _STAGES)
 
     def finish(self) -> None:
         if self._progress is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, cast
@@ -15,12 +17,20 @@ import typer
 from dreamcache.export.errors import ExportError
 
 if TYPE_CHECKING:
-    from dreamcache.export.bundle import Progress
+    from dreamcache.export.bundle import AnotherTarget, Progress, Source
+    from dreamcache.export.coreml.compress import WeightFormat
+    from dreamcache.export.coreml.convert import Target
+    from dreamcache.export.coreml.modules import Attention
     from dreamcache.export.resources import Precision
     from dreamcache.models.distillation import Sampling
-    from dreamcache.runtime.contract import Contract
+    from dreamcache.runtime.contract import Contract, Graphs
+    from dreamcache.runtime.coreml_part import CoreMLPart
+    from dreamcache.runtime.tensors import Architecture
 
-_TARGETS = ("onnx",)
+_TARGETS = ("onnx", "all")
+_COREML_TARGETS = ("iOS16", "iOS17", "iOS18")
+_COREML_ATTENTIONS = ("plain", "split_einsum")
+_COREML_WEIGHTS = ("fp16", "int8", "palette6", "palette4")
 _PRECISIONS = ("fp32", "fp16", "int8")
 _ATTENTIONS = ("mha", "plain")
 _SAMPLINGS = ("standard", "lcm", "turbo")
@@ -49,7 +59,7 @@ def export(
     adapters: Annotated[
         Path | None, typer.Option(help="Adapters trained on the base (.safetensors).")
     ] = None,
-    target: Annotated[str, typer.Option(help="onnx.")] = "onnx",
+    target: Annotated[str, typer.Option(help="onnx, or all: Core ML packages beside it.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 (storage) or int8.")] = "fp32",
     calibration_prompts: Annotated[
         Path | None, typer.Option(help="For int8: a text file with a prompt on each line.")
@@ -72,6 +82,15 @@ def export(
     attention: Annotated[
         str, typer.Option(help="mha (ONNX Runtime's operator) or plain (standard operators).")
     ] = "mha",
+    coreml_target: Annotated[
+        str, typer.Option(help="Oldest system for Core ML: iOS16, iOS17, iOS18.")
+    ] = "iOS18",
+    coreml_attention: Annotated[
+        str, typer.Option(help="plain (CPU and GPU) or split_einsum (Neural Engine).")
+    ] = "plain",
+    coreml_weights: Annotated[
+        str, typer.Option(help="Core ML UNet's weights: fp16, int8, palette6 or palette4.")
+    ] = "fp16",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the parity report as JSON.")] = False,
 ) -> None:
@@ -89,6 +108,11 @@ def export(
     _refuse("--target", target, _TARGETS)
     _refuse("--precision", precision, _PRECISIONS)
     _refuse("--attention", attention, _ATTENTIONS)
+    _refuse("--coreml-target", coreml_target, _COREML_TARGETS)
+    _refuse("--coreml-attention", coreml_attention, _COREML_ATTENTIONS)
+    _refuse("--coreml-weights", coreml_weights, _COREML_WEIGHTS)
+    if target == "all" and find_spec("coremltools") is None:
+        raise ExportError("--target all needs coremltools; install it with: pip install 'dreamcache[coreml]'")
 
     prompts = _prompts(calibration_prompts, precision)
     _quiet_imports()
@@ -116,6 +140,7 @@ def export(
                 variant=variant,
                 sampling=cast("Sampling | None", sampling),
             )
+        options = (coreml_target, coreml_attention, coreml_weights)
         contract = export_bundle(
             source,
             out,
@@ -127,10 +152,34 @@ def export(
             reference_tokens=reference_tokens,
             precision=precise,
             prompts=prompts,
+            also=None if target == "onnx" else _coreml(source, options, reference_downsample),
             overwrite=overwrite,
             progress=progress,
         )
     typer.echo(_as_json(out, contract) if as_json else _as_text(out, contract))
+
+
+def _coreml(source: Source, options: tuple[str, str, str], reference_pool: int) -> AnotherTarget:
+    """What writes the Core ML side."""
+    from dreamcache.export.coreml.part import Choices, export_coreml
+
+    target, attention, weights = options
+    choices = Choices(cast("Target", target), cast("Attention", attention), cast("WeightFormat", weights))
+
+    def write(
+        folder: Path, architecture: Architecture, graphs: Graphs, note: Callable[[str], None]
+    ) -> CoreMLPart:
+        return export_coreml(
+            source,
+            folder,
+            architecture,
+            graphs,
+            choices,
+            note,
+            reference_pool=reference_pool,
+        )
+
+    return write
 
 
 def _quiet_imports() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+from diffusers.configuration_utils import FrozenDict
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from optimum.exporters.onnx import export as optimum_export
 from optimum.exporters.onnx.model_configs import (
@@ -60,7 +61,9 @@ def export_components(
     height, width = latent_height * base.vae_factor, latent_width * base.vae_factor
     latent = (1, int(base.vae.config.latent_channels), latent_height, latent_width)
     text_config = CLIPTextOnnxConfig(base.text_encoder.config, task="feature-extraction")
-    encoder_config = VaeEncoderOnnxConfig(base.vae.config, task="semantic-segmentation")
+    # The exporter takes the picture's size from the config alone, and pictures are square.
+    sized = FrozenDict({**base.vae.config, "sample_size": height})
+    encoder_config = VaeEncoderOnnxConfig(sized, task="semantic-segmentation")
     return {
         "text_encoder": _export(
             base.text_encoder,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,10 @@ OPSET = 18
 
 
 def sample_input(spec: TensorSpec, seed: int = 0) -> Tensor:
-    """A random tensor of a declared shape and dtype; a timestep lies in the middle of training's."""
+    """A random tensor of a declared shape and dtype; a timestep lies in the middle of training's, ids count up."""
     dtype = cast(torch.dtype, getattr(torch, spec.dtype))
+    if not dtype.is_floating_point:
+        return torch.arange(math.prod(spec.shape), dtype=dtype).reshape(spec.shape)
     if spec.name == "timestep":
         return torch.full(spec.shape, 500.0, dtype=dtype)
     return torch.randn(spec.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)

@@ -8,9 +8,8 @@ prediction; strength 0 is the stock base whatever the cache; two graphs at most 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from dreamcache.export.gates import (
-    MAX_DB,
     MIN_SEAM_DB,
-    Finding,
     check_condition,
     check_disk,
     check_final_latent,
@@ -34,21 +31,18 @@ from dreamcache.export.gates import (
 from dreamcache.export.torch_side import (
     BRANCHES,
     GUIDANCE_SCALE,
-    GUIDING,
     PROMPT,
     Point,
-    Reference,
     TorchSide,
 )
 from dreamcache.export.unet_export import Precision, is_large
+from dreamcache.export.unet_parity import UnetParity, measure_unet
 from dreamcache.export.unfinished import open_unfinished
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.allocator import release_freed
 from dreamcache.runtime.contract import Graphs, GraphSpec, ParityReport
 from dreamcache.runtime.decoding import OpenGraph, decode_in_strips
-from dreamcache.runtime.denoiser import Denoiser
-from dreamcache.runtime.reference_tokens import keep_tokens
 from dreamcache.runtime.sessions import GraphSession
 from dreamcache.runtime.tensors import Architecture
 
@@ -101,17 +95,22 @@ def measure_parity(
         psnr[name] = db
         tick()
     release_freed()
-    caches, psnr["cache"] = _cache_parity(folder, graphs.cache, architecture, references)
-    tick()
     steps, full = (4, 4) if not is_large(base) else (1, 1) if brief else (2, 1)
     points = side.trajectory(references[0], steps, full)
-    texts = {name: text.numpy() for name, text in side.texts.items()}
-    found = _denoiser_parity(folder, graphs, architecture, side, points, texts, caches)
-    psnr["denoiser"] = min(finding["psnr"] for finding in found.findings)
+    specs = graphs.by_name()
+    found = measure_unet(
+        lambda name: _open(folder, name, specs[name]),
+        architecture,
+        side,
+        references,
+        points,
+        shallow=graphs.shallow is not None,
+    )
+    psnr |= {"cache": found.cache_db, "denoiser": found.denoiser_db}
     if found.shallow is not None:
         psnr["shallow"] = found.shallow
     if graphs.plain is not None:
-        psnr["plain"] = _plain_psnr(folder, graphs.plain, points[0], texts)
+        psnr["plain"] = _plain_psnr(folder, graphs.plain, points[0], side.texts["prompt"].numpy())
     tick()
     condition = condition_ratios(found.findings)
     if enforce:
@@ -127,7 +126,7 @@ def measure_parity(
     )
 
 
-def _enforce(psnr: dict[str, float], found: _Found, precision: Precision) -> None:
+def _enforce(psnr: dict[str, float], found: UnetParity, precision: Precision) -> None:
     """Raise where a precision's gates are missed."""
     least = least_psnr_db(precision)
     for name, db in psnr.items():
@@ -138,113 +137,16 @@ def _enforce(psnr: dict[str, float], found: _Found, precision: Precision) -> Non
         check_final_latent(found.trajectory_db[-1])
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What the denoiser and the shallow graph gave.
-
-    Attributes:
-        findings: of every point that has all branches.
-        trajectory_db: the latent after each step.
-        shallow: dB of the shallow graph at the first point, prompt and reference; None without that graph.
-    """
-
-    findings: list[Finding]
-    trajectory_db: list[float]
-    shallow: float | None
-
-
-def _denoiser_parity(
-    folder: Path,
-    graphs: Graphs,
-    architecture: Architecture,
-    side: TorchSide,
-    points: Sequence[Point],
-    texts: dict[str, NDArray[Any]],
-    caches: Sequence[dict[str, Array]],
-) -> _Found:
-    session = _open(folder, "denoiser", graphs.denoiser)
-    shallow = None if graphs.shallow is None else _open(folder, "shallow", graphs.shallow)
-    # Every second step may then be asked of the shallow graph.
-    own = Denoiser(session, architecture, texts, caches[0], shallow, 1 if shallow is None else 2)
-    swapped, zeroed = (
-        Denoiser(session, architecture, texts, cache)
-        for cache in (caches[1], {name: np.zeros_like(value) for name, value in caches[0].items()})
-    )
-    compared = [point for point in points if len(point.predictions) == len(BRANCHES)]
-    received, shallow_db = [], None
-    for point in compared:
-        received.append(own.predict(point.latent, float(point.timestep), BRANCHES))
-        if shallow is not None and shallow_db is None:
-            (prediction,) = own.predict(point.latent, float(point.timestep), BRANCHES[3:], step=1)
-            shallow_db = psnr_db(point.predictions[BRANCHES[3]], prediction)
-    findings = [
-        _at(point, predictions, swapped, zeroed)
-        for point, predictions in zip(compared, received, strict=True)
-    ]
-    latent, trajectory_db = points[0].latent, []
-    for index, point in enumerate(points):
-        # The first step starts from the same noise, so its predictions are there already.
-        guiding = (
-            [received[0][1], received[0][3]]
-            if index == 0
-            else own.predict(latent, float(point.timestep), GUIDING)
-        )
-        latent = side.advance(latent, point.timestep, dict(zip(GUIDING, guiding, strict=True)))
-        trajectory_db.append(psnr_db(point.after, latent))
-    return _Found(findings, trajectory_db, shallow_db)
-
-
-def _at(point: Point, received: Sequence[Array], swapped: Denoiser, zeroed: Denoiser) -> Finding:
-    """Everything that is compared at one point of the trajectory."""
-    latent, timestep = point.latent, float(point.timestep)
-    expected = [point.predictions[branch] for branch in BRANCHES]
-    last, off = BRANCHES[-1:], BRANCHES[2:3]
-    leak = swapped.predict(latent, timestep, off)[0] - received[2]
-    return {
-        "psnr": min(psnr_db(e, r) for e, r in zip(expected, received, strict=True)),
-        "error": max(_norm(e - r) for e, r in zip(expected, received, strict=True)),
-        "torch_reference": _norm(expected[3] - expected[2]),
-        "onnx_reference": _norm(received[3] - received[2]),
-        "torch_text": _norm(expected[3] - expected[1]),
-        "onnx_text": _norm(received[3] - received[1]),
-        "stock_psnr": psnr_db(expected[2], received[2]),
-        "stock_leak": float(np.abs(leak).max()),
-        "zeroed": _norm(zeroed.predict(latent, timestep, last)[0] - received[3]),
-        "swapped": _norm(swapped.predict(latent, timestep, last)[0] - received[3]),
-    }
-
-
-def _plain_psnr(folder: Path, spec: GraphSpec, point: Point, texts: dict[str, NDArray[Any]]) -> float:
+def _plain_psnr(folder: Path, spec: GraphSpec, point: Point, text: NDArray[Any]) -> float:
     """The plain graph against the stock UNet at one point of the trajectory."""
     rows = spec.inputs[0].shape[0]
     feed = {
         "latent": np.repeat(point.latent, rows, 0),
         "timestep": np.full(rows, point.timestep, np.float32),
-        "text": np.repeat(texts["prompt"], rows, 0),
+        "text": np.repeat(text, rows, 0),
     }
     prediction = _open(folder, "plain", spec).run(feed)["prediction"]
     return psnr_db(point.predictions[BRANCHES[2]], prediction[:1])
-
-
-def _cache_parity(
-    folder: Path, spec: GraphSpec, architecture: Architecture, references: Sequence[Reference]
-) -> tuple[list[dict[str, Array]], float]:
-    """The exported caches of every reference as the denoiser takes them, and the worst dB of any key or value."""
-    session = _open(folder, "cache", spec)
-    caches = [session.run({"latent": reference.latent}) for reference in references]
-    worst = min(
-        (
-            psnr_db(expected, cache[name])
-            for reference, cache in zip(references, caches, strict=True)
-            for name, expected in reference.projected.items()
-        ),
-        default=MAX_DB,
-    )
-    kept = [
-        keep_tokens(cache, reference.mask, architecture)
-        for reference, cache in zip(references, caches, strict=True)
-    ]
-    return kept, worst
 
 
 def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precision) -> dict[str, float]:
@@ -289,7 +191,3 @@ def _opener(folder: Path, graphs: Graphs) -> OpenGraph:
 
 def _open(folder: Path, name: str, spec: GraphSpec) -> GraphSession:
     return GraphSession(name, spec, open_unfinished(name, folder / spec.file))
-
-
-def _norm(array: NDArray[Any]) -> float:
-    return float(np.linalg.norm(array.astype(np.float64)))

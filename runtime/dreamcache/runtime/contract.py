@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -22,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from dreamcache.runtime.bundle_path import BundlePath
+from dreamcache.runtime.coreml_part import CoreMLPart
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.parity_report import ParityReport
 from dreamcache.runtime.sampling_spec import GuidanceDefaults, GuidanceMode, SchedulerKind, SchedulerSpec
@@ -74,24 +75,6 @@ FORMAT_VERSION = 1
 CONTRACT_NAME = "dreamcache.json"
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-def _check_relative(path: str) -> str:
-    """A path below the bundle's folder, with forward slashes; anything else is refused."""
-    unsafe = (
-        "\\" in path
-        or ":" in path
-        or any(ord(character) < 32 for character in path)
-        or any(part in ("", ".", "..") for part in path.split("/"))
-    )
-    if unsafe:
-        raise ValueError(
-            f"a path below the bundle is expected (no '..', absolute or back-slashed), received {path!r}"
-        )
-    return path
-
-
-BundlePath = Annotated[str, AfterValidator(_check_relative)]
 
 
 class FileRecord(ContractModel):
@@ -195,6 +178,7 @@ class Contract(ContractModel):
     fingerprints: Fingerprints
     parity: ParityReport
     versions: dict[str, str]
+    coreml: CoreMLPart | None = None
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
@@ -221,6 +205,9 @@ class Contract(ContractModel):
             for path in (graph.file, *graph.weights):
                 if path not in self.files:
                     raise ValueError(f"graph {name} names {path}, which the table of files does not list")
+        for model in () if self.coreml is None else self.coreml.models.values():
+            if not any(path.startswith(f"{model.package}/") for path in self.files):
+                raise ValueError(f"the table of files lists nothing below {model.package}")
         if self.cache_timestep >= self.scheduler.num_train_timesteps:
             raise ValueError(
                 f"a cache timestep below {self.scheduler.num_train_timesteps} is expected, "

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dreamcache.runtime.contract import Architecture, cache_tensors
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.guidance import Branch
-from dreamcache.runtime.sessions import GraphSession
+from dreamcache.runtime.sessions import RunnableGraph
 
 Latent = NDArray[np.float32]
 Row = tuple[Branch, int]
@@ -33,11 +33,11 @@ class Denoiser:
 
     def __init__(
         self,
-        graph: GraphSession,
+        graph: RunnableGraph,
         architecture: Architecture,
         texts: Mapping[str, NDArray[Any]],
         cache: Mapping[str, NDArray[Any]] | None,
-        shallow: GraphSession | None = None,
+        shallow: RunnableGraph | None = None,
         step_cache: int = 1,
     ) -> None:
         assert step_cache == 1 or shallow is not None

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from dreamcache.runtime.bundle import Bundle
 from dreamcache.runtime.contract import Contract, SiteSpec
+from dreamcache.runtime.coreml_part import CoreMLPart
 
 
 def describe(bundle: Bundle) -> Iterator[Table]:
@@ -23,8 +24,31 @@ def describe(bundle: Bundle) -> Iterator[Table]:
         size = sum(contract.files[path].size for path in (graph.file, *graph.weights))
         graphs.add_row(name, graph.file, f"{size / 1e6:.1f}", str(len(graph.inputs)), str(len(graph.outputs)))
     yield graphs
+    if contract.coreml is not None:
+        yield from _coreml(contract, contract.coreml)
     yield _facts("Measured against PyTorch", _parity(contract))
     yield _facts("Made with", contract.versions)
+
+
+def _coreml(contract: Contract, part: CoreMLPart) -> Iterator[Table]:
+    packages = Table("package", "functions", "MB", title="Core ML", title_justify="left")
+    for model in part.models.values():
+        size = sum(
+            record.size for path, record in contract.files.items() if path.startswith(f"{model.package}/")
+        )
+        packages.add_row(model.package, ", ".join(model.functions), f"{size / 1e6:.1f}")
+    yield packages
+    facts = {
+        "from": part.target,
+        "attention": part.attention,
+        "computed in": part.compute,
+        "UNet's weights": part.weights,
+    }
+    facts |= {f"{name}, signal to noise": f"{value:.1f} dB" for name, value in part.psnr_db.items()}
+    facts |= {f"{name}, condition kept": f"{value:.4f}" for name, value in part.condition.items()}
+    if part.disk_ratio is not None:
+        facts["UNet over its denoiser alone, on disk"] = f"{part.disk_ratio:.3f}"
+    yield _facts("Core ML, saved programs run in PyTorch", facts)
 
 
 def _tokens(site: SiteSpec) -> str:

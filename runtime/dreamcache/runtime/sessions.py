@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ __all__ = [
     "GraphSession",
     "Profile",
     "ProviderWarning",
+    "RunnableGraph",
     "SessionOpener",
     "check_profile",
     "check_threads",
@@ -57,6 +58,13 @@ _DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": 
 
 class ProviderWarning(UserWarning):
     """A provider can run the bundle, but not all of it by itself."""
+
+
+class RunnableGraph(Protocol):
+    """What a denoiser asks of a graph."""
+
+    def run(self, inputs: Mapping[str, Array], wanted: Sequence[str] | None = None) -> dict[str, Array]:
+        """Outputs by name, all or those that are wanted."""
 
 
 class GraphSession:

@@ -46,6 +46,21 @@ CASES: dict[str, tuple[Build, Expected]] = {
     "maximum": (lambda m, o, r: mb.maximum(x=m, y=o), lambda m, o, r: torch.maximum(m, o)),
     "minimum": (lambda m, o, r: mb.minimum(x=m, y=o), lambda m, o, r: torch.minimum(m, o)),
     "pow": (lambda m, o, r: mb.pow(x=m, y=3.0), lambda m, o, r: m**3),
+    "greater_equal": (
+        lambda m, o, r: mb.cast(x=mb.greater_equal(x=m, y=o), dtype="fp32"),
+        lambda m, o, r: (m >= o).float(),
+    ),
+    "greater": (lambda m, o, r: mb.cast(x=mb.greater(x=m, y=m), dtype="fp32"), lambda m, o, r: 0 * m),
+    "less_equal": (
+        lambda m, o, r: mb.cast(x=mb.less_equal(x=m, y=m), dtype="fp32"),
+        lambda m, o, r: 0 * m + 1,
+    ),
+    "less": (lambda m, o, r: mb.cast(x=mb.less(x=m, y=o), dtype="fp32"), lambda m, o, r: (m < o).float()),
+    "equal": (lambda m, o, r: mb.cast(x=mb.equal(x=m, y=o), dtype="fp32"), lambda m, o, r: 0 * m),
+    "select": (
+        lambda m, o, r: mb.select(cond=mb.greater(x=m, y=o), a=m, b=o),
+        lambda m, o, r: torch.maximum(m, o),
+    ),
     "silu": (lambda m, o, r: mb.silu(x=m), lambda m, o, r: m * torch.sigmoid(m)),
     "square": (lambda m, o, r: mb.square(x=m), lambda m, o, r: m * m),
     "sqrt": (lambda m, o, r: mb.sqrt(x=mb.abs(x=m)), lambda m, o, r: m.abs().sqrt()),
@@ -106,6 +121,10 @@ CASES: dict[str, tuple[Build, Expected]] = {
         lambda m, o, r: functional.conv2d(
             m, torch.from_numpy(KERNEL), padding=(1, 2), dilation=(1, 2), groups=2
         ),
+    ),
+    "pad": (
+        lambda m, o, r: mb.pad(x=m, pad=[0, 1, 2, 0], mode="constant", constant_val=0.5),
+        lambda m, o, r: functional.pad(m, (2, 0, 0, 1), value=0.5),
     ),
     "batch_norm": (
         lambda m, o, r: mb.batch_norm(

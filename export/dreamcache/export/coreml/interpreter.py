@@ -88,12 +88,13 @@ class Interpreter:
                 torch.from_numpy(np.array(array)).float(), declared[name].dtype, name
             )
         for index, one in enumerate(self._steps):
-            for tensor, value in zip(one.outputs, self._computed(one, values), strict=True):
-                if tuple(value.shape) != tensor.shape:
+            for tensor, computed in zip(one.outputs, self._computed(one, values), strict=True):
+                if tuple(computed.shape) != tensor.shape:
                     raise ExportError(
-                        f"{one.type} {tensor.name}: shape {tensor.shape} is declared, {tuple(value.shape)} came out"
+                        f"{one.type} {tensor.name}: shape {tensor.shape} is declared, "
+                        f"{tuple(computed.shape)} came out"
                     )
-                values[tensor.name] = value
+                values[tensor.name] = computed
             for name in self._dead.get(index, ()):
                 del values[name]
         found = {}

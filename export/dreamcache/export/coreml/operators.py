@@ -52,6 +52,11 @@ _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "maximum": torch.maximum,
     "minimum": torch.minimum,
     "pow": torch.pow,
+    "greater_equal": torch.ge,
+    "greater": torch.gt,
+    "less_equal": torch.le,
+    "less": torch.lt,
+    "equal": torch.eq,
 }
 
 
@@ -70,6 +75,11 @@ OPERATORS.update({name: _of_two(function) for name, function in _BINARY.items()}
 @operator("rsqrt")
 def _rsqrt(given: Arguments) -> Tensor:
     return torch.rsqrt(given.tensor("x") + given.real("epsilon", 1e-12))
+
+
+@operator("select")
+def _select(given: Arguments) -> Tensor:
+    return torch.where(given.tensor("cond").bool(), given.tensor("a"), given.tensor("b"))
 
 
 @operator("clip")
@@ -139,6 +149,16 @@ def _conv(given: Arguments) -> Tensor:
 def _torch_padding(pads: Sequence[int]) -> list[int]:
     """MIL counts from the first spatial axis on, PyTorch from the last."""
     return [pads[axis + side] for axis in range(len(pads) - 2, -1, -2) for side in (0, 1)]
+
+
+@operator("pad")
+def _pad(given: Arguments) -> Tensor:
+    """Two numbers for each of the last axes, the outermost first."""
+    if given.text("mode", "constant") != "constant":
+        raise ExportError(f"pad in mode {given.text('mode', '')!r} is not known")
+    return functional.pad(
+        given.tensor("x"), _torch_padding(given.numbers("pad")), value=given.real("constant_val", 0.0)
+    )
 
 
 @operator("batch_norm")

@@ -1,0 +1,140 @@
+"""Caching graph and denoiser beside PyTorch, whatever runs them: inputs of a real trajectory, and the condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamcache.export.gates import MAX_DB, Finding, psnr_db
+from dreamcache.export.torch_side import BRANCHES, GUIDING, Point, Reference, TorchSide
+from dreamcache.runtime.denoiser import Denoiser
+from dreamcache.runtime.reference_tokens import keep_tokens
+from dreamcache.runtime.sessions import RunnableGraph
+from dreamcache.runtime.tensors import Architecture
+
+Array = NDArray[np.float32]
+OpenUnet = Callable[[str], RunnableGraph]
+
+
+@dataclass(frozen=True)
+class UnetParity:
+    """What the UNet's graphs gave.
+
+    Attributes:
+        cache_db: the worst of any key or value.
+        findings: of every point that has all branches.
+        trajectory_db: the latent after each step.
+        shallow: dB of the shallow graph at the first point, prompt and reference; None without that graph.
+    """
+
+    cache_db: float
+    findings: list[Finding]
+    trajectory_db: list[float]
+    shallow: float | None
+
+    @property
+    def denoiser_db(self) -> float:
+        """The worst of any prediction."""
+        return min(finding["psnr"] for finding in self.findings)
+
+
+def measure_unet(
+    open_graph: OpenUnet,
+    architecture: Architecture,
+    side: TorchSide,
+    references: Sequence[Reference],
+    points: Sequence[Point],
+    *,
+    shallow: bool = False,
+) -> UnetParity:
+    """Both graphs, through the runner's own code, beside PyTorch.
+
+    Args:
+        open_graph: gives ``cache``, ``denoiser`` and ``shallow``; what it gave may go when the next is asked for, but
+            for the denoiser beside the shallow graph.
+        architecture: shapes and sites.
+        side: PyTorch's, for its texts and its sampler.
+        references: two; the second one takes the first one's place.
+        points: of PyTorch's trajectory with the first reference.
+        shallow: whether there is a shallow graph.
+    """
+    texts = {name: text.numpy() for name, text in side.texts.items()}
+    caches, cache_db = _caches(open_graph("cache"), architecture, references)
+    graph = open_graph("denoiser")
+    shallow_graph = open_graph("shallow") if shallow else None
+    # Every second step may then be asked of the shallow graph.
+    own = Denoiser(graph, architecture, texts, caches[0], shallow_graph, 2 if shallow else 1)
+    swapped, zeroed = (
+        Denoiser(graph, architecture, texts, cache)
+        for cache in (caches[1], {name: np.zeros_like(value) for name, value in caches[0].items()})
+    )
+    compared = [point for point in points if len(point.predictions) == len(BRANCHES)]
+    received, shallow_db = [], None
+    for point in compared:
+        received.append(own.predict(point.latent, float(point.timestep), BRANCHES))
+        if shallow and shallow_db is None:
+            (prediction,) = own.predict(point.latent, float(point.timestep), BRANCHES[3:], step=1)
+            shallow_db = psnr_db(point.predictions[BRANCHES[3]], prediction)
+    findings = [
+        _at(point, predictions, swapped, zeroed)
+        for point, predictions in zip(compared, received, strict=True)
+    ]
+    latent, trajectory_db = points[0].latent, []
+    for index, point in enumerate(points):
+        # The first step starts from the same noise, so its predictions are there already.
+        guiding = (
+            [received[0][1], received[0][3]]
+            if index == 0
+            else own.predict(latent, float(point.timestep), GUIDING)
+        )
+        latent = side.advance(latent, point.timestep, dict(zip(GUIDING, guiding, strict=True)))
+        trajectory_db.append(psnr_db(point.after, latent))
+    return UnetParity(cache_db, findings, trajectory_db, shallow_db)
+
+
+def _at(point: Point, received: Sequence[Array], swapped: Denoiser, zeroed: Denoiser) -> Finding:
+    """Everything that is compared at one point of the trajectory."""
+    latent, timestep = point.latent, float(point.timestep)
+    expected = [point.predictions[branch] for branch in BRANCHES]
+    last, off = BRANCHES[-1:], BRANCHES[2:3]
+    leak = swapped.predict(latent, timestep, off)[0] - received[2]
+    return {
+        "psnr": min(psnr_db(e, r) for e, r in zip(expected, received, strict=True)),
+        "error": max(_norm(e - r) for e, r in zip(expected, received, strict=True)),
+        "torch_reference": _norm(expected[3] - expected[2]),
+        "onnx_reference": _norm(received[3] - received[2]),
+        "torch_text": _norm(expected[3] - expected[1]),
+        "onnx_text": _norm(received[3] - received[1]),
+        "stock_psnr": psnr_db(expected[2], received[2]),
+        "stock_leak": float(np.abs(leak).max()),
+        "zeroed": _norm(zeroed.predict(latent, timestep, last)[0] - received[3]),
+        "swapped": _norm(swapped.predict(latent, timestep, last)[0] - received[3]),
+    }
+
+
+def _caches(
+    graph: RunnableGraph, architecture: Architecture, references: Sequence[Reference]
+) -> tuple[list[dict[str, Array]], float]:
+    """The exported caches of every reference as the denoiser takes them, and the worst dB of any key or value."""
+    caches = [graph.run({"latent": reference.latent}) for reference in references]
+    worst = min(
+        (
+            psnr_db(expected, cache[name])
+            for reference, cache in zip(references, caches, strict=True)
+            for name, expected in reference.projected.items()
+        ),
+        default=MAX_DB,
+    )
+    kept = [
+        keep_tokens(cache, reference.mask, architecture)
+        for reference, cache in zip(references, caches, strict=True)
+    ]
+    return kept, worst
+
+
+def _norm(array: NDArray[Any]) -> float:
+    return float(np.linalg.norm(array.astype(np.float64)))
