@@ -29,9 +29,9 @@ from dreamcache.export.gates import (
     psnr_db,
 )
 from dreamcache.export.torch_side import (
-    BRANCHES,
     GUIDANCE_SCALE,
     PROMPT,
+    STOCK,
     Point,
     TorchSide,
 )
@@ -89,7 +89,7 @@ def measure_parity(
     check_disk(*disk)
     side = TorchSide(base, conditioned, architecture, reference_pool)
     # The second one only takes the first one's place; a small base compares its cache all the same.
-    references = [side.reference(0), side.reference(1, cached=not is_large(base))]
+    references = [side.reference(0), side.substitute(1) if is_large(base) else side.reference(1)]
     psnr = {"cache": 0.0, "denoiser": 0.0}
     for name, db in _component_psnr(folder, graphs, base, precision).items():
         psnr[name] = db
@@ -97,6 +97,7 @@ def measure_parity(
     release_freed()
     steps, full = (4, 4) if not is_large(base) else (1, 1) if brief else (2, 1)
     points = side.trajectory(references[0], steps, full)
+    release_freed()
     specs = graphs.by_name()
     found = measure_unet(
         lambda name: _open(folder, name, specs[name]),
@@ -146,7 +147,7 @@ def _plain_psnr(folder: Path, spec: GraphSpec, point: Point, text: NDArray[Any])
         "text": np.repeat(text, rows, 0),
     }
     prediction = _open(folder, "plain", spec).run(feed)["prediction"]
-    return psnr_db(point.predictions[BRANCHES[2]], prediction[:1])
+    return psnr_db(point.predictions[STOCK], prediction[:1])
 
 
 def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precision) -> dict[str, float]:

@@ -28,8 +28,10 @@ Array = NDArray[np.float32]
 
 GUIDANCE_SCALE = 3.0
 PROMPT = "a robot on the beach"
-BRANCHES = (Branch("null", 0.0), Branch("null", 1.0), Branch("prompt", 0.0), Branch("prompt", 1.0))
-GUIDING = (BRANCHES[1], BRANCHES[3])
+NULL, STOCK, FULL = Branch("null", 1.0), Branch("prompt", 0.0), Branch("prompt", 1.0)
+BRANCHES = (NULL, STOCK, FULL)
+"""What a point is compared in: without the prompt, without the reference, with both."""
+GUIDING = (NULL, FULL)
 """What classic guidance combines."""
 
 
@@ -41,7 +43,7 @@ class Reference:
         latent: [1, z, h, w], noised.
         mask: [H, W], 0-1, the subject.
         cache: per site the tokens that PyTorch caches and the architecture keeps, [1, kept tokens, d].
-        projected: the keys and values that a caching graph gives, of all tokens, by tensor name.
+        projected: the keys and values that a caching graph gives, of all tokens, by tensor name; of a `substitute` none.
     """
 
     latent: Array
@@ -91,16 +93,14 @@ class TorchSide:
             self._averaged = DenoiserGraph(conditioned, "plain", architecture.key_value_pool)
 
     @torch.no_grad()
-    def reference(self, seed: int, *, cached: bool = True) -> Reference:
-        """A subject on white, through the VAE and, if it is to be cached here, the stock UNet."""
+    def reference(self, seed: int) -> Reference:
+        """A subject on white, through the VAE and the stock UNet."""
         config = self.conditioned.config
         picture = _picture(self.architecture, seed)
         mask = mask_on_white(picture)
         clean = self.base.encode_images(torch.from_numpy(picture))
         noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:]))
         latent = noise_reference(self.base.scheduler, clean, noise, config.cache_timestep)
-        if not cached:
-            return Reference(latent.numpy(), mask, {}, {})
         text = self.base.encode_text([config.cache_prompt])
         sites = self.conditioned.sites
         cache = cache_reference(self.base.unet, sites, latent, config.cache_timestep, text)
@@ -119,6 +119,11 @@ class TorchSide:
             values = list(CachingGraph(self.conditioned, text, "plain", *pools)(latent))
         projected = {name: value.numpy() for name, value in zip(names, values, strict=True)}
         return Reference(latent.numpy(), mask, self._kept(cache, mask), projected)
+
+    def substitute(self, seed: int) -> Reference:
+        """Another subject to put in a reference's place: noise, which no caching graph is compared on."""
+        mask = mask_on_white(_picture(self.architecture, seed))
+        return Reference(draw_noise(seed, self.architecture.latent_shape[1:]), mask, {}, {})
 
     def _kept(self, cache: Cache, mask: Array) -> Cache:
         """The tokens of the positions that the runner keeps."""

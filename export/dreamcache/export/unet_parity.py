@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.export.gates import MAX_DB, Finding, psnr_db
-from dreamcache.export.torch_side import BRANCHES, GUIDING, Point, Reference, TorchSide
+from dreamcache.export.torch_side import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference, TorchSide
 from dreamcache.runtime.denoiser import Denoiser
+from dreamcache.runtime.guidance import Branch
 from dreamcache.runtime.reference_tokens import keep_tokens
 from dreamcache.runtime.sessions import RunnableGraph
 from dreamcache.runtime.tensors import Architecture
@@ -73,12 +74,14 @@ def measure_unet(
         for cache in (caches[1], {name: np.zeros_like(value) for name, value in caches[0].items()})
     )
     compared = [point for point in points if len(point.predictions) == len(BRANCHES)]
-    received, shallow_db = [], None
+    received: list[dict[Branch, Array]] = []
+    shallow_db = None
     for point in compared:
-        received.append(own.predict(point.latent, float(point.timestep), BRANCHES))
+        predictions = own.predict(point.latent, float(point.timestep), BRANCHES)
+        received.append(dict(zip(BRANCHES, predictions, strict=True)))
         if shallow and shallow_db is None:
-            (prediction,) = own.predict(point.latent, float(point.timestep), BRANCHES[3:], step=1)
-            shallow_db = psnr_db(point.predictions[BRANCHES[3]], prediction)
+            (prediction,) = own.predict(point.latent, float(point.timestep), (FULL,), step=1)
+            shallow_db = psnr_db(point.predictions[FULL], prediction)
     findings = [
         _at(point, predictions, swapped, zeroed)
         for point, predictions in zip(compared, received, strict=True)
@@ -87,7 +90,7 @@ def measure_unet(
     for index, point in enumerate(points):
         # The first step starts from the same noise, so its predictions are there already.
         guiding = (
-            [received[0][1], received[0][3]]
+            [received[0][branch] for branch in GUIDING]
             if index == 0
             else own.predict(latent, float(point.timestep), GUIDING)
         )
@@ -96,23 +99,21 @@ def measure_unet(
     return UnetParity(cache_db, findings, trajectory_db, shallow_db)
 
 
-def _at(point: Point, received: Sequence[Array], swapped: Denoiser, zeroed: Denoiser) -> Finding:
+def _at(point: Point, received: Mapping[Branch, Array], swapped: Denoiser, zeroed: Denoiser) -> Finding:
     """Everything that is compared at one point of the trajectory."""
-    latent, timestep = point.latent, float(point.timestep)
-    expected = [point.predictions[branch] for branch in BRANCHES]
-    last, off = BRANCHES[-1:], BRANCHES[2:3]
-    leak = swapped.predict(latent, timestep, off)[0] - received[2]
+    latent, timestep, expected = point.latent, float(point.timestep), point.predictions
+    pairs = [(expected[branch], received[branch]) for branch in BRANCHES]
     return {
-        "psnr": min(psnr_db(e, r) for e, r in zip(expected, received, strict=True)),
-        "error": max(_norm(e - r) for e, r in zip(expected, received, strict=True)),
-        "torch_reference": _norm(expected[3] - expected[2]),
-        "onnx_reference": _norm(received[3] - received[2]),
-        "torch_text": _norm(expected[3] - expected[1]),
-        "onnx_text": _norm(received[3] - received[1]),
-        "stock_psnr": psnr_db(expected[2], received[2]),
-        "stock_leak": float(np.abs(leak).max()),
-        "zeroed": _norm(zeroed.predict(latent, timestep, last)[0] - received[3]),
-        "swapped": _norm(swapped.predict(latent, timestep, last)[0] - received[3]),
+        "psnr": min(psnr_db(e, r) for e, r in pairs),
+        "error": max(_norm(e - r) for e, r in pairs),
+        "torch_reference": _norm(expected[FULL] - expected[STOCK]),
+        "onnx_reference": _norm(received[FULL] - received[STOCK]),
+        "torch_text": _norm(expected[FULL] - expected[NULL]),
+        "onnx_text": _norm(received[FULL] - received[NULL]),
+        "stock_psnr": psnr_db(expected[STOCK], received[STOCK]),
+        "stock_leak": float(np.abs(swapped.predict(latent, timestep, (STOCK,))[0] - received[STOCK]).max()),
+        "zeroed": _norm(zeroed.predict(latent, timestep, (FULL,))[0] - received[FULL]),
+        "swapped": _norm(swapped.predict(latent, timestep, (FULL,))[0] - received[FULL]),
     }
 
 
