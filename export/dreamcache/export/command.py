@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,23 +13,22 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from dreamcache.export.errors import ExportError
+from dreamcache.export.coreml.choices import chosen
+from dreamcache.export.errors import ExportError, refuse_unknown
 
 if TYPE_CHECKING:
-    from dreamcache.export.bundle import AnotherTarget, Progress, Source
-    from dreamcache.export.coreml.compress import WeightFormat
-    from dreamcache.export.coreml.convert import Target
-    from dreamcache.export.coreml.modules import Attention
+    from dreamcache.export.attention import AttentionKind
+    from dreamcache.export.bundle import WriteCoreML
+    from dreamcache.export.coreml.choices import Choices
     from dreamcache.export.resources import Precision
+    from dreamcache.export.sources import Source
+    from dreamcache.export.stages import Progress, Stages
     from dreamcache.models.distillation import Sampling
-    from dreamcache.runtime.contract import Contract, Graphs
+    from dreamcache.runtime.contract import Contract
     from dreamcache.runtime.coreml_part import CoreMLPart
     from dreamcache.runtime.tensors import Architecture
 
-_TARGETS = ("onnx", "all")
-_COREML_TARGETS = ("iOS16", "iOS17", "iOS18")
-_COREML_ATTENTIONS = ("plain", "split_einsum")
-_COREML_WEIGHTS = ("fp16", "int8", "palette6", "palette4")
+_TARGETS = ("onnx", "coreml", "all")
 _PRECISIONS = ("fp32", "fp16", "int8")
 _ATTENTIONS = ("mha", "plain")
 _SAMPLINGS = ("standard", "lcm", "turbo")
@@ -59,7 +57,7 @@ def export(
     adapters: Annotated[
         Path | None, typer.Option(help="Adapters trained on the base (.safetensors).")
     ] = None,
-    target: Annotated[str, typer.Option(help="onnx, or all: Core ML packages beside it.")] = "onnx",
+    target: Annotated[str, typer.Option(help="onnx, coreml or all.")] = "onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16 (storage) or int8.")] = "fp32",
     calibration_prompts: Annotated[
         Path | None, typer.Option(help="For int8: a text file with a prompt on each line.")
@@ -89,8 +87,21 @@ def export(
         str, typer.Option(help="plain (CPU and GPU) or split_einsum (Neural Engine).")
     ] = "plain",
     coreml_weights: Annotated[
-        str, typer.Option(help="Core ML UNet's weights: fp16, int8, palette6 or palette4.")
+        str, typer.Option(help="Core ML UNet's weights: fp16, int8, palette6, palette4 or mixed.")
     ] = "fp16",
+    coreml_psnr: Annotated[
+        float | None, typer.Option(help="For mixed: least signal to noise of the denoiser, in dB.")
+    ] = None,
+    coreml_size: Annotated[
+        float | None, typer.Option(help="For mixed: at most so many MB of the denoiser's weights.")
+    ] = None,
+    coreml_resolution: Annotated[
+        list[int] | None,
+        typer.Option(help="A further square that the Core ML packages take, in pixels; repeatable."),
+    ] = None,
+    chunk_unet: Annotated[
+        bool, typer.Option("--chunk-unet", help="Core ML UNet in two packages of half the size.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the parity report as JSON.")] = False,
 ) -> None:
@@ -104,19 +115,28 @@ def export(
             "belong to --base", param_hint="'--base-config' / '--variant' / '--sampling'"
         )
     if sampling is not None:
-        _refuse("--sampling", sampling, _SAMPLINGS)
-    _refuse("--target", target, _TARGETS)
-    _refuse("--precision", precision, _PRECISIONS)
-    _refuse("--attention", attention, _ATTENTIONS)
-    _refuse("--coreml-target", coreml_target, _COREML_TARGETS)
-    _refuse("--coreml-attention", coreml_attention, _COREML_ATTENTIONS)
-    _refuse("--coreml-weights", coreml_weights, _COREML_WEIGHTS)
-    if target == "all" and find_spec("coremltools") is None:
-        raise ExportError("--target all needs coremltools; install it with: pip install 'dreamcache[coreml]'")
+        refuse_unknown("--sampling", sampling, _SAMPLINGS)
+    refuse_unknown("--target", target, _TARGETS)
+    refuse_unknown("--precision", precision, _PRECISIONS)
+    refuse_unknown("--attention", attention, _ATTENTIONS)
+    if target != "onnx" and find_spec("coremltools") is None:
+        raise ExportError(
+            f"--target {target} needs coremltools; install it with: pip install 'dreamcache[coreml]'"
+        )
 
+    choices = chosen(
+        coreml_target,
+        coreml_attention,
+        coreml_weights,
+        least_db=coreml_psnr,
+        most_mb=coreml_size,
+        chunked=chunk_unet,
+        resolutions=tuple(coreml_resolution or ()),
+    )
     prompts = _prompts(calibration_prompts, precision)
     _quiet_imports()
     from dreamcache.export.bundle import export_bundle
+    from dreamcache.export.onnx_side import OnnxChoices
     from dreamcache.export.partial_folder import check_place
     from dreamcache.export.resources import check_resources
     from dreamcache.export.sources import planned_size, random_source, trained_source
@@ -140,44 +160,30 @@ def export(
                 variant=variant,
                 sampling=cast("Sampling | None", sampling),
             )
-        options = (coreml_target, coreml_attention, coreml_weights)
         contract = export_bundle(
             source,
             out,
             resolution=resolution,
             batch=batch,
-            attention="mha" if attention == "mha" else "plain",
             key_value_pool=kv_downsample,
             reference_pool=reference_downsample,
             reference_tokens=reference_tokens,
-            precision=precise,
-            prompts=prompts,
-            also=None if target == "onnx" else _coreml(source, options, reference_downsample),
+            onnx=None
+            if target == "coreml"
+            else OnnxChoices(precise, cast("AttentionKind", attention), prompts),
+            coreml=None if target == "onnx" else _coreml(choices, reference_downsample),
             overwrite=overwrite,
             progress=progress,
         )
     typer.echo(_as_json(out, contract) if as_json else _as_text(out, contract))
 
 
-def _coreml(source: Source, options: tuple[str, str, str], reference_pool: int) -> AnotherTarget:
+def _coreml(choices: Choices, reference_pool: int) -> WriteCoreML:
     """What writes the Core ML side."""
-    from dreamcache.export.coreml.part import Choices, export_coreml
+    from dreamcache.export.coreml.part import export_coreml
 
-    target, attention, weights = options
-    choices = Choices(cast("Target", target), cast("Attention", attention), cast("WeightFormat", weights))
-
-    def write(
-        folder: Path, architecture: Architecture, graphs: Graphs, note: Callable[[str], None]
-    ) -> CoreMLPart:
-        return export_coreml(
-            source,
-            folder,
-            architecture,
-            graphs,
-            choices,
-            note,
-            reference_pool=reference_pool,
-        )
+    def write(source: Source, folder: Path, architecture: Architecture, stages: Stages) -> CoreMLPart:
+        return export_coreml(source, folder, architecture, choices, stages.note, reference_pool)
 
     return write
 
@@ -202,11 +208,6 @@ def _prompts(path: Path | None, precision: str) -> list[str] | None:
     if not prompts:
         raise ExportError(f"--calibration-prompts: {path} holds no prompts; give one a line")
     return prompts
-
-
-def _refuse(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ExportError(f"{option} {value} is not exported by this version; choose {' or '.join(known)}")
 
 
 def _side(resolution: int | None) -> int:
@@ -250,13 +251,28 @@ def _as_json(out: Path, contract: Contract) -> str:
 
 
 def _as_text(out: Path, contract: Contract) -> str:
-    parity = contract.parity
     size = sum(record.size for record in contract.files.values()) / 1e6
-    decibels = ", ".join(f"{name} {db:.0f} dB" for name, db in parity.psnr_db.items())
-    condition = ", ".join(f"{name} {ratio:.4f}" for name, ratio in parity.condition.items())
-    lines = [
-        f"{out}: {contract.architecture.name}, {contract.weights} weights, {size:.1f} MB",
-        f"against PyTorch: {decibels}",
-        f"condition over PyTorch's: {condition}; two UNet graphs over one on disk: {parity.disk_ratio:.3f}",
-    ]
+    lines = [f"{out}: {contract.architecture.name}, {contract.weights} weights, {size:.1f} MB"]
+    if contract.onnx is not None:
+        parity = contract.parity
+        lines.append(f"against PyTorch: {_decibels(parity.psnr_db)}")
+        lines.append(
+            f"condition over PyTorch's: {_ratios(parity.condition)}; "
+            f"two UNet graphs over one on disk: {parity.disk_ratio:.3f}"
+        )
+    if contract.coreml is not None:
+        part = contract.coreml
+        lines.append(f"Core ML against PyTorch: {_decibels(part.psnr_db)}")
+        lines.append(
+            f"condition over PyTorch's: {_ratios(part.condition)}; "
+            f"UNet over its denoiser on disk: {part.disk_ratio:.3f}"
+        )
     return "\n".join(lines)
+
+
+def _decibels(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {db:.0f} dB" for name, db in values.items())
+
+
+def _ratios(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {ratio:.4f}" for name, ratio in values.items())

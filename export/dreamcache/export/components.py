@@ -17,6 +17,7 @@ from optimum.exporters.onnx.model_configs import (
 )
 from torch import Tensor, nn
 
+from dreamcache.export.borders import Borders, declare_text_encoder, declare_vae_encoder
 from dreamcache.export.errors import ExportError
 from dreamcache.export.onnx_graphs import quiet_exporters
 from dreamcache.export.shared_weights import rewrite_shared
@@ -27,12 +28,6 @@ from dreamcache.runtime.tensors import TensorSpec
 TEXT_ENCODER = "text_encoder/model.onnx"
 VAE_ENCODER = "vae_encoder/model.onnx"
 WEIGHTS_NAME = "weights.data"
-
-_MEANINGS = {
-    "input_ids": "token ids of a prompt, padded to the text length",
-    "last_hidden_state": "prompt embedding",
-    "latent_parameters": "unscaled latent: the mean of the encoder's distribution",
-}
 
 
 class VaeMean(nn.Module):
@@ -59,7 +54,6 @@ def export_components(
         ExportError: a component cannot be exported, or not with static shapes.
     """
     height, width = latent_height * base.vae_factor, latent_width * base.vae_factor
-    latent = (1, int(base.vae.config.latent_channels), latent_height, latent_width)
     text_config = CLIPTextOnnxConfig(base.text_encoder.config, task="feature-extraction")
     # The exporter takes the picture's size from the config alone, and pictures are square.
     sized = FrozenDict({**base.vae.config, "sample_size": height})
@@ -71,7 +65,7 @@ def export_components(
             folder,
             TEXT_ENCODER,
             {"batch_size": 1, "sequence_length": base.text_length},
-            ("last_hidden_state", (1, base.text_length, int(base.text_encoder.config.hidden_size))),
+            declare_text_encoder(base),
         ),
         "vae_encoder": _export(
             VaeMean(base.vae),
@@ -79,7 +73,7 @@ def export_components(
             folder,
             VAE_ENCODER,
             {"batch_size": 1, "height": height, "width": width},
-            ("latent_parameters", latent),
+            declare_vae_encoder(base.vae, latent_height, latent_width),
         ),
     }
 
@@ -90,7 +84,7 @@ def _export(
     folder: Path,
     file: str,
     shapes: Mapping[str, int],
-    output: tuple[str, tuple[int, ...]],
+    borders: Borders,
 ) -> GraphSpec:
     try:
         with quiet_exporters():
@@ -105,43 +99,41 @@ def _export(
     except Exception as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{file} does not export: {first_line}") from error
-    _keep_output(folder / file, *output)
+    _keep_output(folder / file, borders.outputs[0])
     path = folder / file
     # In a file beside the graph, which a runner can map instead of reading it onto the heap.
     rewrite_shared(path.parent, {path.name: ir.load(path)}, WEIGHTS_NAME)
-    return _declare(folder, file)
+    return _declare(folder, file, borders)
 
 
-def _keep_output(path: Path, name: str, shape: tuple[int, ...]) -> None:
+def _keep_output(path: Path, wanted: TensorSpec) -> None:
     """Leave one output, the one the runner wants, and state its shape, which the exporter leaves open."""
     model = onnx.load(path, load_external_data=False)
-    kept = [value for value in model.graph.output if value.name == name]
+    kept = [value for value in model.graph.output if value.name == wanted.name]
     if len(kept) != 1:
         raise ExportError(
-            f"{path.name} has outputs {[value.name for value in model.graph.output]}, expected {name}"
+            f"{path.name} has outputs {[value.name for value in model.graph.output]}, expected {wanted.name}"
         )
     dtype = kept[0].type.tensor_type.elem_type
     del model.graph.output[:]
-    model.graph.output.append(onnx.helper.make_tensor_value_info(name, dtype, shape))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(wanted.name, dtype, wanted.shape))
     onnx.save(model, path)
 
 
-def _declare(folder: Path, file: str) -> GraphSpec:
-    """The graph's borders as the written file has them."""
+def _declare(folder: Path, file: str, borders: Borders) -> GraphSpec:
+    """The graph as the contract has it, once the written file was seen to have those borders."""
     graph = onnx.load(folder / file, load_external_data=False).graph
+    for value, spec in zip((*graph.input, *graph.output), (*borders.inputs, *borders.outputs), strict=True):
+        shape = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        if (value.name, shape, dtype) != (spec.name, spec.shape, spec.dtype):
+            raise ExportError(
+                f"{file}: {spec.name} {spec.shape} {spec.dtype} is expected, received {value.name} {shape} {dtype}"
+            )
     stored = sorted(path.name for path in (folder / file).parent.iterdir() if path.name != Path(file).name)
     return GraphSpec(
         file=file,
         weights=tuple(f"{Path(file).parent}/{name}" for name in stored),
-        inputs=tuple(_tensor(file, value) for value in graph.input),
-        outputs=tuple(_tensor(file, value) for value in graph.output),
+        inputs=borders.inputs,
+        outputs=borders.outputs,
     )
-
-
-def _tensor(file: str, value: Any) -> TensorSpec:
-    shape = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-    if not all(size > 0 for size in shape):
-        raise ExportError(f"{file}: {value.name} has no static shape ({shape})")
-    dtype = str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
-    meaning = _MEANINGS.get(value.name, "picture in -1 to 1")
-    return TensorSpec.model_validate({"name": value.name, "shape": shape, "dtype": dtype, "meaning": meaning})

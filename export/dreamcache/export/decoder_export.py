@@ -16,6 +16,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
 from dreamcache.export.attention import AttentionKind
+from dreamcache.export.borders import declare_vae_decoder
 from dreamcache.export.decoder_graphs import (
     CutStrip,
     DecoderHead,
@@ -90,11 +91,8 @@ def plan_decoder(
     window_bytes: int = WINDOW_BYTES,
 ) -> DecoderSpecs:
     """The graphs as the contract declares them, before any is written."""
-    shape = (1, int(vae.config.latent_channels), latent_height, latent_width)
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    picture = (1, int(vae.config.out_channels), factor * latent_height, factor * latent_width)
-    latent = TensorSpec(name="latent_sample", shape=shape, dtype="float32", meaning="unscaled latent")
-    sample = TensorSpec(name="sample", shape=picture, dtype="float32", meaning="picture in -1 to 1")
+    borders = declare_vae_decoder(vae, latent_height, latent_width)
+    (latent,), (sample,) = borders.inputs, borders.outputs
     whole = _spec(VAE_DECODER, latent, sample)
     cut = find_cut(vae, latent_height, latent_width, cut_bytes)
     if cut is None:

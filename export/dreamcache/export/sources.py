@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 
-from dreamcache.export.bundle import Source
 from dreamcache.export.errors import ExportError
 from dreamcache.export.resources import ModelSize, size_of_architecture, size_of_files
 from dreamcache.models.architectures import ARCHITECTURES
@@ -17,6 +18,25 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.distillation import Sampling
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.random_base import random_base
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        name: of the architecture, as the contract states it.
+        base: the text-to-image model.
+        conditioned: its UNet with adapters.
+        weights: whether the weights were trained, or are random to measure devices with.
+        metadata: of the adapters file.
+    """
+
+    name: str
+    base: Base
+    conditioned: ConditionedUNet
+    weights: Literal["trained", "random"] = "trained"
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def adapters_of(base: str, adapters: Path | None) -> Path:

@@ -43,7 +43,7 @@ class Reference:
         latent: [1, z, h, w], noised.
         mask: [H, W], 0-1, the subject.
         cache: per site the tokens that PyTorch caches and the architecture keeps, [1, kept tokens, d].
-        projected: the keys and values that a caching graph gives, of all tokens, by tensor name; of a `substitute` none.
+        projected: the keys and values that a caching graph gives, of all tokens, by tensor name; none of a `substitute`.
     """
 
     latent: Array
@@ -91,6 +91,11 @@ class TorchSide:
         # A reference that was averaged is no set of tokens that the adapters know, but keys and values are.
         if architecture.key_value_pool > 1 or reference_pool > 1:
             self._averaged = DenoiserGraph(conditioned, "plain", architecture.key_value_pool)
+
+    @property
+    def embeddings(self) -> dict[str, Array]:
+        """[1, n, c] of null text and prompt."""
+        return {name: text.numpy() for name, text in self.texts.items()}
 
     @torch.no_grad()
     def reference(self, seed: int) -> Reference:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.export.gates import MAX_DB, Finding, psnr_db
-from dreamcache.export.torch_side import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference, TorchSide
+from dreamcache.export.torch_side import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference
 from dreamcache.runtime.denoiser import Denoiser
 from dreamcache.runtime.guidance import Branch
 from dreamcache.runtime.reference_tokens import keep_tokens
@@ -19,6 +19,15 @@ from dreamcache.runtime.tensors import Architecture
 
 Array = NDArray[np.float32]
 OpenUnet = Callable[[str], RunnableGraph]
+
+
+class Sampled(Protocol):
+    """Where a trajectory came from: `TorchSide`, or a recording of it."""
+
+    @property
+    def embeddings(self) -> Mapping[str, Array]: ...
+
+    def advance(self, latent: Array, timestep: int, predictions: Mapping[Branch, Array]) -> Array: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class UnetParity:
 def measure_unet(
     open_graph: OpenUnet,
     architecture: Architecture,
-    side: TorchSide,
+    side: Sampled,
     references: Sequence[Reference],
     points: Sequence[Point],
     *,
@@ -58,12 +67,12 @@ def measure_unet(
         open_graph: gives ``cache``, ``denoiser`` and ``shallow``; what it gave may go when the next is asked for, but
             for the denoiser beside the shallow graph.
         architecture: shapes and sites.
-        side: PyTorch's, for its texts and its sampler.
+        side: for its texts and its sampler.
         references: two; the second one takes the first one's place.
         points: of PyTorch's trajectory with the first reference.
         shallow: whether there is a shallow graph.
     """
-    texts = {name: text.numpy() for name, text in side.texts.items()}
+    texts = side.embeddings
     caches, cache_db = _caches(open_graph("cache"), architecture, references)
     graph = open_graph("denoiser")
     shallow_graph = open_graph("shallow") if shallow else None

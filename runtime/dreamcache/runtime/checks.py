@@ -70,9 +70,13 @@ def verify_bundle(
     yield Check(
         "contract", True, f"format {bundle.contract.format_version}, {bundle.contract.weights} weights"
     )
+    files = _attempt("files", lambda: _files(bundle, progress))
+    if bundle.contract.onnx is None:
+        yield files
+        return
     sound = True
     for check in (
-        _attempt("files", lambda: _files(bundle, progress)),
+        files,
         _attempt("weights stored", lambda: _storage(bundle)),
         _attempt("weights finite", lambda: _finite(bundle)),
     ):

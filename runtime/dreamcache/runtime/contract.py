@@ -10,18 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import (
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from dreamcache.runtime.bundle_path import BundlePath
+from dreamcache.runtime.bundle_files import BundlePath, FileRecord, Sha256
 from dreamcache.runtime.coreml_part import CoreMLPart
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.parity_report import ParityReport
@@ -73,15 +66,6 @@ __all__ = [
 
 FORMAT_VERSION = 1
 CONTRACT_NAME = "dreamcache.json"
-
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-class FileRecord(ContractModel):
-    """Size in bytes and SHA-256 of one file of the bundle."""
-
-    size: NonNegativeInt
-    sha256: Sha256
 
 
 class GraphSpec(ContractModel):
@@ -173,38 +157,35 @@ class Contract(ContractModel):
     vae: VaeSpec
     scheduler: SchedulerSpec
     guidance: GuidanceDefaults
-    graphs: Graphs
+    onnx: Graphs | None = Field(default=None, alias="graphs")
     files: dict[BundlePath, FileRecord]
     fingerprints: Fingerprints
     parity: ParityReport
     versions: dict[str, str]
     coreml: CoreMLPart | None = None
 
+    @property
+    def graphs(self) -> Graphs:
+        """The graphs for ONNX Runtime.
+
+        Raises: BundleError where the bundle was made for Core ML alone.
+        """
+        if self.onnx is None:
+            raise BundleError(
+                "this bundle holds Core ML packages alone, which ONNX Runtime does not run; "
+                "export with --target all for both"
+            )
+        return self.onnx
+
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
-        declared = {
-            "cache inputs": (self.graphs.cache.inputs, caching_graph_inputs(self.architecture)),
-            "cache outputs": (self.graphs.cache.outputs, caching_graph_outputs(self.architecture)),
-            "denoiser inputs": (self.graphs.denoiser.inputs, denoiser_inputs(self.architecture)),
-            "denoiser outputs": (self.graphs.denoiser.outputs, denoiser_outputs(self.architecture)),
-        }
-        if self.graphs.plain is not None:
-            declared["plain inputs"] = (self.graphs.plain.inputs, plain_inputs(self.architecture))
-            declared["plain outputs"] = (self.graphs.plain.outputs, plain_outputs(self.architecture))
-        if (self.graphs.shallow is None) != (self.architecture.deep is None):
-            raise ValueError(
-                "a shallow graph and the architecture's deep features belong together; one is missing"
-            )
-        if self.graphs.shallow is not None:
-            declared["shallow inputs"] = (self.graphs.shallow.inputs, shallow_inputs(self.architecture))
-            declared["shallow outputs"] = (self.graphs.shallow.outputs, plain_outputs(self.architecture))
-        for place, (received, expected) in declared.items():
-            _same_tensors(place, received, expected)
-        _check_decoder(self.graphs, self.architecture)
-        for name, graph in self.graphs.by_name().items():
-            for path in (graph.file, *graph.weights):
-                if path not in self.files:
-                    raise ValueError(f"graph {name} names {path}, which the table of files does not list")
+        if self.onnx is not None:
+            _check_graphs(self.onnx, self.architecture, self.files)
+            expected_graph = graph_fingerprint(self.onnx, self.files)
+        elif self.coreml is not None:
+            expected_graph = self.coreml.fingerprint(self.files)
+        else:
+            raise ValueError("graphs or coreml is expected, received neither")
         for model in () if self.coreml is None else self.coreml.models.values():
             if not any(path.startswith(f"{model.package}/") for path in self.files):
                 raise ValueError(f"the table of files lists nothing below {model.package}")
@@ -213,12 +194,38 @@ class Contract(ContractModel):
                 f"a cache timestep below {self.scheduler.num_train_timesteps} is expected, "
                 f"received {self.cache_timestep}"
             )
-        expected_graph = graph_fingerprint(self.graphs, self.files)
         if self.fingerprints.graph != expected_graph:
             raise ValueError(
                 f"graph fingerprint {expected_graph} is expected, received {self.fingerprints.graph}"
             )
         return self
+
+
+def _check_graphs(graphs: Graphs, architecture: Architecture, files: Mapping[str, FileRecord]) -> None:
+    """The UNet's graphs have the tensors that follow from the architecture, and every file is listed."""
+    declared = {
+        "cache inputs": (graphs.cache.inputs, caching_graph_inputs(architecture)),
+        "cache outputs": (graphs.cache.outputs, caching_graph_outputs(architecture)),
+        "denoiser inputs": (graphs.denoiser.inputs, denoiser_inputs(architecture)),
+        "denoiser outputs": (graphs.denoiser.outputs, denoiser_outputs(architecture)),
+    }
+    if graphs.plain is not None:
+        declared["plain inputs"] = (graphs.plain.inputs, plain_inputs(architecture))
+        declared["plain outputs"] = (graphs.plain.outputs, plain_outputs(architecture))
+    if (graphs.shallow is None) != (architecture.deep is None):
+        raise ValueError(
+            "a shallow graph and the architecture's deep features belong together; one is missing"
+        )
+    if graphs.shallow is not None:
+        declared["shallow inputs"] = (graphs.shallow.inputs, shallow_inputs(architecture))
+        declared["shallow outputs"] = (graphs.shallow.outputs, plain_outputs(architecture))
+    for place, (received, expected) in declared.items():
+        _same_tensors(place, received, expected)
+    _check_decoder(graphs, architecture)
+    for name, graph in graphs.by_name().items():
+        for path in (graph.file, *graph.weights):
+            if path not in files:
+                raise ValueError(f"graph {name} names {path}, which the table of files does not list")
 
 
 def graph_fingerprint(graphs: Graphs, files: Mapping[str, FileRecord]) -> str:
@@ -230,7 +237,7 @@ def graph_fingerprint(graphs: Graphs, files: Mapping[str, FileRecord]) -> str:
 
 def dump_contract(contract: Contract) -> str:
     """The text of `dreamcache.json`."""
-    return contract.model_dump_json(indent=2) + "\n"
+    return contract.model_dump_json(indent=2, by_alias=True) + "\n"
 
 
 def parse_contract(text: str | bytes) -> Contract:

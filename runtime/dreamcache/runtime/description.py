@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from dreamcache.runtime.bundle import Bundle
-from dreamcache.runtime.contract import Contract, SiteSpec
+from dreamcache.runtime.contract import Contract, Graphs, SiteSpec
 from dreamcache.runtime.coreml_part import CoreMLPart
 
 
@@ -19,15 +19,20 @@ def describe(bundle: Bundle) -> Iterator[Table]:
     for site in contract.architecture.sites:
         sites.add_row(site.name, str(site.width), str(site.heads), _tokens(site))
     yield sites
-    graphs = Table("graph", "file", "MB", "inputs", "outputs", title="Graphs", title_justify="left")
-    for name, graph in contract.graphs.by_name().items():
-        size = sum(contract.files[path].size for path in (graph.file, *graph.weights))
-        graphs.add_row(name, graph.file, f"{size / 1e6:.1f}", str(len(graph.inputs)), str(len(graph.outputs)))
-    yield graphs
+    if contract.onnx is not None:
+        yield _graphs(contract, contract.onnx)
     if contract.coreml is not None:
         yield from _coreml(contract, contract.coreml)
     yield _facts("Measured against PyTorch", _parity(contract))
     yield _facts("Made with", contract.versions)
+
+
+def _graphs(contract: Contract, graphs: Graphs) -> Table:
+    table = Table("graph", "file", "MB", "inputs", "outputs", title="Graphs", title_justify="left")
+    for name, graph in graphs.by_name().items():
+        size = sum(contract.files[path].size for path in (graph.file, *graph.weights))
+        table.add_row(name, graph.file, f"{size / 1e6:.1f}", str(len(graph.inputs)), str(len(graph.outputs)))
+    return table
 
 
 def _coreml(contract: Contract, part: CoreMLPart) -> Iterator[Table]:

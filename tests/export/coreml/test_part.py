@@ -58,7 +58,7 @@ def test_the_contract_has_it_all(both: Path) -> None:
     assert sorted(part.models) == PACKAGES
     stored = {path for path in both.rglob("coreml/**/*") if path.is_file()}
     assert {path.relative_to(both).as_posix() for path in stored} <= bundle.contract.files.keys()
-    graphs = {"cache", "denoise", "TextEncoder", "VAEEncoder", "VAEDecoder"}
+    graphs = {"cache", "denoise", "text_encoder", "vae_encoder", "vae_decoder"}
     assert part.psnr_db.keys() == graphs | {f"{name} fp16" for name in graphs}
     assert min(part.psnr_db.values()) > 40
     assert all(part.psnr_db[f"{name} fp16"] < part.psnr_db[name] + 1 for name in graphs)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import coremltools as ct
 import coremltools.optimize.coreml as cto
 
+from dreamcache.export.coreml.choices import FORMATS, WeightFormat
 from dreamcache.export.coreml.convert import quiet_coremltools
 from dreamcache.export.errors import ExportError
 
-WeightFormat = Literal["fp16", "int8", "palette6", "palette4"]
-FORMATS: tuple[WeightFormat, ...] = ("fp16", "int8", "palette6", "palette4")
 LEAST_VALUES = 2048
 """Smaller weights stay as they are: norms, biases, scales."""
 

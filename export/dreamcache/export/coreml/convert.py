@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from dreamcache.export.coreml.choices import Target
 from dreamcache.export.errors import ExportError
 from dreamcache.export.onnx_graphs import sample_input
 from dreamcache.runtime.tensors import TensorSpec
 
-Target = Literal["iOS16", "iOS17", "iOS18"]
-TARGETS: tuple[Target, ...] = ("iOS16", "iOS17", "iOS18")
 ComputePrecision = Literal["fp16", "fp32"]
 
 KeptInFp32 = Callable[[Any], bool]
@@ -101,6 +100,22 @@ def merge_functions(packages: dict[str, Path], place: Path, default: str) -> Non
     descriptor.default_function_name = default
     with quiet_coremltools():
         ct.utils.save_multifunction(descriptor, str(place))
+
+
+def bisect_package(package: Path, folder: Path) -> tuple[Path, Path]:
+    """The two halves, by bytes of weights, of a package of one function; the second reads what the first returns.
+
+    Raises:
+        ExportError: coremltools finds no place to cut.
+    """
+    folder.mkdir()
+    try:
+        with quiet_coremltools():
+            ct.models.utils.bisect_model(str(package), str(folder), check_output_correctness=False)
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{package.stem} cannot be cut in two: {first_line}") from error
+    return folder / f"{package.stem}_chunk1.mlpackage", folder / f"{package.stem}_chunk2.mlpackage"
 
 
 def _compute_precision(precision: ComputePrecision, kept: KeptInFp32) -> Any:

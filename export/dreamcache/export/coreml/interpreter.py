@@ -7,7 +7,6 @@ operation in ways of its own, so the second is an estimate.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -25,7 +24,6 @@ from dreamcache.export.errors import ExportError
 __all__ = ["Arithmetic", "Interpreter", "compressed"]
 
 Arithmetic = Literal["fp32", "fp16"]
-MAX_FP16 = 65504.0
 
 
 class Interpreter:
@@ -36,7 +34,7 @@ class Interpreter:
         arithmetic: ``fp32``, or ``fp16`` to round as the program declares.
 
     Attributes:
-        overflows: operation outputs that left the range of 16 bits, by name, and how often; ``fp16`` alone.
+        largest: of every computed tensor the largest magnitude that was seen, by name, before any rounding.
 
     Raises:
         ExportError: an operation type that is not implemented, by name.
@@ -50,7 +48,7 @@ class Interpreter:
             )
         self._function = function
         self._arithmetic = arithmetic
-        self.overflows: Counter[str] = Counter()
+        self.largest: dict[str, float] = {}
         self._weights: dict[str, Tensor | str] = {}
         self._steps: list[Operation] = []
         for one in function.operations:
@@ -104,6 +102,18 @@ class Interpreter:
             found[name] = result.float().numpy()
         return found
 
+    def constants(self) -> dict[str, NDArray[np.float32]]:
+        """Stored floats of more than one value, by name."""
+        return {
+            name: value.numpy()
+            for name, value in self._weights.items()
+            if isinstance(value, Tensor) and value.dtype == torch.float32 and value.numel() > 1
+        }
+
+    def replace_constant(self, name: str, value: NDArray[np.float32]) -> None:
+        """Compute with another value from now on."""
+        self._weights[name] = torch.from_numpy(np.ascontiguousarray(value))
+
     def _computed(self, one: Operation, values: Mapping[str, Tensor | str]) -> list[Tensor]:
         given: dict[str, Value] = {}
         for parameter, bound in one.inputs.items():
@@ -118,11 +128,11 @@ class Interpreter:
         ]
 
     def _rounded(self, value: Tensor, dtype: np.dtype[np.generic], name: str) -> Tensor:
-        if self._arithmetic == "fp32" or dtype != np.float16 or not value.is_floating_point():
+        if dtype != np.float16 or not value.is_floating_point():
             return value
-        if float(value.abs().max()) > MAX_FP16:
-            self.overflows[name] += 1
-        return value.half().float()
+        low, high = value.aminmax()
+        self.largest[name] = max(float(high), -float(low), self.largest.get(name, 0.0))
+        return value if self._arithmetic == "fp32" else value.half().float()
 
 
 def _read(one: Operation) -> set[str]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from dreamcache.export.borders import declare_text_encoder, declare_vae_decoder, declare_vae_encoder
 from dreamcache.export.components import VaeMean
+from dreamcache.export.coreml.choices import Attention
 from dreamcache.export.decoder_graphs import WholeDecoder
 from dreamcache.export.graphs import CachingGraph, DenoiserGraph
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.runtime.contract import Graphs
 from dreamcache.runtime.tensors import (
     Architecture,
     TensorSpec,
@@ -22,10 +23,6 @@ from dreamcache.runtime.tensors import (
     denoiser_inputs,
     denoiser_outputs,
 )
-
-Attention = Literal["plain", "split_einsum"]
-UNET = ("cache", "denoise")
-"""The two functions of the UNet's package."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +82,14 @@ def unet_parts(
     }
 
 
-def other_parts(base: Base, graphs: Graphs) -> dict[str, Part]:
-    """Text encoder and VAE, by the names of their packages; the borders are those of the ONNX graphs."""
+def other_parts(base: Base, architecture: Architecture) -> dict[str, Part]:
+    """Text encoder and VAE."""
+    latent = architecture.latent_height, architecture.latent_width
     modules = {
-        "TextEncoder": (PromptEncoder(base.text_encoder), graphs.text_encoder),
-        "VAEEncoder": (PictureEncoder(base.vae), graphs.vae_encoder),
-        "VAEDecoder": (WholeDecoder(base.vae, "plain"), graphs.vae_decoder),
+        "text_encoder": (PromptEncoder(base.text_encoder), declare_text_encoder(base)),
+        "vae_encoder": (PictureEncoder(base.vae), declare_vae_encoder(base.vae, *latent)),
+        "vae_decoder": (WholeDecoder(base.vae, "plain"), declare_vae_decoder(base.vae, *latent)),
     }
-    return {name: Part(module, spec.inputs, spec.outputs) for name, (module, spec) in modules.items()}
+    return {
+        name: Part(module, borders.inputs, borders.outputs) for name, (module, borders) in modules.items()
+    }

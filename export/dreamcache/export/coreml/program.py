@@ -86,9 +86,16 @@ def read_program(package: Package) -> dict[str, Function]:
     Raises:
         ExportError: what is declared and what is stored do not agree, or a construct is not known.
     """
-    reader = _Reader(package)
-    program = package.specification.mlProgram
-    return {name: reader.function(name, function) for name, function in program.functions.items()}
+    return {name: read_function(package, name) for name in package.specification.mlProgram.functions}
+
+
+def read_function(package: Package, name: str) -> Function:
+    """One function of a package, which has it.
+
+    Raises:
+        ExportError: see `read_program`.
+    """
+    return _Reader(package).function(name, package.specification.mlProgram.functions[name])
 
 
 class _Reader:

@@ -1,10 +1,12 @@
-"""Paths that a contract may name: below the bundle's folder, whatever the system."""
+"""Files that a contract may name: below the bundle's folder, whatever the system; with size and hash."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, NonNegativeInt, StringConstraints
+
+from dreamcache.runtime.tensors import ContractModel
 
 
 def _check_relative(path: str) -> str:
@@ -23,3 +25,11 @@ def _check_relative(path: str) -> str:
 
 
 BundlePath = Annotated[str, AfterValidator(_check_relative)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileRecord(ContractModel):
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    size: NonNegativeInt
+    sha256: Sha256

@@ -1,0 +1,55 @@
+"""What a weight becomes in each format, without coremltools: to try formats before a package is written."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamcache.export.coreml.choices import WeightFormat
+
+Array = NDArray[np.float32]
+
+_BITS: dict[WeightFormat, int] = {"fp16": 16, "int8": 8, "palette6": 6, "palette4": 4}
+_BINS = 4096
+_ROUNDS = 25
+
+
+def stored_bytes(shape: tuple[int, ...], kind: WeightFormat) -> float:
+    """Of a weight with its scales or palette, both in 16 bits."""
+    extra = {"fp16": 0, "int8": shape[0], "palette6": 64, "palette4": 16}[kind]
+    return prod(shape) * _BITS[kind] / 8 + 2 * extra
+
+
+def rounded(value: Array, kind: WeightFormat) -> Array:
+    """The weight [m, …] as `kind` stores it, in floats."""
+    if kind == "fp16":
+        return value.astype(np.float16).astype(np.float32)
+    if kind == "int8":
+        rows = value.reshape(len(value), -1)
+        scale = np.abs(rows).max(1, keepdims=True) / 127
+        steps = np.divide(rows, scale, out=np.zeros_like(rows), where=scale > 0)
+        return (np.round(steps) * scale).reshape(value.shape).astype(np.float32)
+    palette = _palette(value, 2 ** _BITS[kind])
+    middles = (palette[1:] + palette[:-1]) / 2
+    found: Array = palette[np.searchsorted(middles, value)]
+    return found
+
+
+def _palette(value: Array, size: int) -> Array:
+    """k-means of the values by Lloyd's rounds over a histogram, [size], ascending."""
+    counts, edges = np.histogram(value, _BINS)
+    centres = ((edges[1:] + edges[:-1]) / 2).astype(np.float64)
+    weights = counts.astype(np.float64)
+    # Quantiles of the cube root of the density, which is where the best points of many lie (Panter and Dite, 1951).
+    spread = np.cumsum(np.cbrt(weights))
+    palette = np.interp((np.arange(size) + 0.5) / size * spread[-1], spread, centres)
+    for _ in range(_ROUNDS):
+        nearest = np.searchsorted((palette[1:] + palette[:-1]) / 2, centres)
+        held = np.bincount(nearest, weights, size)
+        moments = np.bincount(nearest, weights * centres, size)
+        palette = np.where(held > 0, moments / np.maximum(held, 1), palette)
+        palette.sort()
+    found: Array = palette.astype(np.float32)
+    return found

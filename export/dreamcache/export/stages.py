@@ -1,0 +1,41 @@
+"""What an export is at, for whoever draws the progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage that begins, and how many of how many are done."""
+
+STAGES = 8
+
+
+class Stages:
+    """Counts stages for whoever draws the progress bar."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._progress = progress
+        self._done = -1
+        self._title = ""
+
+    def __call__(self, title: str) -> None:
+        self._title = title
+        self.tick()
+
+    def tick(self) -> None:
+        self._done = min(self._done + 1, STAGES - 1)
+        if self._progress is not None:
+            self._progress(self._title, self._done, STAGES)
+
+    def inside(self, title: str, done: int, total: int) -> None:
+        """A stage that counts for itself."""
+        if self._progress is not None:
+            self._progress(title, done, total)
+
+    def note(self, title: str) -> None:
+        """A part of the present stage."""
+        self.inside(title, self._done, STAGES)
+
+    def finish(self) -> None:
+        if self._progress is not None:
+            self._progress("done", STAGES, STAGES)
