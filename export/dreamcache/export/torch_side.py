@@ -43,7 +43,7 @@ class Reference:
         latent: [1, z, h, w], noised.
         mask: [H, W], 0-1, the subject.
         cache: per site the tokens that PyTorch caches and the architecture keeps, [1, kept tokens, d].
-        projected: the keys and values that a caching graph gives, of all tokens, by tensor name; none of a `substitute`.
+        projected: the keys and values that a caching graph gives, of all tokens, by name; none of a `substitute`.
     """
 
     latent: Array

@@ -157,7 +157,8 @@ def _within(options: list[dict[WeightFormat, Step]], limit: float) -> list[Step]
     smallest = sum(min(step.bytes for step in steps.values()) for steps in options)
     if smallest > limit:
         raise ExportError(
-            f"--coreml-size: the weights take {smallest / 1e6:.1f} MB in 4 bits, at most {max(limit, 0) / 1e6:.1f} are left for them"
+            f"--coreml-size: the weights take {smallest / 1e6:.1f} MB in 4 bits, "
+            f"at most {max(limit, 0) / 1e6:.1f} are left for them"
         )
     # Upgrades differ in size: the greatest error bound whose choice fits.
     low, high = -20.0, 140.0

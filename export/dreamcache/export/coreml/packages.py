@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamcache.export.coreml.choices import Choices
+from dreamcache.export.coreml.choices import Choices, WeightFormat
 from dreamcache.export.coreml.compress import compress_package
 from dreamcache.export.coreml.convert import bisect_package, convert_graph, coreml_name, merge_functions
 from dreamcache.export.coreml.graph import saved_function
@@ -43,7 +43,7 @@ def write_unet(
     place: Path,
     parts: Mapping[str, Part],
     choices: Choices,
-    formats: Mapping[str, str],
+    formats: Mapping[str, WeightFormat],
     kept: Set[str],
     progress: Progress,
 ) -> Packages:
@@ -97,7 +97,12 @@ def write_unet(
 
 
 def write_component(
-    place: Path, name: str, parts: Mapping[str, Part], choices: Choices, progress: Progress
+    place: Path,
+    name: str,
+    parts: Mapping[str, Part],
+    choices: Choices,
+    kept: Set[str],
+    progress: Progress,
 ) -> Packages:
     """Text encoder or VAE: a function for each resolution, or a package for each where functions are not known.
 
@@ -106,6 +111,7 @@ def write_component(
         name: of the package.
         parts: by graph; the first one is the default.
         choices: how.
+        kept: names of operations that stay in 32 bits.
         progress: told what begins.
 
     Raises:
@@ -119,7 +125,14 @@ def write_component(
         ready = {}
         for graph, part in parts.items():
             ready[graph] = work / f"{graph}.mlpackage"
-            convert_graph(part.module, part.inputs, part.outputs, ready[graph], target=choices.target)
+            convert_graph(
+                part.module,
+                part.inputs,
+                part.outputs,
+                ready[graph],
+                target=choices.target,
+                kept=lambda one: one.name in kept,
+            )
         models: dict[str, CoreMLModel] = {}
         graphs: dict[str, tuple[CoreMLPiece, ...]] = {}
         if choices.shares and len(parts) > 1:
@@ -150,7 +163,7 @@ def _pieces(
     name: str,
     part: Part,
     choices: Choices,
-    formats: Mapping[str, str],
+    formats: Mapping[str, WeightFormat],
     kept: Set[str],
     progress: Progress,
 ) -> list[Path]:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import torch
 
-from dreamcache.export.coreml.choices import Choices
+from dreamcache.export.coreml.choices import Choices, WeightFormat
 from dreamcache.export.coreml.graph import Interpreted, open_graph, saved_function
 from dreamcache.export.coreml.guide import write_guide
 from dreamcache.export.coreml.interpreter import Arithmetic
 from dreamcache.export.coreml.measure import Measured, check_measured, measure_samples, measure_trajectory
 from dreamcache.export.coreml.mixed import find_recipe
 from dreamcache.export.coreml.modules import Part, other_parts, unet_parts
-from dreamcache.export.coreml.packages import FOLDER, Packages, write_component, write_unet
-from dreamcache.export.coreml.ranges import overflowing
+from dreamcache.export.coreml.packages import FOLDER, UNET, Packages, write_component, write_unet
+from dreamcache.export.coreml.ranges import SENTINEL, overflowing
 from dreamcache.export.coreml.recording import FILE, Recording, without_cache
 from dreamcache.export.declarations import (
     declare_architecture,
@@ -40,6 +40,7 @@ from dreamcache.runtime.tensors import Architecture
 PACKAGES = {"text_encoder": "TextEncoder", "vae_encoder": "VAEEncoder", "vae_decoder": "VAEDecoder"}
 
 Progress = Callable[[str], None]
+Write = Callable[[frozenset[str]], Packages]
 
 
 def export_coreml(
@@ -85,25 +86,14 @@ def export_coreml(
         progress("Core ML: PyTorch's own trajectory")
         recording = _record(source, architecture, reference_pool, parts, components)
         recording.save(place / FILE)
-        formats: Mapping[str, str] = {}
+        formats: Mapping[str, WeightFormat] = {}
         if choices.weights == "mixed":
             formats = find_recipe(place, parts["denoise"], recording, architecture, choices, progress)
-        written = [
-            write_component(
-                place,
-                package,
-                {graph: part for graph, part in components.items() if graph.startswith(name)},
-                choices,
-                progress,
-            )
-            for name, package in PACKAGES.items()
-        ]
+        writers = _writers(place, parts, components, choices, formats, progress)
         for name in ("vocab.json", "merges.txt"):
             if (folder / "tokenizer" / name).is_file():
                 shutil.copy(folder / "tokenizer" / name, place / name)
-        part, measured = _unet_that_fits(
-            folder, parts, choices, formats, written, architecture, recording, progress
-        )
+        part = _written_to_fit(folder, writers, choices, formats, architecture, recording, progress)
         guide = write_guide(
             part,
             architecture,
@@ -133,67 +123,104 @@ def measure_part(
     return measured, samples, open_piece
 
 
-def _unet_that_fits(
-    folder: Path,
+def _writers(
+    place: Path,
     parts: Mapping[str, Part],
+    components: Mapping[str, Part],
     choices: Choices,
-    formats: Mapping[str, str],
-    components: list[Packages],
+    formats: Mapping[str, WeightFormat],
+    progress: Progress,
+) -> dict[str, Write]:
+    """What writes each package, given the operations that stay in 32 bits."""
+
+    def component(name: str, package: str) -> Write:
+        own = {graph: part for graph, part in components.items() if graph.startswith(name)}
+        return lambda kept: write_component(place, package, own, choices, kept, progress)
+
+    written = {package: component(name, package) for name, package in PACKAGES.items()}
+    return {UNET: lambda kept: write_unet(place, parts, choices, formats, kept, progress)} | written
+
+
+def _written_to_fit(
+    folder: Path,
+    writers: Mapping[str, Write],
+    choices: Choices,
+    formats: Mapping[str, WeightFormat],
     architecture: Architecture,
     recording: Recording,
     progress: Progress,
-) -> tuple[CoreMLPart, Measured]:
+) -> CoreMLPart:
     """Written, watched, and where something leaves the range of 16 bits, written again with it in 32."""
-    place, kept = folder / FOLDER, frozenset[str]()
-    for attempt in range(2):
-        unet = write_unet(place, parts, choices, formats, kept, progress)
-        part = _declared(choices, formats, [unet, *components], kept)
+    kept: dict[str, frozenset[str]] = {}
+    packages = {name: write(frozenset()) for name, write in writers.items()}
+    while True:
+        part = _declared(choices, formats, packages, kept)
         progress("Core ML: watching ranges, comparing in 32 bits")
         exact, samples, watched = measure_part(folder, part, architecture, recording, "fp32")
-        largest = max(max(seen.values(), default=0.0) for seen in watched.largest.values())
-        wide = {
-            name
-            for (package, function), seen in watched.largest.items()
-            for name in overflowing(saved_function(package, function), seen)
-        } - kept
+        wide = _wide(packages, watched)
         if not wide:
             break
-        if attempt:
-            raise ExportError(
-                f"Core ML: {', '.join(sorted(wide)[:3])} and {max(0, len(wide) - 3)} more leave the range of 16 bits"
+        for name, operations in wide.items():
+            if name in kept:
+                raise ExportError(
+                    f"Core ML {name}: {min(operations)} and {len(operations) - 1} more leave the range of 16 bits "
+                    "where 32 were asked for; use --target onnx, and report this"
+                )
+            progress(
+                f"Core ML: {len(operations)} operations of {name} leave the range of 16 bits and stay in 32"
             )
-        progress(f"Core ML: {len(wide)} operations leave the range of 16 bits and stay in 32")
-        kept = frozenset(wide)
-        for model in unet.models.values():
-            shutil.rmtree(folder / model.package)
+            kept[name] = operations
+            for model in packages[name].models.values():
+                shutil.rmtree(folder / model.package)
+            packages[name] = writers[name](operations)
     check_measured(exact, samples, choices.weights, "32 bits")
     progress("Core ML: comparing in 16 bits")
     rounded, rounded_samples, _ = measure_part(folder, part, architecture, recording, "fp16")
     check_measured(rounded, rounded_samples, choices.weights, "16 bits")
     psnr = {**exact.psnr_db, **samples}
     psnr |= {f"{name} fp16": db for name, db in {**rounded.psnr_db, **rounded_samples}.items()}
+    finite = [value for seen in watched.largest.values() for value in seen.values() if value < SENTINEL]
     update = {
         "psnr_db": psnr,
         "condition": rounded.condition,
         "trajectory_db": rounded.trajectory_db,
-        "largest": largest,
+        "largest": max(finite),
     }
-    return part.model_copy(update=update), rounded
+    return part.model_copy(update=update)
+
+
+def _wide(packages: Mapping[str, Packages], watched: Interpreted) -> dict[str, frozenset[str]]:
+    """By writer, the operations that leave the range of 16 bits."""
+    found: dict[str, frozenset[str]] = {}
+    for name, written in packages.items():
+        places = {Path(model.package).name for model in written.models.values()}
+        wide = {
+            operation
+            for (package, function), seen in watched.largest.items()
+            if package.name in places
+            for operation in overflowing(saved_function(package, function), seen)
+        }
+        if wide:
+            found[name] = frozenset(wide)
+    return found
 
 
 def _declared(
-    choices: Choices, formats: Mapping[str, str], packages: list[Packages], kept: frozenset[str]
+    choices: Choices,
+    formats: Mapping[str, WeightFormat],
+    packages: Mapping[str, Packages],
+    kept: Mapping[str, frozenset[str]],
 ) -> CoreMLPart:
     return CoreMLPart(
         target=choices.target,
         attention=choices.attention,
         weights=choices.weights,
         layers=dict(formats),
-        models={name: model for written in packages for name, model in written.models.items()},
-        graphs={name: pieces for written in packages for name, pieces in written.graphs.items()},
+        models={name: model for written in packages.values() for name, model in written.models.items()},
+        graphs={name: pieces for written in packages.values() for name, pieces in written.graphs.items()},
         recording=f"{FOLDER}/{FILE}",
-        disk_ratio=packages[0].disk_ratio,
-        kept_in_fp32=tuple(sorted(kept)),
+        disk_ratio=packages[UNET].disk_ratio,
+        kept_in_fp32=tuple(f"{name}/{one}" for name in sorted(kept) for one in sorted(kept[name])),
     )
 
 

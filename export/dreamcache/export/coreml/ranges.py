@@ -14,6 +14,9 @@ MAX_FP16 = 65504.0
 LIMIT = MAX_FP16 / 2
 """Another prompt may go twice as far."""
 
+SENTINEL = 1e30
+"""Masks add the most negative float, which is minus infinity in 16 bits, as it is meant; no activation comes near."""
+
 _SUFFIX = "_cast_fp16"
 """What coremltools appends to the name of an operation that it moves to 16 bits."""
 
@@ -26,7 +29,7 @@ def overflowing(function: Function, largest: Mapping[str, float], limit: float =
         largest: magnitude of each computed tensor, by name; `Interpreter.largest`.
         limit: in either direction.
     """
-    wide = {name for name, value in largest.items() if not value <= limit}
+    wide = {name for name, value in largest.items() if not value <= limit and not value >= SENTINEL}
     found = set()
     for one in function.operations:
         read = {value for bound in one.inputs.values() for value in bound if isinstance(value, str)}

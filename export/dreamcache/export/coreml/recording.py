@@ -114,7 +114,7 @@ def _point(tree: Mapping[str, Array]) -> Point:
     predictions = {}
     for name, value in _below(tree, "prediction").items():
         text, strength = name.split("/")
-        predictions[Branch(text, float(strength))] = value
+        predictions[Branch("prompt" if text == "prompt" else "null", float(strength))] = value
     return Point(tree["latent"], int(tree["timestep"][0]), predictions, tree["after"])
 
 

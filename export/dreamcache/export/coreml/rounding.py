@@ -25,12 +25,14 @@ def stored_bytes(shape: tuple[int, ...], kind: WeightFormat) -> float:
 def rounded(value: Array, kind: WeightFormat) -> Array:
     """The weight [m, …] as `kind` stores it, in floats."""
     if kind == "fp16":
-        return value.astype(np.float16).astype(np.float32)
+        halved: Array = value.astype(np.float16).astype(np.float32)
+        return halved
     if kind == "int8":
         rows = value.reshape(len(value), -1)
         scale = np.abs(rows).max(1, keepdims=True) / 127
         steps = np.divide(rows, scale, out=np.zeros_like(rows), where=scale > 0)
-        return (np.round(steps) * scale).reshape(value.shape).astype(np.float32)
+        scaled: Array = (np.round(steps) * scale).reshape(value.shape).astype(np.float32)
+        return scaled
     palette = _palette(value, 2 ** _BITS[kind])
     middles = (palette[1:] + palette[:-1]) / 2
     found: Array = palette[np.searchsorted(middles, value)]
