@@ -22,7 +22,16 @@ from dreamcache.models.unet import finish, visits
 from dreamcache.runtime.contract import GuidanceDefaults, SchedulerSpec, TextSpec, VaeSpec
 from dreamcache.runtime.tensors import Architecture, DeepSpec, SiteSpec
 
-_PACKAGES = ("dreamcache", "torch", "diffusers", "transformers", "optimum-onnx", "onnx", "onnxruntime")
+_PACKAGES = (
+    "dreamcache",
+    "torch",
+    "diffusers",
+    "transformers",
+    "optimum-onnx",
+    "onnx",
+    "onnxruntime",
+    "coremltools",
+)
 
 
 def declare_architecture(

@@ -17,6 +17,7 @@ from dreamcache.runtime.progress import progress_bar
 if TYPE_CHECKING:
     from PIL import Image
 
+    from dreamcache.runtime.checks import Check
     from dreamcache.runtime.pipeline import Pipeline
     from dreamcache.runtime.subject import Subject
 
@@ -175,7 +176,14 @@ def inspect(bundle: BundleArgument, as_json: AsJson = False) -> None:
 
 
 def verify(
-    bundle: BundleArgument, provider: Providers = None, threads: Threads = None, as_json: AsJson = False
+    bundle: BundleArgument,
+    provider: Providers = None,
+    threads: Threads = None,
+    coreml: Annotated[
+        bool,
+        typer.Option("--coreml", help="Run the Core ML packages too: in PyTorch, and on macOS in Core ML."),
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a bundle: files, weights, graphs, and that text and reference count. Status 1 when one fails."""
     from rich.console import Console
@@ -185,6 +193,8 @@ def verify(
 
     with progress_bar("verifying") as advance:
         results = list(verify_bundle(bundle, provider, threads, advance))
+    if coreml and all(check.passed for check in results):
+        results += _verify_coreml(bundle)
     passed = all(check.passed for check in results)
     if as_json:
         typer.echo(json.dumps({"passed": passed, "checks": [check.as_json() for check in results]}, indent=2))
@@ -197,6 +207,22 @@ def verify(
         failed = next(check for check in results if not check.passed)
         typer.echo(f"dreamcache: {failed.name}: {failed.detail}", err=True)
         raise typer.Exit(1)
+
+
+def _verify_coreml(path: Path) -> list[Check]:
+    """What the exporter, which reads packages, finds; the runner itself does not know it."""
+    from importlib.metadata import entry_points
+
+    from dreamcache.runtime.bundle import open_contract
+
+    (entry,) = entry_points(group="dreamcache.verifiers", name="coreml")
+    try:
+        verifier = entry.load()
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"--coreml needs {error.name}; install it with: pip install 'dreamcache[coreml]'"
+        ) from error
+    return list(verifier(open_contract(path), lambda line: typer.echo(line, err=True)))
 
 
 def _plan(

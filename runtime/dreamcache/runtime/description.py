@@ -23,7 +23,8 @@ def describe(bundle: Bundle) -> Iterator[Table]:
         yield _graphs(contract, contract.onnx)
     if contract.coreml is not None:
         yield from _coreml(contract, contract.coreml)
-    yield _facts("Measured against PyTorch", _parity(contract))
+    if contract.onnx is not None:
+        yield _facts("Measured against PyTorch", _parity(contract))
     yield _facts("Made with", contract.versions)
 
 

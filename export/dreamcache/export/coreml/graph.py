@@ -19,6 +19,9 @@ from dreamcache.runtime.coreml_part import CoreMLFunction, CoreMLPart
 Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """A function of a model: its inputs by name to its outputs by name."""
 
+Open = Callable[[Path, str], Compute]
+"""Given a package and the name of a function."""
+
 
 class CoreMLGraph:
     """A graph in one or more pieces, each of which reads the inputs and what the ones before it gave.
@@ -46,16 +49,14 @@ class CoreMLGraph:
         return {name: known[coreml_name(name)] for name in names if wanted is None or name in wanted}
 
 
-def open_graph(
-    folder: Path, part: CoreMLPart, graph: str, open_piece: Callable[[Path, str], Compute]
-) -> CoreMLGraph:
+def open_graph(folder: Path, part: CoreMLPart, graph: str, open_piece: Open) -> CoreMLGraph:
     """A graph of a bundle, in whatever computes its pieces.
 
     Args:
         folder: of the bundle.
         part: its declaration.
         graph: a name in `part.graphs`.
-        open_piece: given a package and the name of a function.
+        open_piece: opens them.
     """
     pieces = []
     for piece in part.graphs[graph]:

@@ -41,11 +41,7 @@ class Interpreter:
     """
 
     def __init__(self, function: Function, arithmetic: Arithmetic = "fp32") -> None:
-        unknown = sorted({one.type for one in function.operations} - OPERATORS.keys() - {"const"})
-        if unknown:
-            raise ExportError(
-                f"function {function.name}: operations {', '.join(unknown)} are not implemented"
-            )
+        check_known(function)
         self._function = function
         self._arithmetic = arithmetic
         self.largest: dict[str, float] = {}
@@ -133,6 +129,13 @@ class Interpreter:
         low, high = value.aminmax()
         self.largest[name] = max(float(high), -float(low), self.largest.get(name, 0.0))
         return value if self._arithmetic == "fp32" else value.half().float()
+
+
+def check_known(function: Function) -> None:
+    """Raises: ExportError where an operation type is not implemented, by name."""
+    unknown = sorted({one.type for one in function.operations} - OPERATORS.keys() - {"const"})
+    if unknown:
+        raise ExportError(f"function {function.name}: operations {', '.join(unknown)} are not implemented")
 
 
 def _read(one: Operation) -> set[str]:

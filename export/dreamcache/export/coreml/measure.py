@@ -26,7 +26,7 @@ LEAST_DB = {"fp16": 50.0, "int8": 35.0, "palette6": 25.0, "palette4": 10.0, "mix
 LEAST_COMPONENT_DB = 40.0
 """Of text encoder and VAE, in 16 bits."""
 
-Open = Callable[[str], CoreMLGraph]
+OpenGraph = Callable[[str], CoreMLGraph]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Measured:
         return condition_ratios(self.findings)
 
 
-def measure_trajectory(open_graph: Open, architecture: Architecture, recording: Recording) -> Measured:
+def measure_trajectory(open_graph: OpenGraph, architecture: Architecture, recording: Recording) -> Measured:
     """``cache`` and ``denoise`` along the recorded trajectory."""
     names = {"cache": "cache", "denoiser": "denoise"}
     found = measure_unet(
@@ -63,7 +63,7 @@ def measure_trajectory(open_graph: Open, architecture: Architecture, recording: 
     return Measured(psnr, tuple(found.findings), tuple(found.trajectory_db))
 
 
-def measure_samples(open_graph: Open, part: CoreMLPart, recording: Recording) -> dict[str, float]:
+def measure_samples(open_graph: OpenGraph, part: CoreMLPart, recording: Recording) -> dict[str, float]:
     """Every other graph on its sample inputs, the worst dB of its outputs."""
     found = {}
     for name, outputs in recording.outputs.items():
