@@ -189,7 +189,11 @@ def _coreml(choices: Choices, reference_pool: int) -> WriteCoreML:
 
 
 def _quiet_imports() -> None:
-    """diffusers warns that two packages, optimum and optimum-onnx, share one namespace; they are meant to."""
+    """diffusers warns that two packages, optimum and optimum-onnx, share one namespace; they are meant to.
+
+    coremltools warns of every PyTorch newer than itself, and of what only macOS has.
+    """
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
     logger = logging.getLogger("diffusers.utils.import_utils")
     logger.addFilter(lambda record: "Multiple distributions found" not in record.getMessage())
 

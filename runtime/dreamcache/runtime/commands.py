@@ -6,6 +6,7 @@ Results go to stdout (as JSON with `--json`), everything else to stderr.
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -215,6 +216,8 @@ def _verify_coreml(path: Path) -> list[Check]:
 
     from dreamcache.runtime.bundle import open_contract
 
+    # coremltools warns of every PyTorch newer than itself, and of what only macOS has.
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
     (entry,) = entry_points(group="dreamcache.verifiers", name="coreml")
     try:
         verifier = entry.load()

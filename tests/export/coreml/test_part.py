@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +16,15 @@ from dreamcache.export import command
 from dreamcache.export.command import export
 from dreamcache.export.coreml.package import open_package
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import CONDITION_TOLERANCE, MAX_DISK_RATIO
-from dreamcache.runtime.bundle import open_bundle
+from dreamcache.export.gates import CONDITION_TOLERANCE
+from dreamcache.runtime.bundle import open_bundle, open_contract
+from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.contract import CONTRACT_NAME, parse_contract
 from dreamcache.runtime.description import describe
 from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.pipeline import Pipeline
 
+UNSIZED = ("cache", "denoise", "vae_encoder", "vae_decoder")
 PACKAGES = ["TextEncoder", "Unet", "VAEDecoder", "VAEEncoder"]
 
 
@@ -28,7 +32,12 @@ PACKAGES = ["TextEncoder", "Unet", "VAEDecoder", "VAEEncoder"]
 def both(tiny_base: Path, tiny_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("both") / "bundle"
     export(
-        out=out, base=str(tiny_base), adapters=tiny_adapters, target="all", coreml_attention="split_einsum"
+        out=out,
+        base=str(tiny_base),
+        adapters=tiny_adapters,
+        target="all",
+        coreml_attention="split_einsum",
+        coreml_resolution=[64],
     )
     return out
 
@@ -40,7 +49,9 @@ def test_the_layout_is_the_known_one(both: Path) -> None:
     assert (folder / "merges.txt").is_file()
     assert sorted(open_package(folder / "Unet.mlpackage").specification.mlProgram.functions) == [
         "cache",
+        "cache_64",
         "denoise",
+        "denoise_64",
     ]
     assert not list(folder.rglob("work"))
 
@@ -58,15 +69,24 @@ def test_the_contract_has_it_all(both: Path) -> None:
     assert sorted(part.models) == PACKAGES
     stored = {path for path in both.rglob("coreml/**/*") if path.is_file()}
     assert {path.relative_to(both).as_posix() for path in stored} <= bundle.contract.files.keys()
-    graphs = {"cache", "denoise", "text_encoder", "vae_encoder", "vae_decoder"}
+    sized = {f"{name}{size}" for name in UNSIZED for size in ("", "_64")}
+    graphs = sized | {"text_encoder"}
+    assert part.graphs.keys() == graphs
+    assert part.largest < 65504
+    assert part.kept_in_fp32 == ()
     assert part.psnr_db.keys() == graphs | {f"{name} fp16" for name in graphs}
     assert min(part.psnr_db.values()) > 40
     assert all(part.psnr_db[f"{name} fp16"] < part.psnr_db[name] + 1 for name in graphs)
     assert all(abs(ratio - 1) <= CONDITION_TOLERANCE for ratio in part.condition.values())
     assert len(part.trajectory_db) == 4
     assert part.disk_ratio is not None
-    # The tiny model's description outweighs its weights.
-    assert part.disk_ratio < MAX_DISK_RATIO + 0.5
+    weights = {
+        name: (both / f"coreml/{name}.mlpackage/Data/com.apple.CoreML/weights/weight.bin").stat().st_size
+        for name in ("Unet", "VAEDecoder")
+    }
+    stored = {record for record in both.glob("unet/weights.data")}
+    # Four functions, one copy: half of what the ONNX side stores in 32 bits.
+    assert weights["Unet"] < 0.6 * sum(path.stat().st_size for path in stored)
 
 
 def test_an_edited_package_is_refused(both: Path) -> None:
@@ -100,26 +120,79 @@ def test_inspect_shows_both_targets(both: Path) -> None:
     assert "denoise fp16, signal to noise" in shown
 
 
-def test_older_systems_get_two_packages(tiny_base: Path, tiny_adapters: Path, tmp_path: Path) -> None:
-    out = tmp_path / "bundle"
-    export(out=out, base=str(tiny_base), adapters=tiny_adapters, target="all", coreml_target="iOS17")
-    part = open_bundle(out).contract.coreml
+@pytest.fixture(scope="module")
+def chunked(tiny_base: Path, tiny_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For an older system, in chunks, with fewer bits, and without ONNX."""
+    out = tmp_path_factory.mktemp("chunked") / "bundle"
+    export(
+        out=out,
+        base=str(tiny_base),
+        adapters=tiny_adapters,
+        target="coreml",
+        coreml_target="iOS17",
+        coreml_weights="palette6",
+        chunk_unet=True,
+    )
+    return out
+
+
+def test_chunks_compose_to_the_whole(chunked: Path) -> None:
+    part = open_contract(chunked).contract.coreml
     assert part is not None
-    assert sorted(part.models) == sorted([*PACKAGES, "UnetCache"])
-    assert open_package(out / "coreml/Unet.mlpackage").specification.specificationVersion < 9
-    assert "unetCacheURL" in (out / "coreml/README.md").read_text()
+    chunks = ["UnetCacheChunk1", "UnetCacheChunk2", "UnetChunk1", "UnetChunk2"]
+    assert sorted(part.models) == sorted([*PACKAGES[:1], *PACKAGES[2:], *chunks])
+    assert [piece.model for piece in part.graphs["denoise"]] == ["UnetChunk1", "UnetChunk2"]
+    assert open_package(chunked / "coreml/UnetChunk1.mlpackage").specification.specificationVersion < 9
+    # What a palette of 64 costs, and no more: the gates ran the chunks one after the other.
+    assert part.psnr_db["denoise"] > 25
+    first, second = (part.models[name].functions["main"] for name in ("UnetChunk1", "UnetChunk2"))
+    between = {spec.name for spec in first.outputs}
+    assert between & {spec.name for spec in second.inputs} == between
+    assert [spec.name for spec in second.outputs] == ["prediction"]
+    halves = [
+        sum(path.stat().st_size for path in (chunked / f"coreml/{name}.mlpackage").rglob("weight.bin"))
+        for name in chunks[2:]
+    ]
+    assert max(halves) < 2 * min(halves)
+
+
+def test_the_runner_refuses_packages_alone(chunked: Path) -> None:
+    with pytest.raises(BundleError, match=r"Core ML packages alone.*--target all"):
+        Pipeline.load(chunked)
+    checks = list(verify_bundle(chunked))
+    assert [check.name for check in checks] == ["contract", "files"]
+    assert all(check.passed for check in checks)
+    assert not (chunked / "unet").exists()
+
+
+def test_a_subject_belongs_to_its_packages(chunked: Path) -> None:
+    """The fingerprint changes with a package, as it does with a graph."""
+    text = (chunked / CONTRACT_NAME).read_text()
+    contract = json.loads(text)
+    path = next(name for name in contract["files"] if name.startswith("coreml/Unet") and "weight" in name)
+    contract["files"][path]["sha256"] = "0" * 64
+    with pytest.raises(BundleError, match=r"graph fingerprint .* is expected"):
+        parse_contract(json.dumps(contract))
+    del contract["coreml"]
+    with pytest.raises(BundleError, match="graphs or coreml is expected, received neither"):
+        parse_contract(json.dumps(contract))
+    assert '"graphs": null' in text
 
 
 def test_bad_options_cost_nothing(
     tiny_base: Path, tiny_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(match: str, **options: str) -> None:
+    def refused(match: str, **options: Any) -> None:
         with pytest.raises(ExportError, match=match):
-            export(out=tmp_path / "b", base=str(tiny_base), adapters=tiny_adapters, **options)  # type: ignore[arg-type]
+            export(out=tmp_path / "b", base=str(tiny_base), adapters=tiny_adapters, **options)
         assert list(tmp_path.iterdir()) == []
 
     refused("--coreml-target iOS15 is not exported", target="all", coreml_target="iOS15")
     refused("--coreml-weights int3 is not exported", target="all", coreml_weights="int3")
     refused("choose such a target", target="all", coreml_target="iOS16", coreml_weights="int8")
+    refused("exactly one of --coreml-psnr", target="coreml", coreml_weights="mixed")
+    refused("belong to --coreml-weights mixed", target="coreml", coreml_psnr=40.0)
+    refused("resolution is 50 px", target="coreml", coreml_resolution=[50])
+    refused("32 is the bundle's own", target="coreml", coreml_resolution=[32])
     monkeypatch.setattr(command, "find_spec", lambda _: None)
     refused(r"pip install 'dreamcache\[coreml\]'", target="all")
