@@ -21,9 +21,9 @@ from dreamcache.runtime.tensors import Architecture, TensorSpec
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
     name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("bundle.md", "export.md", "memory.md", "method.md")
+    for name in ("bundle.md", "coreml.md", "export.md", "memory.md", "method.md")
 }
-CONTRACT_FIELDS = set(Contract.model_fields)
+CONTRACT_FIELDS = {field.alias or name for name, field in Contract.model_fields.items()}
 # What looks like a path and is written by an export, not kept in the repository.
 PATH = re.compile(r"[\w./-]+/[\w.-]*|[\w-]+\.(?:json|onnx|data|md|py|toml)")
 
@@ -59,7 +59,9 @@ def missing_paths(text: str, written: set[str]) -> list[str]:
 def written() -> set[str]:
     """Files and folders of a bundle, by the constants of the code that writes and reads them."""
     pytest.importorskip("torch")
+    pytest.importorskip("coremltools")
     from dreamcache.export import components, decoder_export, unet_export
+    from dreamcache.export.coreml.packages import FOLDER
 
     files = {
         unet_export.CACHE_FILE,
@@ -78,6 +80,7 @@ def written() -> set[str]:
     stated = {name for source in sources for name in re.findall(r'"([\w-]+\.(?:json|txt))"', source)}
     folders = {f"{name}/" for source in sources for name in re.findall(r'folder / "(\w+)"\)', source)}
     folders |= {f"{Path(file).parent}/" for file in files}
+    folders |= {f"{FOLDER}/", f"{FOLDER}/README.md"}
     return files | stated | folders | {CONTRACT_NAME}
 
 
@@ -114,7 +117,11 @@ def test_every_option_of_an_export_is_explained() -> None:
     from dreamcache.export.command import export
 
     options = {f"--{name.removeprefix('as_').replace('_', '-')}" for name in signature(export).parameters}
-    explained = DOCUMENTS["export.md"] + (ROOT / "docs" / "bases.md").read_text(encoding="utf-8")
+    explained = (
+        DOCUMENTS["export.md"]
+        + DOCUMENTS["coreml.md"]
+        + (ROOT / "docs" / "bases.md").read_text(encoding="utf-8")
+    )
     assert {option for option in options if f"`{option}" not in explained} == set()
     assert {"--kv-downsample", "--json"} <= options
     assert "`--colour" not in explained
@@ -160,7 +167,8 @@ def _has(value: object, attributes: list[str]) -> bool:
 
 
 def _is_field(model: type[BaseModel], path: list[str]) -> bool:
-    field = model.model_fields.get(path[0])
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    field = fields.get(path[0])
     if field is None or len(path) == 1:
         return field is not None
     return any(_is_field(below, path[1:]) for below in _models(field.annotation))
@@ -177,7 +185,7 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _fields(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
-        yield name
+        yield field.alias or name
         for below in _models(field.annotation):
             yield from _fields(below)
 

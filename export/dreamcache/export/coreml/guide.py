@@ -13,8 +13,8 @@ from dreamcache.runtime.tensors import Architecture
 _PAGE = Template(
     """# $name for Core ML
 
-Made by `dreamcache export --target all`; `../dreamcache.json` has the same facts for programs. From $target on, in
-$compute, UNet weights as $weights, attention `$attention`. Shapes are fixed; export a bundle for each resolution.
+Made by `dreamcache export`; `../dreamcache.json` has the same facts for programs. From $target on, in
+$compute, UNet weights as $weights, attention `$attention`. Shapes are fixed.$pieces
 
 $tables
 ## The constants
@@ -92,6 +92,7 @@ def write_guide(
         compute=part.compute,
         weights=part.weights,
         attention=part.attention,
+        pieces=_pieces(part),
         tables="\n".join(_tables(part)),
         prediction=scheduler.prediction_type,
         beta_schedule=scheduler.beta_schedule,
@@ -121,6 +122,21 @@ def _tables(part: CoreMLPart) -> list[str]:
                     )
             lines.append("")
     return lines
+
+
+def _pieces(part: CoreMLPart) -> str:
+    """What chunks and further resolutions ask of the caller."""
+    said = ""
+    if len(part.graphs["denoise"]) > 1:
+        names = " and ".join(f"`{piece.model}`" for piece in part.graphs["denoise"])
+        said += (
+            f" The UNet is in chunks, {names}: each takes what its tables below name, the second one also what the first "
+            "returned. The loop below shows one model; call the two in turn."
+        )
+    sizes = sorted(name.removeprefix("denoise_") for name in part.graphs if name.startswith("denoise_"))
+    if sizes:
+        said += f" For {', '.join(sizes)} px take the functions or packages whose names end in it."
+    return said
 
 
 _TYPES: Mapping[str, str] = {"int64": "int32", "int32": "int32"}
