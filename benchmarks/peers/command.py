@@ -20,7 +20,7 @@ from dreamcache.benchmarks.host import describe_host
 from dreamcache.benchmarks.memory import MemorySampler
 from dreamcache.benchmarks.reference import draw_reference
 from dreamcache.runtime.bundle import open_bundle
-from dreamcache.runtime.errors import DreamCacheError
+from dreamcache.runtime.errors import DreamCacheError, SettingsError
 from peers.cases import Case, all_cases
 from peers.figures import bars, row_figures
 from peers.job import Job, write_job
@@ -55,11 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(given: argparse.Namespace) -> dict[str, Any]:
     """The record of everything that was asked for; a case that fails is in it with the reason."""
     given.work.mkdir(parents=True, exist_ok=True)
-    cases = [
-        case
-        for case in all_cases(given.bundle_fp32, tuple(given.bundle_int8))
-        if given.only is None or case.name in given.only
-    ]
+    known = all_cases(given.bundle_fp32, tuple(given.bundle_int8))
+    cases = [case for case in known if given.only is None or case.name in given.only]
     fingerprints = _check_bundles(given)
     pythons = {case.script: _python(given.work, case, given.install) for case in cases}
     lacking = {case.name: _lacking(pythons[case.script], case) for case in cases}
@@ -67,7 +64,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
     expected = _prepare(given, sorted(parts))
     base = given.base or given.work / "base"
     host = describe_host()
-    measured: dict[str, Any] = {}
+    measured = _earlier(given.earlier, expected, host.cpu)
     with TemporaryDirectory() as scratch:
         reference = draw_reference(Path(scratch) / "reference.png")
         for case in cases:
@@ -92,8 +89,8 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             measured[case.name] = run_case(pythons[case.script], case, job, Path(scratch))
     rows = {
         row.name: row_figures(case, row, measured[case.name], given.steps)
-        for case in cases
-        if measured[case.name]["status"] == "measured"
+        for case in known
+        if measured.get(case.name, _not_run(""))["status"] == "measured"
         for row in case.rows
     }
     return {
@@ -109,7 +106,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             "repeats": given.repeats,
             "threads": given.threads,
         },
-        "cases": measured,
+        "cases": {case.name: measured[case.name] for case in known if case.name in measured},
         "rows": [figures.to_json() for figures in rows.values()],
         "bars": [{**asdict(bar), "verdict": bar.verdict} for bar in bars(rows)],
     }
@@ -216,6 +213,26 @@ def _first_missing(python: str, modules: tuple[str, ...]) -> str:
     return words[-1] if words else ""
 
 
+def _earlier(records: Sequence[Path], fingerprint: str, cpu: str) -> dict[str, Any]:
+    """Cases of earlier records, of which later ones win; each says when it was measured.
+
+    Raises:
+        SettingsError: a record of another base or another processor, which cannot stand in one table.
+    """
+    found: dict[str, Any] = {}
+    for path in records:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if (record["settings"]["base_fingerprint"], record["host"]["cpu"]) != (fingerprint, cpu):
+            raise SettingsError(f"--earlier {path}: another base or another processor; measure it again")
+        note = f"measured in the run of {record['made']}"
+        found |= {
+            name: {**case, "notes": [*case.get("notes", ()), note]}
+            for name, case in record["cases"].items()
+            if case["status"] == "measured"
+        }
+    return found
+
+
 def _not_run(reason: str) -> dict[str, Any]:
     return {"status": "not run", "reason": reason}
 
@@ -242,6 +259,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=3, help="UNet calls measured for each case")
     parser.add_argument("--threads", type=int, help="left to each library by default")
     parser.add_argument("--only", nargs="+", metavar="CASE", help="cases by name")
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="records whose cases stand where this run measures none",
+    )
     parser.add_argument(
         "--install", action="store_true", help="make a venv for each peer that lacks something"
     )

@@ -42,9 +42,12 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
     if missing:
         yield from ("", "**Not run**", "", *(f"- {name}: {reason}" for name, reason in missing))
     yield from ("", "**Bars**", "", *(f"- {bar['verdict']}: {bar['text']}" for bar in record["bars"]))
-    notes = [(name, note) for name, case in record["cases"].items() for note in case.get("notes", ())]
+    notes: dict[str, list[str]] = {}
+    for name, case in record["cases"].items():
+        for note in case.get("notes", ()):
+            notes.setdefault(note, []).append(name)
     if notes:
-        yield from ("", "**Notes**", "", *(f"- {name}: {note}" for name, note in notes))
+        yield from ("", "**Notes**", "", *(f"- {', '.join(names)}: {note}" for note, names in notes.items()))
 
 
 def _table(rows: list[dict[str, Any]]) -> Iterator[str]:

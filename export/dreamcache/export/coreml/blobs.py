@@ -45,7 +45,7 @@ class WeightFile:
         self._path = path
         if path.stat().st_size < _METADATA_BYTES:
             raise ExportError(f"{path}: truncated before its header ends")
-        self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+        self._bytes: NDArray[np.uint8] = np.memmap(path, np.uint8, "c")
         _, version = _HEADER.unpack_from(self._bytes.data, 0)
         if version != _VERSION:
             raise ExportError(f"{path}: weight format {version} is not known, {_VERSION} is")

@@ -130,8 +130,8 @@ def _pieces(part: CoreMLPart) -> str:
     if len(part.graphs["denoise"]) > 1:
         names = " and ".join(f"`{piece.model}`" for piece in part.graphs["denoise"])
         said += (
-            f" The UNet is in chunks, {names}: each takes what its tables below name, the second one also what the first "
-            "returned. The loop below shows one model; call the two in turn."
+            f" The UNet is in chunks, {names}: each takes what its tables below name, the second one also what the "
+            "first returned. The loop below shows one model; call the two in turn."
         )
     sizes = sorted(name.removeprefix("denoise_") for name in part.graphs if name.startswith("denoise_"))
     if sizes:

@@ -98,22 +98,30 @@ class Interpreter:
             found[name] = result.float().numpy()
         return found
 
-    def constants(self) -> dict[str, NDArray[np.float32]]:
-        """Stored floats of more than one value, by name."""
-        return {
-            name: value.numpy()
+    def weights(self, least_values: int) -> list[str]:
+        """Names of the stored floats of at least so many values."""
+        return [
+            name
             for name, value in self._weights.items()
-            if isinstance(value, Tensor) and value.dtype == torch.float32 and value.numel() > 1
-        }
+            if isinstance(value, Tensor) and value.is_floating_point() and value.numel() >= least_values
+        ]
 
-    def replace_constant(self, name: str, value: NDArray[np.float32]) -> None:
+    def weight(self, name: str) -> NDArray[np.float32]:
+        """One of `weights`, a copy."""
+        value = self._weights[name]
+        assert isinstance(value, Tensor)
+        return value.float().numpy().copy()
+
+    def replace_weight(self, name: str, value: NDArray[np.float32]) -> None:
         """Compute with another value from now on."""
         self._weights[name] = torch.from_numpy(np.ascontiguousarray(value))
 
     def _computed(self, one: Operation, values: Mapping[str, Tensor | str]) -> list[Tensor]:
         given: dict[str, Value] = {}
         for parameter, bound in one.inputs.items():
-            taken = [values[value] if isinstance(value, str) else _constant(value) for value in bound]
+            taken = [
+                _widened(values[value] if isinstance(value, str) else _constant(value)) for value in bound
+            ]
             tensors = [value for value in taken if isinstance(value, Tensor)]
             given[parameter] = tensors if parameter == "values" else taken[0]
         computed = OPERATORS[one.type](Arguments(one.type, given))
@@ -147,8 +155,11 @@ def _constant(value: Constant) -> Tensor | str:
         return value
     if isinstance(value, tuple):
         raise ExportError("a constant of several strings is not known")
-    array = np.array(value)
-    if array.dtype in (np.uint16, np.uint32):
-        array = array.astype(np.int64)
-    tensor = torch.from_numpy(array)
-    return tensor.float() if tensor.dtype == torch.float16 else tensor
+    if value.dtype in (np.uint16, np.uint32):
+        value = value.astype(np.int64)
+    # Mapped weights stay where they are until an operation reads them.
+    return torch.from_numpy(value if value.flags.writeable else np.array(value))
+
+
+def _widened(value: Tensor | str) -> Tensor | str:
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.float16 else value
