@@ -65,11 +65,11 @@ def find_recipe(
     convert_graph(part.module, part.inputs, part.outputs, package, target=choices.target)
     try:
         trial = _Trial(package, part, recording, architecture)
-        weights = trial.weights()
         costs = []
-        for index, (name, value) in enumerate(weights.items()):
-            progress(f"Core ML: sensitivity of weight {index + 1} of {len(weights)}")
-            costs.append(_Cost(name, value, trial.error({name: _PROBE}, (FULL,)) - trial.floor))
+        for index, name in enumerate(trial.names):
+            progress(f"Core ML: sensitivity of weight {index + 1} of {len(trial.names)}")
+            probed = trial.error({name: _PROBE}, (FULL,)) - trial.floor
+            costs.append(_Cost(name, trial.weight(name), probed))
         return _solve(costs, trial, choices)
     finally:
         shutil.rmtree(package)
@@ -179,7 +179,8 @@ class _Trial:
 
     def __init__(self, package: Path, part: Part, recording: Recording, architecture: Architecture) -> None:
         self._interpreter = Interpreter(saved_function(package, "main"))
-        self._names = [coreml_name(spec.name) for spec in part.inputs]
+        self.names = self._interpreter.weights(LEAST_VALUES)
+        self._inputs = [coreml_name(spec.name) for spec in part.inputs]
         self._recording = recording
         self._points = [recording.points[0], recording.points[-1]][: len(recording.points)]
         reference = recording.references[0]
@@ -187,18 +188,14 @@ class _Trial:
         self._batch = architecture.batch
         self._exact: dict[str, Array] = {}
         stored = sum(path.stat().st_size for path in package.rglob("weight.bin"))
-        self.other_bytes = stored - sum(
-            stored_bytes(value.shape, "fp16") for value in self.weights().values()
-        )
+        self.other_bytes = stored - sum(stored_bytes(self.weight(name).shape, "fp16") for name in self.names)
         peaks = [np.abs(self._expected(point, FULL)) for point in self._points]
         self.power = sum(float(value.max()) ** 2 * value.size for value in peaks)
         self.floor = self.error({}, (FULL,))
 
-    def weights(self) -> dict[str, Array]:
-        """Those that are worth rounding, by name."""
-        return {
-            name: value for name, value in self._interpreter.constants().items() if value.size >= LEAST_VALUES
-        }
+    def weight(self, name: str) -> Array:
+        """One of `names`."""
+        return self._interpreter.weight(name)
 
     def error(self, recipe: Mapping[str, WeightFormat], branches: tuple[Branch, ...]) -> float:
         """Squared error of the predictions, summed over points and branches."""
@@ -231,13 +228,13 @@ class _Trial:
             self._restore()
 
     def _round(self, recipe: Mapping[str, WeightFormat]) -> None:
-        self._exact = {name: self._interpreter.constants()[name] for name in recipe}
+        self._exact = {name: self.weight(name) for name in recipe}
         for name, kind in recipe.items():
-            self._interpreter.replace_constant(name, rounded(self._exact[name], kind))
+            self._interpreter.replace_weight(name, rounded(self._exact[name], kind))
 
     def _restore(self) -> None:
         for name, value in self._exact.items():
-            self._interpreter.replace_constant(name, value)
+            self._interpreter.replace_weight(name, value)
         self._exact = {}
 
     def _expected(self, point: Point, branch: Branch) -> Array:
@@ -250,7 +247,7 @@ class _Trial:
             "text": np.repeat(self._recording.embeddings[branch.text], self._batch, 0),
             "reference_strength": np.full(self._batch, branch.strength, np.float32),
         } | {coreml_name(name): value for name, value in self._cache.items()}
-        return self._interpreter.run({name: rows[name] for name in self._names})["prediction"][:1]
+        return self._interpreter.run({name: rows[name] for name in self._inputs})["prediction"][:1]
 
 
 def _moved(value: Array, kind: WeightFormat) -> float:
