@@ -23,6 +23,7 @@ from dreamcache.export.coreml.convert import convert_graph, coreml_name
 from dreamcache.export.coreml.graph import saved_function
 from dreamcache.export.coreml.interpreter import Interpreter
 from dreamcache.export.coreml.modules import Part
+from dreamcache.export.coreml.recipe import Recipe, digests
 from dreamcache.export.coreml.recording import Recording
 from dreamcache.export.coreml.rounding import rounded, stored_bytes
 from dreamcache.export.errors import ExportError
@@ -33,7 +34,7 @@ from dreamcache.runtime.reference_tokens import keep_tokens
 from dreamcache.runtime.tensors import Architecture
 
 Array = NDArray[np.float32]
-Recipe = dict[str, WeightFormat]
+Formats = dict[str, WeightFormat]
 
 _PROBE: WeightFormat = "palette4"
 _TRIES = 8
@@ -47,7 +48,7 @@ def find_recipe(
     choices: Choices,
     progress: Callable[[str], None],
 ) -> Recipe:
-    """A format for each weight of the denoiser, by its name in the program.
+    """A format for each weight of the denoiser, and of the caching graph where it has the same.
 
     Args:
         work: a folder for the package that is tried on.
@@ -70,7 +71,9 @@ def find_recipe(
             progress(f"Core ML: sensitivity of weight {index + 1} of {len(trial.names)}")
             probed = trial.error({name: _PROBE}, (FULL,)) - trial.floor
             costs.append(_Cost(name, trial.weight(name), probed))
-        return _solve(costs, trial, choices)
+        formats = _solve(costs, trial, choices)
+        stored = digests(saved_function(package, "main"))
+        return Recipe(formats, {stored[name]: kind for name, kind in formats.items()})
     finally:
         shutil.rmtree(package)
 
@@ -126,7 +129,7 @@ def choose(
     return [steps[index] for steps, index in zip(options, chosen, strict=True)]
 
 
-def _solve(costs: list[_Cost], trial: _Trial, choices: Choices) -> Recipe:
+def _solve(costs: list[_Cost], trial: _Trial, choices: Choices) -> Formats:
     """Choose, try all weights together, and ask for more where that falls short."""
     asked, found_db, worst = choices.least_db or 0.0, 0.0, 0.0
     options = [cost.steps for cost in costs]

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamcache.export.coreml.choices import Choices, WeightFormat
+from dreamcache.export.coreml.choices import Choices
 from dreamcache.export.coreml.compress import compress_package
 from dreamcache.export.coreml.convert import bisect_package, convert_graph, coreml_name, merge_functions
 from dreamcache.export.coreml.graph import saved_function
 from dreamcache.export.coreml.modules import Part
+from dreamcache.export.coreml.recipe import Recipe
 from dreamcache.export.gates import check_disk
 from dreamcache.runtime.coreml_part import CoreMLFunction, CoreMLModel, CoreMLPiece
 from dreamcache.runtime.tensors import TensorSpec
@@ -43,7 +44,7 @@ def write_unet(
     place: Path,
     parts: Mapping[str, Part],
     choices: Choices,
-    formats: Mapping[str, WeightFormat],
+    recipe: Recipe | None,
     kept: Set[str],
     progress: Progress,
 ) -> Packages:
@@ -53,7 +54,7 @@ def write_unet(
         place: the folder.
         parts: by function; ``denoise`` is the default one.
         choices: how.
-        formats: of single weights, by their names in the program; others are as `choices` says.
+        recipe: of single weights; others are as `choices` says.
         kept: names of operations that stay in 32 bits.
         progress: told what begins.
 
@@ -64,7 +65,7 @@ def write_unet(
     work.mkdir()
     try:
         ready = {
-            name: _pieces(work, name, part, choices, formats, kept, progress) for name, part in parts.items()
+            name: _pieces(work, name, part, choices, recipe, kept, progress) for name, part in parts.items()
         }
         alone = sum(map(_bytes, ready["denoise"])), sum(map(_weight_bytes, ready["denoise"]))
         models: dict[str, CoreMLModel] = {}
@@ -163,7 +164,7 @@ def _pieces(
     name: str,
     part: Part,
     choices: Choices,
-    formats: Mapping[str, WeightFormat],
+    recipe: Recipe | None,
     kept: Set[str],
     progress: Progress,
 ) -> list[Path]:
@@ -181,7 +182,7 @@ def _pieces(
     if choices.weights != "fp16":
         progress(f"Core ML: {name}, weights as {choices.weights}")
         exact, ready = ready, work / f"{name}-{choices.weights}.mlpackage"
-        compress_package(exact, ready, formats, choices.default_format)
+        compress_package(exact, ready, recipe.of(exact) if recipe else {}, choices.default_format)
         shutil.rmtree(exact)
     if not choices.chunked:
         return [ready]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from dreamcache.export.coreml.choices import Choices, WeightFormat
+from dreamcache.export.coreml.choices import Choices
 from dreamcache.export.coreml.graph import Interpreted, open_graph, saved_function
 from dreamcache.export.coreml.guide import write_guide
 from dreamcache.export.coreml.interpreter import Arithmetic
@@ -21,6 +21,7 @@ from dreamcache.export.coreml.mixed import find_recipe
 from dreamcache.export.coreml.modules import Part, other_parts, unet_parts
 from dreamcache.export.coreml.packages import FOLDER, UNET, Packages, write_component, write_unet
 from dreamcache.export.coreml.ranges import SENTINEL, overflowing
+from dreamcache.export.coreml.recipe import Recipe
 from dreamcache.export.coreml.recording import FILE, Recording, without_cache
 from dreamcache.export.declarations import (
     declare_architecture,
@@ -86,14 +87,14 @@ def export_coreml(
         progress("Core ML: PyTorch's own trajectory")
         recording = _record(source, architecture, reference_pool, parts, components)
         recording.save(place / FILE)
-        formats: Mapping[str, WeightFormat] = {}
+        recipe = None
         if choices.weights == "mixed":
-            formats = find_recipe(place, parts["denoise"], recording, architecture, choices, progress)
-        writers = _writers(place, parts, components, choices, formats, progress)
+            recipe = find_recipe(place, parts["denoise"], recording, architecture, choices, progress)
+        writers = _writers(place, parts, components, choices, recipe, progress)
         for name in ("vocab.json", "merges.txt"):
             if (folder / "tokenizer" / name).is_file():
                 shutil.copy(folder / "tokenizer" / name, place / name)
-        part = _written_to_fit(folder, writers, choices, formats, architecture, recording, progress)
+        part = _written_to_fit(folder, writers, choices, recipe, architecture, recording, progress)
         guide = write_guide(
             part,
             architecture,
@@ -128,7 +129,7 @@ def _writers(
     parts: Mapping[str, Part],
     components: Mapping[str, Part],
     choices: Choices,
-    formats: Mapping[str, WeightFormat],
+    recipe: Recipe | None,
     progress: Progress,
 ) -> dict[str, Write]:
     """What writes each package, given the operations that stay in 32 bits."""
@@ -138,14 +139,14 @@ def _writers(
         return lambda kept: write_component(place, package, own, choices, kept, progress)
 
     written = {package: component(name, package) for name, package in PACKAGES.items()}
-    return {UNET: lambda kept: write_unet(place, parts, choices, formats, kept, progress)} | written
+    return {UNET: lambda kept: write_unet(place, parts, choices, recipe, kept, progress)} | written
 
 
 def _written_to_fit(
     folder: Path,
     writers: Mapping[str, Write],
     choices: Choices,
-    formats: Mapping[str, WeightFormat],
+    recipe: Recipe | None,
     architecture: Architecture,
     recording: Recording,
     progress: Progress,
@@ -154,7 +155,7 @@ def _written_to_fit(
     kept: dict[str, frozenset[str]] = {}
     packages = {name: write(frozenset()) for name, write in writers.items()}
     while True:
-        part = _declared(choices, formats, packages, kept)
+        part = _declared(choices, recipe, packages, kept)
         progress("Core ML: watching ranges, comparing in 32 bits")
         exact, samples, watched = measure_part(folder, part, architecture, recording, "fp32")
         wide = _wide(packages, watched)
@@ -207,7 +208,7 @@ def _wide(packages: Mapping[str, Packages], watched: Interpreted) -> dict[str, f
 
 def _declared(
     choices: Choices,
-    formats: Mapping[str, WeightFormat],
+    recipe: Recipe | None,
     packages: Mapping[str, Packages],
     kept: Mapping[str, frozenset[str]],
 ) -> CoreMLPart:
@@ -215,7 +216,7 @@ def _declared(
         target=choices.target,
         attention=choices.attention,
         weights=choices.weights,
-        layers=dict(formats),
+        layers={} if recipe is None else dict(recipe.formats),
         models={name: model for written in packages.values() for name, model in written.models.items()},
         graphs={name: pieces for written in packages.values() for name, pieces in written.graphs.items()},
         recording=f"{FOLDER}/{FILE}",
