@@ -39,7 +39,7 @@ class Recipe:
 def digests(function: Function) -> dict[str, str]:
     """SHA-256 of every stored weight that is worth compressing, by name."""
     return {
-        one.outputs[0].name: hashlib.sha256(np.ascontiguousarray(one.constant)).hexdigest()
+        one.outputs[0].name: hashlib.sha256(np.ascontiguousarray(one.constant).tobytes()).hexdigest()
         for one in function.operations
         if isinstance(one.constant, np.ndarray)
         and one.constant.size >= LEAST_VALUES

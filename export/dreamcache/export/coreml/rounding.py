@@ -13,7 +13,8 @@ Array = NDArray[np.float32]
 
 _BITS: dict[WeightFormat, int] = {"fp16": 16, "int8": 8, "palette6": 6, "palette4": 4}
 _BINS = 4096
-_ROUNDS = 25
+_COARSE_BINS = 64
+_ROUNDS = 100
 
 
 def stored_bytes(shape: tuple[int, ...], kind: WeightFormat) -> float:
@@ -45,7 +46,8 @@ def _palette(value: Array, size: int) -> Array:
     centres = ((edges[1:] + edges[:-1]) / 2).astype(np.float64)
     weights = counts.astype(np.float64)
     # Quantiles of the cube root of the density, which is where the best points of many lie (Panter and Dite, 1951).
-    spread = np.cumsum(np.cbrt(weights))
+    coarse = np.cbrt(weights.reshape(_COARSE_BINS, -1).mean(1))
+    spread = np.cumsum(np.repeat(coarse, _BINS // _COARSE_BINS))
     palette = np.interp((np.arange(size) + 0.5) / size * spread[-1], spread, centres)
     for _ in range(_ROUNDS):
         nearest = np.searchsorted((palette[1:] + palette[:-1]) / 2, centres)
