@@ -28,20 +28,6 @@ UNSIZED = ("cache", "denoise", "vae_encoder", "vae_decoder")
 PACKAGES = ["TextEncoder", "Unet", "VAEDecoder", "VAEEncoder"]
 
 
-@pytest.fixture(scope="module")
-def both(tiny_base: Path, tiny_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("both") / "bundle"
-    export(
-        out=out,
-        base=str(tiny_base),
-        adapters=tiny_adapters,
-        target="all",
-        coreml_attention="split_einsum",
-        coreml_resolution=[64],
-    )
-    return out
-
-
 def test_the_layout_is_the_known_one(both: Path) -> None:
     folder = both / "coreml"
     assert sorted(path.stem for path in folder.glob("*.mlpackage")) == PACKAGES

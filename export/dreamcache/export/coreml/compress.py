@@ -12,9 +12,11 @@ from typing import Any
 
 import coremltools as ct
 import coremltools.optimize.coreml as cto
+import numpy as np
 
 from dreamcache.export.coreml.choices import FORMATS, WeightFormat
 from dreamcache.export.coreml.convert import quiet_coremltools
+from dreamcache.export.coreml.rounding import palette_of
 from dreamcache.export.errors import ExportError
 
 LEAST_VALUES = 2048
@@ -57,7 +59,12 @@ def _config(kind: WeightFormat) -> Any:
             mode="linear_symmetric", dtype="int8", weight_threshold=LEAST_VALUES
         )
     bits = {"palette6": 6, "palette4": 4}[kind]
-    return cto.OpPalettizerConfig(mode="kmeans", nbits=bits, weight_threshold=LEAST_VALUES)
+
+    def palette(weight: Any) -> tuple[Any, Any]:
+        values, places = palette_of(np.asarray(weight, np.float32), bits)
+        return values.astype(weight.dtype), places.reshape(-1)
+
+    return cto.OpPalettizerConfig(mode="custom", lut_function=palette, weight_threshold=LEAST_VALUES)
 
 
 def _apply(model: Any, kind: WeightFormat, config: Any) -> Any:

