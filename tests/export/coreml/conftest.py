@@ -1,10 +1,50 @@
-"""One bundle with Core ML packages for all tests of this folder: an export takes most of a minute."""
+"""A smaller base, and one bundle with Core ML packages, for all tests of this folder: conversions take long."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The usual one with a layer a block: half of the operations to convert."""
+    from tiny_models import MINI_SHAPED, write_tiny_base
+
+    folder = tmp_path_factory.mktemp("coreml-base") / "tiny"
+    return write_tiny_base(folder, unet={**MINI_SHAPED, "layers_per_block": 1})
+
+
+@pytest.fixture(scope="session")
+def tiny_adapters(tiny_base: Path) -> Path:
+    """Randomised adapters that belong to it."""
+    from tiny_models import write_tiny_adapters
+
+    return write_tiny_adapters(tiny_base.parent / "adapters.safetensors", tiny_base)
+
+
+@pytest.fixture(scope="session")
+def loud_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One convolution gives values that 16 bits cannot hold; the normalisation after it takes the size away again."""
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_base, tmp_path_factory.mktemp("loud") / "loud")
+    path = next((folder / "unet").glob("*.safetensors"))
+    weights = load_file(path)
+    for name in ("weight", "bias"):
+        weights[f"down_blocks.0.resnets.0.conv1.{name}"] *= 4e5
+    save_file(weights, path, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loud_adapters(loud_base: Path) -> Path:
+    """Randomised adapters that belong to it."""
+    from tiny_models import write_tiny_adapters
+
+    return write_tiny_adapters(loud_base.parent / "adapters.safetensors", loud_base)
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from dreamcache.export.coreml.convert import convert_graph, coreml_name, merge_f
 from dreamcache.export.coreml.interpreter import Interpreter
 from dreamcache.export.coreml.modules import Part, unet_parts
 from dreamcache.export.coreml.package import MANIFEST, open_package
-from dreamcache.export.coreml.program import Function, read_program
-from dreamcache.export.coreml.ranges import MAX_FP16, overflowing
+from dreamcache.export.coreml.program import read_program
+from dreamcache.export.coreml.ranges import MAX_FP16, overflowing, touching
 from dreamcache.export.declarations import declare_architecture
 from dreamcache.export.errors import ExportError
 from dreamcache.export.gates import MAX_DISK_RATIO, psnr_db
@@ -117,23 +117,22 @@ def test_what_overflows_is_named_and_kept_in_32_bits(tmp_path: Path) -> None:
     (function,) = read_program(open_package(tmp_path / "Large.mlpackage")).values()
     rounded = Interpreter(function, "fp16")
     rounded.run({"x": np.full((1, 4), 0.1, np.float32)})
-    assert overflowing(function, rounded.largest) == set()
+    assert overflowing(rounded.largest) == set()
     large = {"x": np.full((1, 4), 2.0, np.float32)}
     assert np.isinf(rounded.run(large)["y"]).all()
     exact = Interpreter(function)
     assert exact.run(large)["y"] == pytest.approx(1812, rel=0.01)
-    # The product that is too large, and the one that reads it.
-    names = overflowing(function, exact.largest)
-    assert len(names) == 2
+    names = overflowing(exact.largest)
+    assert len(names) == 1
     place = tmp_path / "Kept.mlpackage"
-    convert_graph(Large(), (spec,), (out,), place, kept=lambda one: one.name in names)
+    convert_graph(Large(), (spec,), (out,), place, kept=touching(names))
     (mended,) = read_program(open_package(place)).values()
     assert Interpreter(mended, "fp16").run(large)["y"] == pytest.approx(1812, rel=0.01)
 
 
 def test_a_mask_is_no_overflow() -> None:
-    function = Function("main", (), (), ())
-    assert overflowing(function, {"mask": 3.4e38, "scores": float("inf")}) == set()
+    assert overflowing({"mask": 3.4e38, "scores": float("inf"), "fine": 30000.0}) == set()
+    assert overflowing({"product_cast_fp16": 40000.0, "broken": float("nan")}) == {"product", "broken"}
 
 
 def test_broken_packages_are_refused(packages: dict[str, Path], tmp_path: Path) -> None:

@@ -107,13 +107,13 @@ def test_inspect_shows_both_targets(both: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def chunked(tiny_base: Path, tiny_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For an older system, in chunks, with fewer bits, and without ONNX."""
+def chunked(loud_base: Path, loud_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For an older system, in chunks, with fewer bits, without ONNX, of a base that leaves the range of 16 bits."""
     out = tmp_path_factory.mktemp("chunked") / "bundle"
     export(
         out=out,
-        base=str(tiny_base),
-        adapters=tiny_adapters,
+        base=str(loud_base),
+        adapters=loud_adapters,
         target="coreml",
         coreml_target="iOS17",
         coreml_weights="palette6",
@@ -140,6 +140,17 @@ def test_chunks_compose_to_the_whole(chunked: Path) -> None:
         for name in chunks[2:]
     ]
     assert max(halves) < 2 * min(halves)
+
+
+def test_what_overflows_stays_in_32_bits(chunked: Path) -> None:
+    """Without that, an infinity in 16 bits would have failed the gates."""
+    part = open_contract(chunked).contract.coreml
+    assert part is not None
+    assert part.kept_in_fp32
+    assert all(name.startswith("Unet/") for name in part.kept_in_fp32)
+    assert any("conv" in name or "input" in name or "hidden" in name for name in part.kept_in_fp32)
+    assert part.largest <= 65504 / 2
+    assert part.psnr_db["denoise fp16"] > 25
 
 
 def test_the_runner_refuses_packages_alone(chunked: Path) -> None:

@@ -14,6 +14,7 @@ from dreamcache.export.coreml.compress import compress_package
 from dreamcache.export.coreml.convert import bisect_package, convert_graph, coreml_name, merge_functions
 from dreamcache.export.coreml.graph import saved_function
 from dreamcache.export.coreml.modules import Part
+from dreamcache.export.coreml.ranges import touching
 from dreamcache.export.coreml.recipe import Recipe
 from dreamcache.export.gates import check_disk
 from dreamcache.runtime.coreml_part import CoreMLFunction, CoreMLModel, CoreMLPiece
@@ -55,7 +56,7 @@ def write_unet(
         parts: by function; ``denoise`` is the default one.
         choices: how.
         recipe: of single weights; others are as `choices` says.
-        kept: names of operations that stay in 32 bits.
+        kept: names of activations that stay in 32 bits.
         progress: told what begins.
 
     Raises:
@@ -112,7 +113,7 @@ def write_component(
         name: of the package.
         parts: by graph; the first one is the default.
         choices: how.
-        kept: names of operations that stay in 32 bits.
+        kept: names of activations that stay in 32 bits.
         progress: told what begins.
 
     Raises:
@@ -132,7 +133,7 @@ def write_component(
                 part.outputs,
                 ready[graph],
                 target=choices.target,
-                kept=lambda one: one.name in kept,
+                kept=touching(kept),
             )
         models: dict[str, CoreMLModel] = {}
         graphs: dict[str, tuple[CoreMLPiece, ...]] = {}
@@ -177,7 +178,7 @@ def _pieces(
         part.outputs,
         ready,
         target=choices.target,
-        kept=lambda one: one.name in kept,
+        kept=touching(kept),
     )
     if choices.weights != "fp16":
         progress(f"Core ML: {name}, weights as {choices.weights}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from dreamcache.export.coreml.choices import Choices
-from dreamcache.export.coreml.graph import Interpreted, open_graph, saved_function
+from dreamcache.export.coreml.graph import Interpreted, open_graph
 from dreamcache.export.coreml.guide import write_guide
 from dreamcache.export.coreml.interpreter import Arithmetic
 from dreamcache.export.coreml.measure import Measured, check_measured, measure_samples, measure_trajectory
@@ -132,7 +132,7 @@ def _writers(
     recipe: Recipe | None,
     progress: Progress,
 ) -> dict[str, Write]:
-    """What writes each package, given the operations that stay in 32 bits."""
+    """What writes each package, given the activations that stay in 32 bits."""
 
     def component(name: str, package: str) -> Write:
         own = {graph: part for graph, part in components.items() if graph.startswith(name)}
@@ -161,19 +161,19 @@ def _written_to_fit(
         wide = _wide(packages, watched)
         if not wide:
             break
-        for name, operations in wide.items():
+        for name, activations in wide.items():
             if name in kept:
                 raise ExportError(
-                    f"Core ML {name}: {min(operations)} and {len(operations) - 1} more leave the range of 16 bits "
+                    f"Core ML {name}: {min(activations)} and {len(activations) - 1} more leave the range of 16 bits "
                     "where 32 were asked for; use --target onnx, and report this"
                 )
             progress(
-                f"Core ML: {len(operations)} operations of {name} leave the range of 16 bits and stay in 32"
+                f"Core ML: {len(activations)} activations of {name} leave the range of 16 bits and stay in 32"
             )
-            kept[name] = operations
+            kept[name] = activations
             for model in packages[name].models.values():
                 shutil.rmtree(folder / model.package)
-            packages[name] = writers[name](operations)
+            packages[name] = writers[name](activations)
     check_measured(exact, samples, choices.weights, "32 bits")
     progress("Core ML: comparing in 16 bits")
     rounded, rounded_samples, _ = measure_part(folder, part, architecture, recording, "fp16")
@@ -191,15 +191,15 @@ def _written_to_fit(
 
 
 def _wide(packages: Mapping[str, Packages], watched: Interpreted) -> dict[str, frozenset[str]]:
-    """By writer, the operations that leave the range of 16 bits."""
+    """By writer, the activations that leave the range of 16 bits."""
     found: dict[str, frozenset[str]] = {}
     for name, written in packages.items():
         places = {Path(model.package).name for model in written.models.values()}
         wide = {
-            operation
-            for (package, function), seen in watched.largest.items()
+            activation
+            for (package, _), seen in watched.largest.items()
             if package.name in places
-            for operation in overflowing(saved_function(package, function), seen)
+            for activation in overflowing(seen)
         }
         if wide:
             found[name] = frozenset(wide)

@@ -123,6 +123,6 @@ def _range(interpreted: Interpreted, part: CoreMLPart) -> Check:
         for name, value in seen.items():
             if largest < value < SENTINEL or value != value:  # NaN
                 largest, where = value, name
-    kept = f"; {len(part.kept_in_fp32)} operations stay in 32 bits" if part.kept_in_fp32 else ""
+    kept = f"; {len(part.kept_in_fp32)} activations stay in 32 bits" if part.kept_in_fp32 else ""
     detail = f"largest magnitude {largest:.4g} ({where}), 16 bits end at {MAX_FP16:.0f}{kept}"
     return Check("range of 16 bits", largest <= MAX_FP16, detail)
