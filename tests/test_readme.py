@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,6 +53,18 @@ def test_every_command_that_it_names_exists() -> None:
     ) - declared == {"draw"}
 
 
+def core_ml_figures(record: dict[str, Any]) -> list[str]:
+    """Of the table of recipes, and the sizes at full size."""
+    figures = []
+    for row in record["miniature"].values():
+        if "refused" not in row:
+            figures += [f"{row['unet_bytes'] / 1e6:.1f} MB", f"{row['psnr_db']['denoise fp16']:.1f} dB"]
+    for sizes in record["sizes"].values():
+        figures += [f"{size / 1e6:.0f} MB" for size in sizes.values()]
+    export = record["full_size"]
+    return [*figures, f"{export['seconds']:.0f} s", f"{export['private_gb']:.1f} GB"]
+
+
 def figures_of_the_results() -> list[str]:
     """The README's figures as the committed records give them."""
     results = ROOT / "docs" / "results"
@@ -72,8 +85,20 @@ def figures_of_the_results() -> list[str]:
             f"{metrics[name] / 1e3:.2f} s" for name in ("step_ms_p50", "plain_step_ms_p50", "cache_ms")
         ]
         figures += [f"{metrics['adapter_overhead']:.3f}", f"{metrics['peak_private_mb']:.0f} MB"]
-    fit = json.loads((results / "fit-sd15-int8.json").read_text())
-    figures.append(f"{fit['peak_private_mb']:.0f} MB")
+    for name in ("fit-sd15-int8", "fit-sd15-int8-speed"):
+        fit = json.loads((results / f"{name}.json").read_text())
+        figures.append(f"{fit['peak_private_mb']:.0f} MB")
+    peers = json.loads((results / "peers.json").read_text())
+    figures += [f"{bar['verdict']}: {bar['text']}" for bar in peers["bars"]]
+    figures += [f"{row['tenth_s']:.0f} s" for row in peers["rows"] if row["name"] in ("sd-cpp", "optimum")]
+    for path in sorted((results / "scaling").glob("*.json")):
+        metrics = json.loads(path.read_text())["metrics"]
+        if path.stem.endswith("reference-downsample"):
+            figures.append(f"{metrics['adapter_overhead']:.3f}")
+        else:
+            figures.append(f"{metrics['peak_private_mb']:.0f} MB")
+            figures.append(f"{metrics['vae_decode_ms'] / 1e3:.2f} s")
+    figures += core_ml_figures(json.loads((results / "coreml.json").read_text()))
     for row in json.loads((results / "approximations.json").read_text())["rows"].values():
         figures.append(f"{row['results']['identity_accuracy']['mean']:.1%}")
     return figures

@@ -47,6 +47,10 @@ def test_stable_diffusion() -> None:
     assert needs.disk == pytest.approx(4 * size.total, rel=0.01)
     assert needs.memory == pytest.approx(7.5 * GB, rel=0.15)
     assert estimate_needs(size, "int8").memory == pytest.approx(9.3 * GB, rel=0.15)
+    packages = estimate_needs(size, None, coreml=True)
+    assert packages.memory == pytest.approx(10.6 * GB, rel=0.15)
+    assert packages.disk == pytest.approx(5.9 * GB, rel=0.1)
+    assert estimate_needs(size, coreml=True).disk > needs.disk + packages.disk - 0.1 * GB
     assert estimate_needs(size, resolution=768).memory > needs.memory
     assert estimate_needs(size_of_architecture("bk-sdm-tiny")).memory < 0.6 * needs.memory
 

@@ -1,4 +1,4 @@
-"""The site rule: METHOD.md's five sites on SD 1.5 and 2.1, and what it does elsewhere."""
+"""The site rule: the paper's five sites on SD 1.5 and 2.1, and what it does elsewhere."""
 
 from __future__ import annotations
 

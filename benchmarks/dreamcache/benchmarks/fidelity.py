@@ -1,4 +1,4 @@
-"""The gate without which no speed is reported (DESIGN.md, "Gates"): what the exporter measured against PyTorch."""
+"""The gate without which no speed is reported (docs/method.md, "Gates"): what the exporter measured against PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a bundle (DESIGN.md, "The bundle"): the ONNX side, the Core ML side, and the contract last."""
+"""Writing a bundle (docs/bundle.md): the ONNX side, the Core ML side, and the contract last."""
 
 from __future__ import annotations
 

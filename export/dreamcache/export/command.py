@@ -148,7 +148,13 @@ def export(
         progress = stack.enter_context(_progress_bar())
         progress("loading the model", 0, 1)
         precise = cast("Precision", precision)
-        check_resources(planned_size(base, architecture, adapters, variant), out, precise, _side(resolution))
+        check_resources(
+            planned_size(base, architecture, adapters, variant),
+            out,
+            None if target == "coreml" else precise,
+            _side(resolution),
+            coreml=target != "onnx",
+        )
         if architecture is not None:
             source = random_source(architecture, Path(stack.enter_context(TemporaryDirectory())))
         else:

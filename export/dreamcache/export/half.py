@@ -1,7 +1,7 @@
 """Weights stored in 16 bits and widened when the graph is loaded: half the disk, the same arithmetic.
 
 Providers that compute in fp16 fold the casts into their own kernels; the CPU widens once, at load. (Graphs that compute
-in fp16 gain nothing on x86: FACTS, "ONNX Runtime and onnx".)
+in fp16 gain nothing on x86.)
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ _DISK_BYTES: dict[Precision, float] = {"fp32": 4.0, "fp16": 6.0, "int8": 5.0}
 # What exporting and comparing take beside the model, in copies of the UNet's fp32 weights; the sessions that compare
 # map theirs. Measured on SD 1.5: 7.5 GB of private memory in fp32, 9.3 GB in int8.
 _WORKING_COPIES: dict[Precision, float] = {"fp32": 0.7, "fp16": 1.2, "int8": 1.2}
+# Core ML in 16 bits: both functions of the UNet beside their merged package; a conversion takes 10.6 GB on SD 1.5.
+_COREML_UNET_BYTES, _COREML_OTHER_BYTES, _COREML_WORKING_COPIES = 6.0, 4.0, 1.5
 _LIBRARIES_BYTES = 600e6
 _ACTIVATION_BYTES_PER_PIXEL = 2000.0
 _GRAPH_FILES_BYTES = 20e6
@@ -105,21 +107,31 @@ def size_of_files(source: str | Path, adapters: Path, variant: str | None = None
     return ModelSize(parts["unet"], trained, parts["text_encoder"], parts["vae"])
 
 
-def estimate_needs(size: ModelSize, precision: Precision = "fp32", resolution: int = 512) -> Needs:
+def estimate_needs(
+    size: ModelSize, precision: Precision | None = "fp32", resolution: int = 512, *, coreml: bool = False
+) -> Needs:
     """What an export takes.
 
     Memory: the model in PyTorch, the graphs while they are made and compared, activations, libraries.
 
     Args:
         size: of the model.
-        precision: of the bundle.
+        precision: of the ONNX graphs; None makes none.
         resolution: pixels of the square picture.
+        coreml: whether Core ML packages are made.
     """
     weights = _FLOAT_BYTES * size.total
-    working = _WORKING_COPIES[precision] * _FLOAT_BYTES * (size.unet + size.adapters)
+    unet = size.unet + size.adapters
+    copies, disk = 0.0, _GRAPH_FILES_BYTES
+    if precision is not None:
+        copies, disk = _WORKING_COPIES[precision], disk + _DISK_BYTES[precision] * size.total
+    if coreml:
+        copies = max(copies, _COREML_WORKING_COPIES)
+        disk += _COREML_UNET_BYTES * unet + _COREML_OTHER_BYTES * (size.total - unet)
+    working = copies * _FLOAT_BYTES * unet
     activations = _ACTIVATION_BYTES_PER_PIXEL * resolution**2
     return Needs(
-        disk=_DISK_BYTES[precision] * size.total + _GRAPH_FILES_BYTES,
+        disk=disk,
         memory=weights + working + activations + _LIBRARIES_BYTES,
     )
 
@@ -127,9 +139,10 @@ def estimate_needs(size: ModelSize, precision: Precision = "fp32", resolution: i
 def check_resources(
     size: ModelSize,
     out: Path,
-    precision: Precision = "fp32",
+    precision: Precision | None = "fp32",
     resolution: int = 512,
     *,
+    coreml: bool = False,
     loaded: bool = False,
 ) -> Needs:
     """Refuse an export that the machine has no room for.
@@ -137,8 +150,9 @@ def check_resources(
     Args:
         size: of the model.
         out: where the bundle goes; its parent exists.
-        precision: of the bundle.
+        precision: of the ONNX graphs; None makes none.
         resolution: pixels of the square picture.
+        coreml: whether Core ML packages are made.
         loaded: the model is in memory already, so that it needs no more of it.
 
     Returns:
@@ -147,7 +161,7 @@ def check_resources(
     Raises:
         ExportError: too little free disk or memory; says what is needed and what there is.
     """
-    needs = estimate_needs(size, precision, resolution)
+    needs = estimate_needs(size, precision, resolution, coreml=coreml)
     disk = shutil.disk_usage(out.absolute().parent).free
     if disk < needs.disk:
         raise ExportError(

@@ -1,7 +1,7 @@
 """One weights file for several graphs: every tensor written once, aligned, found by its content.
 
 Both graphs hold the same UNet. ONNX refuses external data outside the graph's own folder, so graphs that
-share a file live in one folder (FACTS: "ONNX Runtime and onnx").
+share a file live in one folder.
 """
 
 from __future__ import annotations

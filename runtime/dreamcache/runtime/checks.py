@@ -1,6 +1,6 @@
 """What `dreamcache verify` checks: everything about a bundle that can be known without PyTorch.
 
-First the files, then the graphs, then the condition (DESIGN.md, "Gates"): strength 0 must not depend on
+First the files, then the graphs, then the condition (docs/method.md, "Gates"): strength 0 must not depend on
 the reference at all, and a zeroed cache or another text must change the prediction.
 """
 
@@ -29,7 +29,7 @@ from dreamcache.runtime.guidance import Branch
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sessions import SessionOpener, check_threads, choose_providers
 
-# Least recorded signal-to-noise of the two UNet graphs against PyTorch (DESIGN.md, "Gates").
+# Least recorded signal-to-noise of the two UNet graphs against PyTorch (docs/method.md, "Gates").
 _LEAST_PSNR_DB = {"fp32": 80.0, "fp16": 50.0}
 # A relative change of the prediction below this is rounding, not a condition.
 _LEAST_CHANGE = 1e-4

@@ -1,4 +1,4 @@
-"""The runner's own subcommands: cache, generate, inspect and verify (DESIGN.md, "Commands").
+"""The runner's own subcommands: cache, generate, inspect and verify.
 
 Results go to stdout (as JSON with `--json`), everything else to stderr.
 """

@@ -1,4 +1,4 @@
-"""`dreamcache.json`: everything the runner has to know about a bundle (DESIGN.md, "The bundle").
+"""`dreamcache.json`: everything the runner has to know about a bundle (docs/bundle.md).
 
 The exporter writes these models, the runner reads them, and nothing sniffs names. The shapes of the two
 UNet graphs follow from the architecture (`tensors.py`); a contract that contradicts itself is refused.

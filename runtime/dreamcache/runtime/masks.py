@@ -1,6 +1,6 @@
 """The reference as the method wants it: the subject alone, on white, filling most of a square frame.
 
-METHOD.md, "Caching" (background removed) and "Training" (re-cropped and re-scaled to fill at least 0.7
+The paper, "Caching" (background removed) and "Training" (re-cropped and re-scaled to fill at least 0.7
 of the frame).
 """
 

@@ -1,4 +1,4 @@
-"""What an exporter measured against PyTorch: the contract's `parity` (DESIGN.md, "Gates")."""
+"""What an exporter measured against PyTorch: the contract's `parity` (docs/method.md, "Gates")."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dreamcache.runtime.tensors import ContractModel
 
 
 class ParityReport(ContractModel):
-    """What the exporter measured against PyTorch (DESIGN.md, "Gates").
+    """What the exporter measured against PyTorch (docs/method.md, "Gates").
 
     psnr_db: per graph name. condition: ratios of the export to PyTorch ("reference", "text").
     trajectory_db: the latent after each denoising step. disk_ratio: two graphs over the denoiser alone.

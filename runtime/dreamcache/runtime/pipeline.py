@@ -1,4 +1,4 @@
-"""From a reference picture and a prompt to pictures: the stages of DESIGN.md, one after the other.
+"""From a reference picture and a prompt to pictures: the stages of `dreamcache`, one after the other.
 
     reference -> VAE encoder -> noise at t = 1 -> caching graph -> subject
     prompt -> text encoder; noise -> denoiser (each step, each guidance branch) -> VAE decoder -> picture

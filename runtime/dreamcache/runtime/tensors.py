@@ -1,7 +1,7 @@
 """The tensors of the two graphs that share the UNet, declared once.
 
-Exporter, sample inputs and validation all derive names, shapes and dtypes from here (DESIGN.md, "The
-bundle"). The caching graph turns a noised reference latent into one key and one value per tapped site;
+Exporter, sample inputs and validation all derive names, shapes and dtypes from here (docs/bundle.md). The
+caching graph turns a noised reference latent into one key and one value per tapped site;
 the denoiser takes them back as inputs.
 """
 
@@ -44,7 +44,7 @@ class TensorSpec(ContractModel):
 
 
 class SiteSpec(ContractModel):
-    """One tapped transformer block (METHOD.md, "Where"), by the module path that diffusers gives it.
+    """One tapped transformer block (docs/method.md, "Site rule"), by the module path that diffusers gives it.
 
     kept_tokens: how many of a reference's tokens the denoiser takes (`reference_tokens.py`); None is all, exactly.
     """
