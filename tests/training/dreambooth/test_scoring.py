@@ -16,19 +16,17 @@ from dreamcache.training.dreambooth.benchmark import Benchmark, read_benchmark
 from dreamcache.training.dreambooth.encoders import ClipEncoder, DinoEncoder
 from dreamcache.training.dreambooth.generation import Plan, row_folder
 from dreamcache.training.dreambooth.metric_weights import MetricWeights, find_weights
+from dreamcache.training.dreambooth.photographs import mean_similarity, similarity_within
 from dreamcache.training.dreambooth.scoring import (
     METRICS,
     Scorer,
-    mean_similarity,
     read_scores,
     scores_path,
-    similarity_within,
 )
 from dreamcache.training.errors import BenchmarkError
 from tiny_metrics import photographs, write_tiny_dino
 
 ONE = Plan(images=1)
-Made = dict[str, Image.Image]
 
 
 def quiet(done: int, total: int) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from dreamcache.runtime.files import replacing
 from dreamcache.runtime.images import load_image
 from dreamcache.training.dreambooth.benchmark import Benchmark, Subject
-from dreamcache.training.dreambooth.generation import PICTURES, Plan
+from dreamcache.training.dreambooth.generation import PICTURES, Plan, Slot
 
 PAGE, THUMBNAILS = "pictures.html", "photographs"
 _THUMBNAIL_PX = 192
@@ -59,7 +59,7 @@ def _subject(subject: Subject, rows: Sequence[str], plan: Plan, out: Path) -> st
     for row in rows:
         figures = []
         for prompt, caption in enumerate(subject.prompts):
-            place = Path(PICTURES) / row / subject.name / f"{prompt:02d}-0.png"
+            place = Path(PICTURES) / row / subject.name / Slot(subject, prompt, 0).file_name
             if (out / place).exists():
                 figures.append(_figure(place, caption))
         text += f"<h3>{escape(row)}</h3>\n<div class=row>{''.join(figures)}</div>\n"

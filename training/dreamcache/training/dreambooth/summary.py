@@ -28,14 +28,16 @@ class RowSummary:
     """What is known of a row.
 
     made_from: its record. means, differences: of each metric, None where no picture has it; differences are to the
-    first row. subjects, prompts: means of each metric. pictures, wanted: counts. masks: how backgrounds were taken
-    away from the generated pictures, and of how many.
+    first row. counts: how many pictures of how many subjects have a score of the metric. subjects, prompts: means of
+    each metric. pictures, wanted: counts. masks: how backgrounds were taken away from the generated pictures, and of
+    how many.
     """
 
     name: str
     made_from: dict[str, Any]
     means: dict[str, Interval | None]
     differences: dict[str, Interval | None]
+    counts: dict[str, tuple[int, int]]
     subjects: dict[str, dict[str, float | None]]
     prompts: dict[str, dict[str, float | None]]
     pictures: int
@@ -83,6 +85,7 @@ def summarise(
         made_from=made_from,
         means={metric: _interval(ours, metric) for metric in METRICS},
         differences={metric: _interval(paired, metric) for metric in METRICS},
+        counts={metric: _count(ours, metric) for metric in METRICS},
         subjects=_grouped(ours, 0),
         prompts=_grouped(ours, 1),
         pictures=len(ours),
@@ -143,6 +146,11 @@ def _interval(scores: dict[Key, dict[str, Any]], metric: str) -> Interval | None
     if not known:
         return None
     return cluster_bootstrap([value for _, value in known], [subject for subject, _ in known])
+
+
+def _count(scores: dict[Key, dict[str, Any]], metric: str) -> tuple[int, int]:
+    subjects = [key[0] for key, score in scores.items() if score.get(metric) is not None]
+    return len(subjects), len({*subjects})
 
 
 def _grouped(scores: dict[Key, dict[str, Any]], part: int) -> dict[str, dict[str, float | None]]:
