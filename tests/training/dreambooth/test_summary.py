@@ -70,6 +70,7 @@ def test_every_subject_weighs_the_same(benchmark: Benchmark) -> None:
     assert row.prompts["a … in the snow"]["dino"] == pytest.approx((0.2 + 0.4 + 1.0) / 3)
     assert row.prompts["a red …"]["dino"] == pytest.approx(0.7)
     assert row.masks == {"GrabCut": 5, "skipped": 3}
+    assert row.counts["mdino"] == (5, 2)
     assert (row.pictures, row.wanted) == (8, 8)
     assert row.differences == dict.fromkeys(METRICS)
 
@@ -142,6 +143,15 @@ def test_the_notes_say_why_a_row_does_not_compare(report: Report) -> None:
     assert "a part of the benchmark (2 subjects of 2 listed, 2 prompts, 2 pictures each" in text
     assert "backgrounds of int8: 7 GrabCut; 1 skipped" in text
     assert "references of fp32: 2 kept" in text
+    assert "MDINO and MCLIP-I of int8 are of 7 of its 8 pictures, of 2 subjects" in text
+    assert "MDINO and MCLIP-I of fp32" not in text
+
+
+def test_one_subject_has_no_interval(benchmark: Benchmark) -> None:
+    known = scores(benchmark, {"a": [0.2, 0.4, 0.6, 0.8], "b": [None] * 4})
+    row = summarise("r", MADE, known, None, benchmark, PLAN)
+    report = Report(benchmark, PLAN, [], [row], summarise_real(known, benchmark), {})
+    assert report.lines()[0][3] == "0.500"
 
 
 def test_the_files_say_the_same(report: Report, tmp_path: Path) -> None:

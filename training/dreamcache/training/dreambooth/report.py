@@ -59,7 +59,14 @@ class Report:
                 f"{self.plan.images} pictures each; published: 30, 25, 4): no published row compares"
             )
         if len(self.benchmark.subjects) < 2:
-            notes.append("an interval needs two subjects or more: with one it has no width")
+            notes.append("an interval needs two subjects or more")
+        for row in self.rows:
+            pictures, subjects = row.counts["mdino"]
+            if 0 < pictures < row.pictures:
+                notes.append(
+                    f"MDINO and MCLIP-I of {row.name} are of {pictures} of its {row.pictures} pictures, "
+                    f"of {subjects} subjects: the others have no mask, or no masked photograph"
+                )
         for name, masks in (("real photographs", self.real.masks), *((r.name, r.masks) for r in self.rows)):
             if masks:
                 notes.append(f"backgrounds of {name}: {_counted(masks)}")
@@ -141,9 +148,12 @@ def _cells(means: dict[str, Interval | None], sign: str = "") -> tuple[str, ...]
     cells = []
     for metric in METRICS:
         one = means[metric]
-        cells.append(
-            "–" if one is None else f"{one.mean:{sign}.3f} [{one.low:{sign}.3f}, {one.high:{sign}.3f}]"
-        )
+        if one is None:
+            cells.append("–")
+        elif one.low == one.high:  # one subject alone has no interval
+            cells.append(f"{one.mean:{sign}.3f}")
+        else:
+            cells.append(f"{one.mean:{sign}.3f} [{one.low:{sign}.3f}, {one.high:{sign}.3f}]")
     return tuple(cells)
 
 
