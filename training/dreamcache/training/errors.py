@@ -7,3 +7,11 @@ from dreamcache.runtime.errors import DreamCacheError
 
 class CheckpointError(DreamCacheError, ValueError):
     """A run's checkpoint is damaged, or holds the state of other weights."""
+
+
+class BenchmarkError(DreamCacheError, ValueError):
+    """The benchmark's folder, or what an earlier run left for this one, is not what is expected."""
+
+
+class MetricModelError(DreamCacheError, ValueError):
+    """The weights of a metric are absent, incomplete, pickles, or of another kind of model."""

@@ -1,28 +1,40 @@
-"""The subcommand `dreamcache evaluate`."""
+"""The subcommand `dreamcache evaluate`: on the toys of the drawn world, or on DreamBooth's benchmark."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from dreamcache.training.evaluation.benchmark import Condition
-    from dreamcache.training.evaluation.scores import Scores
+STAGES = ("all", "generate", "score")
+MODES = ("dual", "classic", "none")
+# The options that have a meaning with or without --benchmark alone.
+OF_THE_TOYS = ("identities", "scenes", "condition")
+OF_THE_BENCHMARK = (
+    "out", "dino", "clip", "reference_image", "images", "subject", "prompts", "seed", "masks", "masked", "stage",
+)  # fmt: skip
+TOY_STEPS = 20
 
 
 def evaluate(
-    base: Annotated[str, typer.Option(help="A diffusers folder, or mini (the shipped miniature).")] = "mini",
+    context: typer.Context,
+    base: Annotated[
+        str, typer.Option(help="A diffusers folder or Hub id, or mini (the shipped miniature).")
+    ] = "mini",
     adapters: Annotated[Path | None, typer.Option(help="Adapters trained on the base.")] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Evaluate this exported bundle instead of PyTorch.")
+        list[Path] | None,
+        typer.Option(help="Evaluate this exported bundle instead of PyTorch; with --benchmark repeatable."),
     ] = None,
     identities: Annotated[int, typer.Option(min=1, help="Held-out toys.")] = 200,
     scenes: Annotated[int, typer.Option(min=1, max=12, help="Scenes for each toy.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help=f"Denoising steps; {TOY_STEPS}, or with --benchmark as bundle or adapters recommend."
+        ),
+    ] = None,
     mode: Annotated[
         str, typer.Option(help="dual, classic or none; as the adapters recommend by default.")
     ] = "",
@@ -39,73 +51,117 @@ def evaluate(
         list[str] | None,
         typer.Option(help="text_only, dreamcache or wrong_cache; repeatable; all by default."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the results to this file.")
+    ] = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Evaluate on DreamBooth's benchmark, in its own layout."),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Benchmark: pictures, scores and table; continued if there."),
+    ] = Path("dreambooth-evaluation"),
+    dino: Annotated[
+        str, typer.Option(help="Benchmark: folder or Hub id of DINO ViT-S/16 in safetensors.")
+    ] = "facebook/dino-vits16",
+    clip: Annotated[
+        str, typer.Option(help="Benchmark: folder or Hub id of CLIP ViT-B/32 in safetensors.")
+    ] = "openai/clip-vit-base-patch32",
+    reference_image: Annotated[
+        int, typer.Option(min=0, help="Benchmark: which photograph of a subject is the reference, from 0.")
+    ] = 0,
+    images: Annotated[int, typer.Option(min=1, max=10, help="Benchmark: pictures for each prompt.")] = 4,
+    subject: Annotated[
+        list[str] | None, typer.Option(help="Benchmark: only this subject; repeatable.")
+    ] = None,
+    prompts: Annotated[
+        int | None, typer.Option(min=1, help="Benchmark: only the first so many prompts.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Benchmark: other pictures for another number.")] = 0,
+    masks: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Benchmark: masks of photographs, <subject>/<photograph>.png."),
+    ] = None,
+    masked: Annotated[
+        bool, typer.Option("--masked/--no-masked", help="Benchmark: also MDINO and MCLIP-I.")
+    ] = True,
+    stage: Annotated[str, typer.Option(help="Benchmark: generate, score, or all.")] = "all",
 ) -> None:
-    """Measure identity and scene accuracy on held-out toys of the drawn world."""
-    from rich.console import Console
+    """Measure pictures of subjects: toys of the drawn world, or DreamBooth's benchmark."""
 
-    from dreamcache.training.evaluation.benchmark import CONDITIONS, as_record, draw_cases, run_benchmark
-    from dreamcache.training.evaluation.judge import accuracy_on_renders, load_judge
-    from dreamcache.training.evaluation.painter import Sampling, TorchPainter, recommended
+    def is_given(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
 
-    unknown = sorted(set(condition or ()) - set(CONDITIONS))
-    if unknown:
-        raise typer.BadParameter(f"one of {', '.join(CONDITIONS)} is expected", param_hint="'--condition'")
-    wanted = [name for name in CONDITIONS if not condition or name in condition]
-    if bundle is None and (guidance_interval is not None or step_cache > 1):
+    foreign = OF_THE_TOYS if benchmark is not None else OF_THE_BENCHMARK
+    for name in foreign:
+        if is_given(name):
+            raise typer.BadParameter(
+                "does not go with --benchmark" if benchmark is not None else "belongs to --benchmark",
+                param_hint=f"'--{name.replace('_', '-')}'",
+            )
+    if not bundle and (guidance_interval is not None or step_cache > 1):
         raise typer.BadParameter("belongs to --bundle", param_hint="'--guidance-interval' / '--step-cache'")
-    judge = load_judge()
-    cases = draw_cases(identities, scenes)
-    settings: dict[str, Any]
-    if bundle is not None:
-        from dreamcache.runtime import Pipeline
-        from dreamcache.runtime.settings import Options
-        from dreamcache.training.evaluation.bundle_painter import BundlePainter
+    if benchmark is None:
+        if bundle and len(bundle) > 1:
+            raise typer.BadParameter("give one, or several with --benchmark", param_hint="'--bundle'")
+        from dreamcache.training.evaluation.toys import evaluate_toys
 
-        pipe = Pipeline.load(bundle, keep_sessions=True)
-        options = Options(steps=steps, guidance_interval=guidance_interval, step_cache=step_cache)
-        results = run_benchmark(cases, BundlePainter(pipe, options), judge, wanted)
-        settings = {"from": "bundle", "precision": pipe.contract.precision, **options}
-    else:
-        from dreamcache.models.base import MINI_ADAPTERS
-        from dreamcache.models.pipeline import DreamCachePipeline
-
-        pipeline = DreamCachePipeline.load(base, adapters)
-        usual = recommended(MINI_ADAPTERS if adapters is None else adapters)
-        how = Sampling(
-            steps=steps,
-            mode=mode if mode else usual.mode,  # type: ignore[arg-type]  # checked when it is used
-            guidance_scale=usual.guidance_scale if guidance is None else guidance,
-            reference_guidance_scale=(
-                usual.reference_guidance_scale if reference_guidance is None else reference_guidance
-            ),
+        evaluate_toys(
+            base=base,
+            adapters=adapters,
+            bundle=bundle[0] if bundle else None,
+            identities=identities,
+            scenes=scenes,
+            steps=TOY_STEPS if steps is None else steps,
+            mode=mode,
+            guidance=guidance,
+            reference_guidance=reference_guidance,
+            guidance_interval=guidance_interval,
+            step_cache=step_cache,
+            condition=condition,
+            out=json_file,
         )
-        results = run_benchmark(cases, TorchPainter(pipeline, how), judge, wanted)
-        settings = {"from": "pytorch", **asdict(how)}
-    record = {
-        "identities": identities,
-        "scenes_per_identity": scenes,
-        "settings": settings,
-        "judge_accuracy_on_held_out_renders": accuracy_on_renders(judge),
-        "results": as_record(results),
-    }
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    Console().print(_table(results))
-
-
-def _table(results: dict[Condition, Scores]) -> Any:
-    from rich.table import Table
-
-    table = Table("condition", "identity accuracy", "body / accent / pattern", "scene accuracy", "colour ΔE")
-    for condition, scores in results.items():
-        identity, scene = scores.identity_accuracy, scores.scene_accuracy
-        table.add_row(
-            condition.replace("_", " "),
-            f"{identity.mean:.1%} [{identity.low:.1%}, {identity.high:.1%}]",
-            " / ".join(f"{value:.1%}" for value in scores.attributes.values()),
-            f"{scene.mean:.1%} [{scene.low:.1%}, {scene.high:.1%}]",
-            f"{scores.colour_distance.mean:.1f}",
+        return
+    if stage not in STAGES:
+        raise typer.BadParameter(f"one of {', '.join(STAGES)} is expected", param_hint="'--stage'")
+    if mode and mode not in MODES:
+        raise typer.BadParameter(f"one of {', '.join(MODES)} is expected", param_hint="'--mode'")
+    names = [path.resolve().name for path in bundle or ()]
+    if len({*names, "pytorch"}) <= len(names):
+        raise typer.BadParameter(
+            "rows are named after the bundles' folders: give each another name, none of them pytorch",
+            param_hint="'--bundle'",
         )
-    return table
+    from dreamcache.runtime.settings import Options
+    from dreamcache.training.dreambooth.command import Request, evaluate_benchmark
+    from dreamcache.training.dreambooth.generation import Plan
+
+    of_pytorch = is_given("base") or is_given("adapters") or not bundle
+    options = Options(
+        steps=steps,
+        guidance_mode=mode or None,  # type: ignore[typeddict-item]  # one of MODES
+        guidance_scale=guidance,
+        reference_guidance_scale=reference_guidance,
+        guidance_interval=guidance_interval,
+        step_cache=step_cache,
+    )
+    evaluate_benchmark(
+        Request(
+            benchmark=benchmark,
+            out=out,
+            bundles=tuple(bundle or ()),
+            base=base if of_pytorch else None,
+            adapters=adapters,
+            dino=dino,
+            clip=clip,
+            plan=Plan(images, seed, reference_image, masks),
+            subjects=tuple(subject or ()),
+            prompts=prompts,
+            stage=stage,  # type: ignore[arg-type]  # one of STAGES
+            masked=masked,
+            options=options,
+            json_file=json_file,
+        )
+    )

@@ -15,20 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamcache.training.evaluation.intervals import Interval, cluster_bootstrap
 from dreamcache.training.evaluation.judge import Judge
 from dreamcache.training.world.identity import Identity
 from dreamcache.training.world.samples import ATTRIBUTES
 
 IDENTITY_ATTRIBUTES = ("body", "accent", "pattern")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % bootstrap interval over toys."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -40,14 +32,6 @@ class Scores:
     kind_accuracy: Interval
     colour_distance: Interval
     attributes: dict[str, float]
-
-
-def _interval(values: NDArray[np.float64], toys: NDArray[np.int64], seed: int = 0) -> Interval:
-    """Bootstrap over toys, since pictures of one toy are not independent."""
-    means = np.stack([values[toys == toy].mean() for toy in np.unique(toys)])
-    draws = np.random.default_rng(seed).integers(0, len(means), (1000, len(means)))
-    low, high = np.percentile(means[draws].mean(1), [2.5, 97.5])
-    return Interval(float(means.mean()), float(low), float(high))
 
 
 def _lab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -93,9 +77,9 @@ def score(
         mean_colour(pictures, verdict.masks) - mean_colour(references, reference_masks), axis=1
     )
     return Scores(
-        identity_accuracy=_interval(np.mean(list(parts.values()), axis=0), groups),
-        scene_accuracy=_interval(right("scene", scenes), groups),
-        kind_accuracy=_interval(right("kind", [toy.kind for toy in toys]), groups),
-        colour_distance=_interval(distance, groups),
+        identity_accuracy=cluster_bootstrap(np.mean(list(parts.values()), axis=0), groups),
+        scene_accuracy=cluster_bootstrap(right("scene", scenes), groups),
+        kind_accuracy=cluster_bootstrap(right("kind", [toy.kind for toy in toys]), groups),
+        colour_distance=cluster_bootstrap(distance, groups),
         attributes={name: float(values.mean()) for name, values in parts.items()},
     )
