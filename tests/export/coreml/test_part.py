@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +195,33 @@ def test_bad_options_cost_nothing(
     refused("32 is the bundle's own", target="coreml", coreml_resolution=[32])
     monkeypatch.setattr(command, "find_spec", lambda _: None)
     refused(r"pip install 'dreamcache\[coreml\]'", target="all")
+
+
+NO_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from dreamcache.runtime.cli import main
+
+# A full disk, for files of more than 50 kB.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+main(["export", "--base", sys.argv[1], "--adapters", sys.argv[2], "--target", "coreml", "--out", sys.argv[3]])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tiny_base: Path, tiny_adapters: Path, tmp_path: Path
+) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", NO_DISK, str(tiny_base), str(tiny_adapters), str(tmp_path / "bundle")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("dreamcache: ")
+    assert "cannot be written" in last
+    assert list(tmp_path.iterdir()) == []

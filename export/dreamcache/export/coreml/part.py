@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from dreamcache.export.coreml.choices import Choices
 from dreamcache.export.coreml.graph import Interpreted, open_graph
@@ -284,7 +285,6 @@ def _room(place: Path) -> Iterator[None]:
     place.mkdir()
     try:
         yield
-    except OSError as error:
-        raise ExportError(
-            f"Core ML: {place} cannot be written: {error.strerror or error}; free some disk"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise ExportError(f"Core ML: {place} cannot be written: {said}; free some disk") from error
