@@ -7,3 +7,15 @@ from dreamcache.runtime.errors import DreamCacheError
 
 class CheckpointError(DreamCacheError, ValueError):
     """A run's checkpoint is damaged, or holds the state of other weights."""
+
+
+class ShardError(DreamCacheError, ValueError):
+    """A folder of shards is incomplete, damaged, mixed, or of another version or resolution."""
+
+
+class WeightsError(DreamCacheError, OSError):
+    """A model that synthetic data needs is absent or not stored as safetensors."""
+
+
+class SynthesisError(DreamCacheError, ValueError):
+    """A stage of synthetic data was asked for what it cannot do, or lets no sample pass."""
