@@ -6,11 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
-from dreamcache.training.errors import SynthesisError
 from dreamcache.training.synthesis.caption_text import clean_caption, dedup_key, fault_of
 from dreamcache.training.synthesis.distribution import choose_device, choose_dtype
 from dreamcache.training.synthesis.index import StageIndex, installed_versions
@@ -74,9 +72,8 @@ class CaptionStage:
         folder = find_model(LANGUAGE_MODEL, self.model)
         return LanguageModel(folder, device, choose_dtype(self.dtype, device))
 
-    def source_sha256(self, shard: int) -> str | None:
+    def source_sha256(self, shard: int) -> None:
         """Captions come from nothing."""
-        del shard
 
     def expected(self, shard: int) -> int:
         """Captions that are asked for."""
@@ -94,7 +91,9 @@ class CaptionStage:
                 part = keys[begin : begin + self.batch]
                 asked = [self._ask(key, pending[key], attempt) for key in part]
                 answers = self._language_model.complete(
-                    [prompt for prompt, _ in asked], [int(about["seed"]) for _, about in asked], self._sampling
+                    [prompt for prompt, _ in asked],
+                    [int(about["seed"]) for _, about in asked],
+                    self._sampling,
                 )
                 for key, (_, about), answer in zip(part, asked, answers, strict=True):
                     caption = clean_caption(answer)
@@ -148,10 +147,3 @@ def repeated_keys(source: Source) -> frozenset[str]:
                 repeated.append(sample.key)
             seen.add(text)
     return frozenset(repeated)
-
-
-def check_counts(**counts: float) -> None:
-    """Raises: SynthesisError for a count below 1."""
-    for name, value in counts.items():
-        if value < 1:
-            raise SynthesisError(f"--{name.replace('_', '-')}: 1 or more is expected, received {value}")

@@ -45,7 +45,9 @@ class Process:
         for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
             text = os.environ.get(name, default)
             if not text.isdecimal():
-                raise SynthesisError(f"{name}: a whole number is expected, received {text!r}; mend or unset it")
+                raise SynthesisError(
+                    f"{name}: a whole number is expected, received {text!r}; mend or unset it"
+                )
             values[name] = int(text)
         if values["RANK"] >= values["WORLD_SIZE"]:
             raise SynthesisError(

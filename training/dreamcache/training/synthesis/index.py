@@ -11,7 +11,7 @@ import json
 import secrets
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -28,7 +28,16 @@ COMMANDS = {
 """Each stage and the command that makes and mends its shards."""
 
 StageName = Literal["captions", "targets", "references", "world"]
-_PACKAGES = ("dreamcache", "numpy", "pillow", "torch", "transformers", "diffusers", "onnxruntime", "webdataset")
+_PACKAGES = (
+    "dreamcache",
+    "numpy",
+    "pillow",
+    "torch",
+    "transformers",
+    "diffusers",
+    "onnxruntime",
+    "webdataset",
+)
 _MAX_BYTES = 16 << 20
 
 
@@ -86,6 +95,9 @@ class ShardRecord(_Record):
     sha256: str
 
 
+_Kind = TypeVar("_Kind", StageIndex, ShardRecord)
+
+
 def installed_versions() -> dict[str, str]:
     """Versions of the packages that shape the bytes of a shard."""
     found = {}
@@ -139,7 +151,7 @@ def read_record(path: Path, index: StageIndex) -> ShardRecord:
     return record
 
 
-def _read(path: Path, kind: type[Any], mend: str) -> Any:
+def _read(path: Path, kind: type[_Kind], mend: str) -> _Kind:
     if path.stat().st_size > _MAX_BYTES:
         raise ShardError(f"{path}: at most {_MAX_BYTES >> 20} MiB of JSON are expected; {mend}")
     try:

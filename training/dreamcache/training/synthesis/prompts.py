@@ -60,15 +60,21 @@ def read_template(text_or_file: str | None) -> str:
         raise SynthesisError(f"--template: {error}; write {{{{ for a brace") from error
     if "subject" not in names or names - {"subject", "place"}:
         received = ", ".join(sorted(f"{{{name}}}" for name in names)) or "neither"
-        raise SynthesisError(f"--template: {{subject}} and perhaps {{place}} are expected, received {received}")
+        raise SynthesisError(
+            f"--template: {{subject}} and perhaps {{place}} are expected, received {received}"
+        )
     return template
 
 
 def _read(path: Path, option: str) -> str:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise SynthesisError(f"{option}: at most {_MAX_FILE_BYTES >> 20} MiB are expected, {path} is larger")
+            raise SynthesisError(
+                f"{option}: at most {_MAX_FILE_BYTES >> 20} MiB are expected, {path} is larger"
+            )
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8"
-        raise SynthesisError(f"{option}: a text file is expected, {path} cannot be read ({reason})") from error
+        raise SynthesisError(
+            f"{option}: a text file is expected, {path} cannot be read ({reason})"
+        ) from error

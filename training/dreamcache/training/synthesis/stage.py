@@ -182,18 +182,24 @@ def run_stage(stage: Stage, folder: Path, process: Process | None = None) -> Sum
     process = Process.from_environment() if process is None else process
     open_output(folder, stage.index)
     shards = process.shards(stage.index.shards)
-    total = sum(stage.expected(shard) for shard in shards)
     outcomes = []
-    done = 0
-    with progress_bar(stage.index.stage) as bar:
+    with progress_bar(stage.index.stage) as draw:
+        bar = _Bar(draw, sum(stage.expected(shard) for shard in shards))
         for shard in shards:
-            within = [0]
-
-            def advance(samples: int, within: list[int] = within, before: int = done) -> None:
-                within[0] += samples
-                bar(before + within[0], total)
-
-            outcomes.append(run_shard(stage, folder, shard, advance))
-            done += stage.expected(shard)
-            bar(done, total)
+            before = bar.done
+            outcomes.append(run_shard(stage, folder, shard, bar.add))
+            bar.add(before + stage.expected(shard) - bar.done)
     return Summary.of(outcomes)
+
+
+@dataclass
+class _Bar:
+    """Samples done of all shards of this process."""
+
+    draw: Callable[[int, int], None]
+    total: int
+    done: int = 0
+
+    def add(self, samples: int) -> None:
+        self.done += samples
+        self.draw(self.done, self.total)
