@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from dreamcache.training.synthesis.caption_text import clean_caption, dedup_key, fault_of
-from dreamcache.training.synthesis.distribution import choose_device, choose_dtype
+from dreamcache.training.synthesis.device import choose_device, choose_dtype
 from dreamcache.training.synthesis.index import StageIndex, installed_versions
 from dreamcache.training.synthesis.language_model import LanguageModel, Sampling
 from dreamcache.training.synthesis.prompts import PLACES, SUBJECTS, TEMPLATE

@@ -62,6 +62,7 @@ def captions(
     from dreamcache.training.synthesis.prompts import PLACES, SUBJECTS, read_lines, read_template
     from dreamcache.training.synthesis.weights import LANGUAGE_MODEL
 
+    _quiet()
     stage = CaptionStage(
         samples_wanted=samples,
         model=model or LANGUAGE_MODEL.default,
@@ -107,6 +108,7 @@ def targets(
     from dreamcache.training.synthesis.targets import TargetStage
     from dreamcache.training.synthesis.weights import PIPELINE
 
+    _quiet()
     stage = TargetStage(
         captions=captions.absolute(),
         model=model or PIPELINE.default,
@@ -158,6 +160,7 @@ def references(
     from dreamcache.training.synthesis.segmentation import Limits
     from dreamcache.training.synthesis.weights import DETECTOR, SEGMENTER
 
+    _quiet()
     # Saliency inside a mask is above 0.5 whatever the model saw, so its bar stands higher.
     usual = 0.35 if salient is None else 0.75
     limits = Limits(
@@ -209,15 +212,27 @@ def check(
     )
 
 
+def _quiet() -> None:
+    """No bars and warnings of the libraries between our own bar and the one line of an error."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+
+
 def _run(stage: Stage, out: Path, ray: bool, workers: int, gpus_per_worker: float, as_json: bool) -> None:
+    from dreamcache.training.synthesis.distribution import Process
     from dreamcache.training.synthesis.stage import run_stage
 
+    process = Process() if ray else Process.from_environment()
     if ray:
         from dreamcache.training.synthesis.ray_data import run_with_ray
 
         summary = run_with_ray(stage, out, workers, gpus_per_worker)
     else:
-        summary = run_stage(stage, out)
+        summary = run_stage(stage, out, process)
     rejected = "; ".join(f"{name}: {count}" for name, count in summary.rejected.items())
     line = (
         f"{out}: {summary.made} shards made, {summary.kept} kept"
@@ -225,7 +240,8 @@ def _run(stage: Stage, out: Path, ray: bool, workers: int, gpus_per_worker: floa
         + f"; {summary.samples} samples"
         + (f"; left out: {rejected}" if rejected else "")
     )
-    _print({"folder": str(out), "stage": stage.index.stage, **summary.as_dict()}, line, as_json)
+    who = {"process": process.index, "processes": process.count}
+    _print({"folder": str(out), "stage": stage.index.stage, **who, **summary.as_dict()}, line, as_json)
 
 
 def _print(record: dict[str, Any], line: str, as_json: bool) -> None:

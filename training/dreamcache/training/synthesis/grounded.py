@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, SamModel, SamProcessor
 
 from dreamcache.training.errors import WeightsError
-from dreamcache.training.synthesis.distribution import choose_device
+from dreamcache.training.synthesis.device import choose_device
 from dreamcache.training.synthesis.index import ModelRecord
 from dreamcache.training.synthesis.segmentation import Found
 from dreamcache.training.synthesis.weights import DETECTOR, SEGMENTER, ModelKind, describe_model, find_model

@@ -17,6 +17,8 @@ Mask = NDArray[np.uint8]
 INSIDE = 128
 # Parts of the mask that are smaller than this share of its largest part are specks, not objects.
 _SPECK = 0.15
+_EDGE_PX = 2
+_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Judged:
-    """A mask without its specks, its measures, and the first limit that it breaks (None: it is good)."""
+    """A cleaned mask, its measures, and the first limit that it breaks (None: it is good)."""
 
     mask: Mask
     area: float
@@ -76,7 +78,7 @@ def judge(found: Found | None, limits: Limits) -> Judged | None:
     """Measure a mask against the limits; None when nothing was found."""
     if found is None or not (found.mask >= INSIDE).any():
         return None
-    mask, parts = without_specks(found.mask)
+    mask, parts = clean_mask(found.mask)
     inside = mask >= INSIDE
     area = float(inside.mean())
     border = border_share(inside)
@@ -91,16 +93,23 @@ def judge(found: Found | None, limits: Limits) -> Judged | None:
     return Judged(mask, area, border, objects, next((name for name, holds in faults.items() if holds), None))
 
 
-def without_specks(mask: Mask) -> tuple[Mask, int]:
-    """The mask without parts that are far smaller than its largest one, and how many parts are left."""
-    labels, count = ndimage.label(mask >= INSIDE, structure=np.ones((3, 3)))
+def clean_mask(mask: Mask) -> tuple[Mask, int]:
+    """The mask without specks, opaque inside, and soft at its edge alone; and how many parts it has.
+
+    Specks are parts far smaller than the largest one. Low values far from the subject, as saliency has them, would
+    leave a haze of background in the reference; low ones inside it, holes.
+    """
+    inside = mask >= INSIDE
+    labels, count = ndimage.label(inside, structure=_NEIGHBOURS)
     if count == 0:
         return mask, 0
     areas = np.bincount(labels.ravel(), minlength=count + 1)
     areas[0] = 0
     kept = areas >= _SPECK * areas.max()
-    specks = (labels > 0) & ~kept[labels]
-    return np.where(specks, 0, mask).astype(np.uint8), int(kept.sum())
+    subject = kept[labels]
+    near = ndimage.binary_dilation(subject, _NEIGHBOURS, iterations=_EDGE_PX) & ~(inside & ~subject)
+    core = ndimage.binary_erosion(subject, _NEIGHBOURS, iterations=_EDGE_PX, border_value=1)
+    return np.where(core, 255, np.where(near, mask, 0)).astype(np.uint8), int(kept.sum())
 
 
 def border_share(inside: NDArray[np.bool_]) -> float:

@@ -15,7 +15,7 @@ from PIL import Image
 from dreamcache.training.errors import SynthesisError, WeightsError
 from dreamcache.training.synthesis.batches import batched
 from dreamcache.training.synthesis.captions import repeated_keys
-from dreamcache.training.synthesis.distribution import choose_device, choose_dtype
+from dreamcache.training.synthesis.device import choose_device, choose_dtype
 from dreamcache.training.synthesis.index import StageIndex, installed_versions
 from dreamcache.training.synthesis.pictures import (
     TargetFormat,
