@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dreamcache.runtime import cli
 from dreamcache.training.synthesis.triplets import TripletDataset
 from tiny_synthesis import SUBJECTS, TEMPLATE
 
@@ -126,3 +127,14 @@ def test_each_stage_has_help(synthesize: Run) -> None:
         status, out, _ = synthesize(name, "--help")
         assert status == 0
         assert name in out
+
+
+def test_the_programs_help_lists_the_group(
+    entry_path: Path | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if entry_path is not None:
+        monkeypatch.syspath_prepend(entry_path)
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("synthesize"))
+    assert "Write training data" in line

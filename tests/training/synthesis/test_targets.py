@@ -61,6 +61,8 @@ def test_the_safety_checker_is_honoured(
 ) -> None:
     shutil.copytree(tiny_base, tmp_path / "checked")
     stage = replace(target_stage, model=str(add_safety_checker(tmp_path / "checked", flags=flags)))
+    assert stage.index.settings["safety_checker"] is True
+    assert target_stage.index.settings["safety_checker"] is False
     if not flags:
         summary = run_stage(stage, tmp_path / "out")
         assert summary.rejected.get("flagged by the safety checker", 0) == 0

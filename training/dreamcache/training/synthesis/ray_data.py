@@ -59,7 +59,9 @@ def run_with_ray(stage: Stage, folder: Path, workers: int, gpus_per_worker: floa
 
     folder = folder.absolute()
     open_output(folder, stage.index)
-    shards = ray.data.from_items([{"shard": i} for i in range(stage.index.shards)], override_num_blocks=None)
+    count = stage.index.shards
+    # A block a shard: what is lost with an actor, and done again, is one shard.
+    shards = ray.data.from_items([{"shard": i} for i in range(count)], override_num_blocks=count)
     done = shards.map_batches(
         ShardWorker,
         fn_constructor_args=(stage, folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +75,7 @@ class TargetStage:
                 "guidance": self.guidance,
                 "negative_prompt": self.negative_prompt,
                 "format": self.form,
+                "safety_checker": has_safety_checker(folder),
             },
             models=(describe_model(PIPELINE, self.model, folder),),
             source=source.as_record,
@@ -151,6 +153,20 @@ class TargetStage:
         kind, data = encode_target(picture, self.form)
         record = encode_json({**decode_json(sample, where), "target_seed": seed})
         return Sample(sample.key, {"txt": sample.members["txt"], "json": record, kind: data})
+
+
+def has_safety_checker(folder: Path) -> bool:
+    """Whether a pipeline's folder brings a safety checker.
+
+    Raises: WeightsError when its index is no JSON object.
+    """
+    try:
+        parts = json.loads((folder / PIPELINE.entry).read_text(encoding="utf-8"))
+        return bool((parts.get("safety_checker") or [None])[0])
+    except (ValueError, AttributeError, TypeError, LookupError) as error:
+        raise WeightsError(
+            f"{folder}: {PIPELINE.entry} of diffusers is expected, received something else; {PIPELINE.how_to_fetch}"
+        ) from error
 
 
 def load_pipeline(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
