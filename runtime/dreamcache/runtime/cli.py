@@ -58,7 +58,11 @@ def _build(commands: dict[str, EntryPoint], wanted: str | None) -> typer.Typer:
     app.callback()(_root)
     for name, entry in sorted(commands.items()):
         if name == wanted:
-            app.command(name)(entry.load())
+            command = entry.load()
+            if isinstance(command, typer.Typer):  # a command with subcommands of its own
+                app.add_typer(command, name=name)
+            else:
+                app.command(name)(command)
         else:
             app.command(name, help=_summary(entry))(_never_run)
     return app
@@ -89,17 +93,16 @@ def _never_run() -> None:
 
 
 def _summary(entry: EntryPoint) -> str:
-    """First line of the command's docstring, without importing its module."""
+    """First line of the command's docstring, or of its module's for a group; without importing it."""
     try:
         spec = find_spec(entry.module)
     except ModuleNotFoundError:
         spec = None
     if spec is None or spec.origin is None:
         return ""
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ""
+    module = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    return (ast.get_docstring(functions.get(entry.attr, module)) or "").partition("\n")[0]
 
 
 def _one_line(error: Exception, entry: EntryPoint | None) -> str:
