@@ -9,14 +9,14 @@ class CheckpointError(DreamCacheError, ValueError):
     """A run's checkpoint is damaged, or holds the state of other weights."""
 
 
-<<<<<<< HEAD
 class BenchmarkError(DreamCacheError, ValueError):
     """The benchmark's folder, or what an earlier run left for this one, is not what is expected."""
 
 
 class MetricModelError(DreamCacheError, ValueError):
     """The weights of a metric are absent, incomplete, pickles, or of another kind of model."""
-=======
+
+
 class ShardError(DreamCacheError, ValueError):
     """A folder of shards is incomplete, damaged, mixed, or of another version or resolution."""
 
@@ -27,4 +27,3 @@ class WeightsError(DreamCacheError, OSError):
 
 class SynthesisError(DreamCacheError, ValueError):
     """A stage of synthetic data was asked for what it cannot do, or lets no sample pass."""
->>>>>>> wt-synth
