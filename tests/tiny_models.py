@@ -140,8 +140,10 @@ def write_tiny_base(
     return folder
 
 
-def write_tiny_adapters(path: Path, base: Path, seed: int = 1, config: AdapterConfig | None = None) -> Path:
+def write_tiny_adapters(
+    path: Path, base: Path, seed: int = 1, config: AdapterConfig | None = None, scale: float = 0.3
+) -> Path:
     """Write randomised adapters for the UNet of a folder that `write_tiny_base` made."""
     unet = UNet2DConditionModel.from_pretrained(base / "unet", use_safetensors=True)
-    save_adapters(path, randomise_adapters(ConditionedUNet(unet, config), seed))
+    save_adapters(path, randomise_adapters(ConditionedUNet(unet, config), seed, scale))
     return path

@@ -13,6 +13,7 @@ from dreamcache.export.command import export
 from dreamcache.export.half import store_half
 from dreamcache.runtime.bundle import open_bundle
 from dreamcache.runtime.checks import verify_bundle
+from tiny_models import write_tiny_adapters
 
 
 def product(weight: np.ndarray) -> ir.Model:  # type: ignore[type-arg]
@@ -44,9 +45,12 @@ def test_large_weights_are_stored_in_16_bits_unless_they_overflow() -> None:
 
 
 @pytest.fixture(scope="module")
-def half(tiny_base: Path, tiny_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("half") / "bundle"
-    export(out=out, base=str(tiny_base), adapters=tiny_adapters, precision="fp16", resolution=64)
+def half(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("half")
+    # What another reference changes must stand out from what 16 bits do.
+    adapters = write_tiny_adapters(folder / "adapters.safetensors", tiny_base, scale=3.0)
+    out = folder / "bundle"
+    export(out=out, base=str(tiny_base), adapters=adapters, precision="fp16", resolution=64)
     return out
 
 

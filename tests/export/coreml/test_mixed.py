@@ -13,7 +13,8 @@ pytest.importorskip("coremltools")
 from scipy.cluster.vq import kmeans
 
 from dreamcache.export.coreml.choices import FORMATS, Choices, WeightFormat
-from dreamcache.export.coreml.mixed import Step, choose, find_recipe
+from dreamcache.export.coreml.convert import convert_graph
+from dreamcache.export.coreml.mixed import Sensitivities, Step, choose
 from dreamcache.export.coreml.modules import unet_parts
 from dreamcache.export.coreml.recording import Recording, without_cache
 from dreamcache.export.coreml.rounding import rounded, stored_bytes
@@ -62,7 +63,7 @@ def test_bits_go_where_they_save_most() -> None:
         error, size = sum(step.error for step in chosen), sum(step.bytes for step in chosen)
         assert error <= allowed
         assert size <= 1.15 * min(other for reached, other in everything if reached <= allowed)
-    assert [step.format for step in choose(costs, lambda error, _: error <= 20)][1] == "palette6"
+    assert [step.format for step in choose(costs, lambda error, _: error <= 20)][::2] == ["palette4"] * 2
     assert {step.format for step in choose(costs, lambda *_: True)} == {"palette4"}
 
 
@@ -81,24 +82,20 @@ def test_a_recipe_meets_its_target(tiny_base: Path, tiny_adapters: Path, tmp_pat
         declare_scheduler(base),
     )
     part = unet_parts(base, conditioned, architecture, "plain")["denoise"]
+    package = tmp_path / "denoise.mlpackage"
+    convert_graph(part.module, part.inputs, part.outputs, package)
     said: list[str] = []
-    least = Choices(weights="mixed", least_db=45.0)
-    recipe = find_recipe(tmp_path, part, recording, architecture, least, said.append)
+    sensitivities = Sensitivities(package, part, recording, architecture, said.append)
+    assert said[0].startswith("Core ML: sensitivity of weight 1 of ")
+    recipe = sensitivities.recipe(Choices(weights="mixed", least_db=45.0))
     assert len(set(recipe.formats.values())) > 1
-    assert any(line.startswith("Core ML: sensitivity of weight 1 of ") for line in said)
-    fewer = find_recipe(
-        tmp_path, part, recording, architecture, Choices(weights="mixed", least_db=35.0), said.append
-    )
+    assert recipe.of(package) == recipe.formats
+    fewer = sensitivities.recipe(Choices(weights="mixed", least_db=35.0))
     bits = {kind: index for index, kind in enumerate(reversed(FORMATS))}
     assert sum(bits[kind] for kind in fewer.formats.values()) < sum(
         bits[kind] for kind in recipe.formats.values()
     )
     with pytest.raises(ExportError, match=r"no recipe for 120 dB"):
-        find_recipe(
-            tmp_path, part, recording, architecture, Choices(weights="mixed", least_db=120.0), said.append
-        )
+        sensitivities.recipe(Choices(weights="mixed", least_db=120.0))
     with pytest.raises(ExportError, match=r"--coreml-size: the weights take"):
-        find_recipe(
-            tmp_path, part, recording, architecture, Choices(weights="mixed", most_mb=0.01), said.append
-        )
-    assert list(tmp_path.iterdir()) == []
+        sensitivities.recipe(Choices(weights="mixed", most_mb=0.01))

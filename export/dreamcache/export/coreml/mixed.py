@@ -65,17 +65,44 @@ def find_recipe(
     progress("Core ML: the denoiser to try weights on")
     convert_graph(part.module, part.inputs, part.outputs, package, target=choices.target)
     try:
-        trial = _Trial(package, part, recording, architecture)
-        costs = []
+        return Sensitivities(package, part, recording, architecture, progress).recipe(choices)
+    finally:
+        shutil.rmtree(package)
+
+
+class Sensitivities:
+    """What every format of every weight of a saved denoiser costs its prediction.
+
+    Args:
+        package: the denoiser with exact weights; must stay.
+        part, recording, architecture, progress: see `find_recipe`.
+    """
+
+    def __init__(
+        self,
+        package: Path,
+        part: Part,
+        recording: Recording,
+        architecture: Architecture,
+        progress: Callable[[str], None],
+    ) -> None:
+        self._package = package
+        self._trial = trial = _Trial(package, part, recording, architecture)
+        self._costs: list[_Cost] = []
         for index, name in enumerate(trial.names):
             progress(f"Core ML: sensitivity of weight {index + 1} of {len(trial.names)}")
             probed = trial.error({name: _PROBE}, (FULL,)) - trial.floor
-            costs.append(_Cost(name, trial.weight(name), probed))
-        formats = _solve(costs, trial, choices)
-        stored = digests(saved_function(package, "main"))
+            self._costs.append(_Cost(name, trial.weight(name), probed))
+
+    def recipe(self, choices: Choices) -> Recipe:
+        """The fewest bytes that meet a target, or the least error in so many.
+
+        Raises:
+            ExportError: nothing does, or the condition is lost.
+        """
+        formats = _solve(self._costs, self._trial, choices)
+        stored = digests(saved_function(self._package, "main"))
         return Recipe(formats, {stored[name]: kind for name, kind in formats.items()})
-    finally:
-        shutil.rmtree(package)
 
 
 @dataclass(frozen=True)
