@@ -1,6 +1,6 @@
 """What each way of storing the Core ML weights costs, and how large it is.
 
-    python benchmarks/coreml_recipes.py --work DIR --json docs/results/coreml.json [--sizes sd15]
+    python docs/scripts/coreml_recipes.py --work DIR --json docs/results/coreml.json [--sizes sd15]
 
 Exports the miniature once for each row, with the gates of `dreamcache export`; `--sizes ARCHITECTURE` converts that
 denoiser too and stores its weights in every format, for the sizes alone. A row that is in the JSON is not made again.

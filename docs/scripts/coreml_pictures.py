@@ -1,7 +1,7 @@
 """The same pictures from ONNX Runtime and from the saved Core ML programs, run in PyTorch in emulated 16 bits.
 
     dreamcache export --base mini --target all --out b
-    python benchmarks/coreml_pictures.py b --out docs/images/coreml.png
+    python docs/scripts/coreml_pictures.py b --out docs/images/coreml.png
 
 Every stage of the second group, text encoder to VAE decoder, is the `.mlpackage` that an app would load; the sampler
 and everything around the graphs are the runner's own.
