@@ -69,6 +69,7 @@ def save_adapters(
     conditioned: ConditionedUNet,
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype | None = None,
+    base: str | None = None,
 ) -> None:
     """Write the adapters, beside the place first and then renamed in.
 
@@ -77,6 +78,7 @@ def save_adapters(
         conditioned: holds adapters, config and base.
         metadata: further strings (steps, seed, commands); must not use the names this format reserves.
         dtype: stored type, such as torch.float16; None keeps the adapters' own.
+        base: fingerprint of the base, where the UNet in memory is a rounded copy of it; None computes it.
 
     Raises:
         AdapterError: reserved metadata names, or non-finite weights.
@@ -93,7 +95,7 @@ def save_adapters(
     record = {
         "format": FORMAT,
         "config": conditioned.config.to_json(),
-        "base": base_fingerprint(conditioned.unet),
+        "base": base_fingerprint(conditioned.unet) if base is None else base,
         **extra,
     }
     partial = Path(f"{os.fspath(path)}.partial")

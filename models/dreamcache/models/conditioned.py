@@ -8,20 +8,21 @@ are those that enter the site.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import cast
+from typing import Any, cast
 
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dreamcache.models.adapter import ADAPTERS, FusionAdapter
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.sites import find_sites
 from dreamcache.models.transformer import enter, feed_forward, leave
-from dreamcache.models.unet import stock, walk
+from dreamcache.models.unet import Compute, call, stock, walk
 
 Cache = dict[str, Tensor]
 """Cached reference: site name to tokens [1 or b, m, d]."""
@@ -73,6 +74,7 @@ class ConditionedUNet(nn.Module):
         cache: Cache | None = None,
         strength: Tensor | None = None,
         added: Mapping[str, Tensor] | None = None,
+        recompute: bool = False,
     ) -> Tensor:
         """Predict, with the reference where there is a cache.
 
@@ -84,6 +86,8 @@ class ConditionedUNet(nn.Module):
             strength: [b], how far each sample goes from the stock block (0) to the conditioned one (1); None
                 is 1 for all.
             added: SDXL's added conditions, see `dreamcache.models.unet.walk`.
+            recompute: keep no activation inside the blocks for the way back, where each is computed again
+                (gradient checkpointing, Chen et al. 2016); the gradients are the same.
 
         Returns:
             [b, z, h, w].
@@ -94,15 +98,22 @@ class ConditionedUNet(nn.Module):
         if cache is None:
             return walk(self.unet, latent, timestep, text, stock, added)
         self._check(cache)
+        compute = _recomputed if recompute else call
 
         def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, context: Tensor) -> Tensor:
             if name not in cache:
-                return stock(name, transformer, hidden, context)
-            return conditioned_transformer(
-                transformer, self.adapter(name), hidden, context, cache[name], strength
+                return compute(stock, name, transformer, hidden, context)
+            return compute(
+                conditioned_transformer,
+                transformer,
+                self.adapter(name),
+                hidden,
+                context,
+                cache[name],
+                strength,
             )
 
-        return walk(self.unet, latent, timestep, text, visit, added)
+        return walk(self.unet, latent, timestep, text, visit, added, compute)
 
     def _check(self, cache: Cache) -> None:
         names = [site.name for site in self.sites]
@@ -166,6 +177,11 @@ def _mix(stock_output: Tensor, conditioned: Tensor, strength: Tensor | None) -> 
     return torch.addcmul(
         stock_output, strength.to(stock_output.dtype)[:, None, None], conditioned - stock_output
     )
+
+
+def _recomputed(function: Compute, *inputs: Any) -> Tensor:
+    # nothing inside a block draws random numbers
+    return cast(Tensor, checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False))
 
 
 def _key(site: str) -> str:

@@ -9,7 +9,7 @@ result, and a caller that needs nothing after some block (the caching pass) just
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
@@ -48,6 +48,9 @@ class Walked(NamedTuple):
     deep: Tensor
 
 
+Compute = Callable[..., Tensor]
+"""Runs a function or module on its inputs: plainly (`call`), or so that backwards it is computed again."""
+
 TransformerVisitor = Callable[[str, Transformer2DModel, Tensor, Tensor], Tensor]
 Part = Generator[Visit, Tensor, Tensor]
 Walk = Generator[Visit, Tensor, Walked]
@@ -59,6 +62,11 @@ def stock(name: str, transformer: Transformer2DModel, hidden: Tensor, text: Tens
     return cast(Tensor, transformer(hidden, encoder_hidden_states=text, return_dict=False)[0])
 
 
+def call(function: Compute, *inputs: Any) -> Tensor:
+    """The plain way to compute."""
+    return function(*inputs)
+
+
 def walk(
     unet: UNet2DConditionModel,
     latent: Tensor,
@@ -66,6 +74,7 @@ def walk(
     text: Tensor,
     visit: TransformerVisitor = stock,
     added: Mapping[str, Tensor] | None = None,
+    compute: Compute = call,
 ) -> Tensor:
     """Predict with `visit` in the place of every transformer block.
 
@@ -77,6 +86,7 @@ def walk(
         visit: computes a transformer block; by default as diffusers does.
         added: for UNets with ``addition_embed_type="text_time"`` (SDXL): ``text_embeds`` [b, p] and
             ``time_ids`` [b, 6].
+        compute: runs the residual blocks.
 
     Returns:
         [b, z, h, w]: noise or velocity, whatever the UNet was trained to predict.
@@ -84,7 +94,7 @@ def walk(
     Raises:
         AdapterError: the UNet cannot be walked.
     """
-    return finish(visits(unet, latent, timestep, text, added), visit).prediction
+    return finish(visits(unet, latent, timestep, text, added, compute), visit).prediction
 
 
 def finish(steps: Walk, visit: TransformerVisitor) -> Walked:
@@ -103,6 +113,7 @@ def visits(
     timestep: Tensor | float | int,
     text: Tensor,
     added: Mapping[str, Tensor] | None = None,
+    compute: Compute = call,
 ) -> Walk:
     """The walk as a generator: yields each transformer block, is sent its result, returns `Walked`."""
     check_supported(unet)
@@ -114,14 +125,14 @@ def visits(
     hidden = unet.conv_in(latent)
     skips = [hidden]
     for i, block in enumerate(unet.down_blocks):
-        hidden = yield from _down(block, f"down_blocks.{i}", hidden, embedding, text, skips)
+        hidden = yield from _down(block, f"down_blocks.{i}", hidden, embedding, text, skips, compute)
     if unet.mid_block is not None:
-        hidden = yield from _middle(unet.mid_block, hidden, embedding, text)
+        hidden = yield from _middle(unet.mid_block, hidden, embedding, text, compute)
     deep = hidden
     for i, block in enumerate(unet.up_blocks):
         deep = hidden
         size = skips[-len(block.resnets) - 1].shape[2:] if sizes and i < len(unet.up_blocks) - 1 else None
-        hidden = yield from _up(block, f"up_blocks.{i}", hidden, embedding, text, skips, size)
+        hidden = yield from _up(block, f"up_blocks.{i}", hidden, embedding, text, skips, size, compute)
     if unet.conv_norm_out:
         hidden = unet.conv_act(unet.conv_norm_out(hidden))
     return Walked(unet.conv_out(hidden), deep)
@@ -156,10 +167,16 @@ def _pairs(block: nn.Module) -> list[tuple[nn.Module, Transformer2DModel | None]
 
 
 def _down(
-    block: nn.Module, name: str, hidden: Tensor, embedding: Tensor, text: Tensor, skips: list[Tensor]
+    block: nn.Module,
+    name: str,
+    hidden: Tensor,
+    embedding: Tensor,
+    text: Tensor,
+    skips: list[Tensor],
+    compute: Compute,
 ) -> Part:
     for i, (resnet, transformer) in enumerate(_pairs(block)):
-        hidden = resnet(hidden, embedding)
+        hidden = compute(resnet, hidden, embedding)
         if transformer is not None:
             hidden = yield Visit(f"{name}.attentions.{i}", transformer, hidden, text)
         skips.append(hidden)
@@ -170,15 +187,15 @@ def _down(
     return hidden
 
 
-def _middle(block: nn.Module, hidden: Tensor, embedding: Tensor, text: Tensor) -> Part:
+def _middle(block: nn.Module, hidden: Tensor, embedding: Tensor, text: Tensor, compute: Compute) -> Part:
     first, *rest = cast(nn.ModuleList, block.resnets)
-    hidden = first(hidden, embedding)
+    hidden = compute(first, hidden, embedding)
     # A middle block without attention (UNetMidBlock2D) holds None in the place of each transformer block.
     for i, (transformer, resnet) in enumerate(zip(cast(nn.ModuleList, block.attentions), rest, strict=True)):
         if transformer is not None:
             asked = Visit(f"mid_block.attentions.{i}", cast(Transformer2DModel, transformer), hidden, text)
             hidden = yield asked
-        hidden = resnet(hidden, embedding)
+        hidden = compute(resnet, hidden, embedding)
     return hidden
 
 
@@ -190,9 +207,10 @@ def _up(
     text: Tensor,
     skips: list[Tensor],
     size: torch.Size | None,
+    compute: Compute,
 ) -> Part:
     for i, (resnet, transformer) in enumerate(_pairs(block)):
-        hidden = resnet(torch.cat([hidden, skips.pop()], dim=1), embedding)
+        hidden = compute(resnet, torch.cat([hidden, skips.pop()], dim=1), embedding)
         if transformer is not None:
             hidden = yield Visit(f"{name}.attentions.{i}", transformer, hidden, text)
     if block.upsamplers is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
@@ -13,13 +15,27 @@ ERASE = 0.4
 ERASE_AREA = (0.02, 0.25)
 
 
-def augment_reference(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Chances:
+    """How often each happens; the paper's by default."""
+
+    flip: float = FLIP
+    jitter: float = JITTER
+    erase: float = ERASE
+
+
+PAPER = Chances()
+
+
+def augment_reference(
+    picture: NDArray[np.uint8], rng: np.random.Generator, chances: Chances = PAPER
+) -> NDArray[np.uint8]:
     """A reference uint8 [h, w, 3] on white as training sees it; the same shape."""
-    if rng.random() < FLIP:
+    if rng.random() < chances.flip:
         picture = picture[:, ::-1]
-    if rng.random() < JITTER:
+    if rng.random() < chances.jitter:
         picture = _jitter(picture, rng)
-    if rng.random() < ERASE:
+    if rng.random() < chances.erase:
         picture = _erase(picture, rng)
     return np.ascontiguousarray(picture)
 

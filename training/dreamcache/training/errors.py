@@ -5,6 +5,10 @@ from __future__ import annotations
 from dreamcache.runtime.errors import DreamCacheError
 
 
+class DivergenceError(DreamCacheError, FloatingPointError):
+    """A loss, a gradient or an encoded sample is not finite: the message says where."""
+
+
 class CheckpointError(DreamCacheError, ValueError):
     """A run's checkpoint is damaged, or holds the state of other weights."""
 

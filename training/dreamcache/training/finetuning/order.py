@@ -1,0 +1,84 @@
+"""What each step trains on, as a function of the seed and the sample's number: the position is the step.
+
+Samples of a run are numbered through: step, then accumulated pass, then process, then place in the batch. All
+that is random about a sample follows from its number, so an update is the same however it is split, and a
+continued run needs to know its step alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+TIMESTEPS = 1000
+_HELD_OUT, _EPOCH, _SAMPLE = 1, 2, 3
+
+
+class Drawn(NamedTuple):
+    """The random part of samples: rows and variants [n]; timesteps int64 [n]; dropped bool [n] (the caption);
+    noise, reference_noise float32 [n, z, h, w]."""
+
+    rows: list[int]
+    variants: list[int]
+    timesteps: Tensor
+    dropped: Tensor
+    noise: Tensor
+    reference_noise: Tensor
+
+
+def held_out(seed: int, samples: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that train, and `count` rows that validate."""
+    rows = np.random.default_rng([seed, _HELD_OUT]).permutation(samples)
+    return np.sort(rows[count:]), np.sort(rows[:count])
+
+
+@dataclass
+class Order:
+    """rows: that train; each is seen once an epoch."""
+
+    seed: int
+    rows: NDArray[np.int64]
+    latent_shape: tuple[int, int, int]
+    variants: int
+    caption_drop: float
+    timesteps: int = TIMESTEPS
+    _epoch: int = field(default=-1, init=False)
+    _shuffled: NDArray[np.int64] = field(init=False, repr=False)
+
+    def draw(self, start: int, count: int) -> Drawn:
+        """Samples start … start + count − 1 of the run."""
+        drawn = [self._draw(number) for number in range(start, start + count)]
+        rows, variants, timesteps, dropped, noise, reference_noise = zip(*drawn, strict=True)
+        return Drawn(
+            list(rows),
+            list(variants),
+            torch.tensor(timesteps),
+            torch.tensor(dropped),
+            torch.stack(noise),
+            torch.stack(reference_noise),
+        )
+
+    def row(self, number: int) -> int:
+        """The row of a sample of the run: a new shuffle each epoch."""
+        epoch, place = divmod(number, len(self.rows))
+        if epoch != self._epoch:
+            self._shuffled = np.random.default_rng([self.seed, _EPOCH, epoch]).permutation(self.rows)
+            self._epoch = epoch
+        return int(self._shuffled[place])
+
+    def _draw(self, number: int) -> tuple[int, int, int, bool, Tensor, Tensor]:
+        rng = np.random.default_rng([self.seed, _SAMPLE, number])
+        noise, reference_noise = rng.standard_normal((2, *self.latent_shape), dtype=np.float32)
+        return (
+            self.row(number),
+            int(rng.integers(self.variants)),
+            int(rng.integers(self.timesteps)),
+            bool(rng.random() < self.caption_drop),
+            torch.from_numpy(noise),
+            torch.from_numpy(reference_noise),
+        )
