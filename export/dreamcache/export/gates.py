@@ -112,8 +112,8 @@ def condition_ratios(findings: Sequence[Finding]) -> dict[str, float]:
     return ratios
 
 
-def check_condition(findings: Sequence[Finding]) -> dict[str, float]:
-    """As `condition_ratios`.
+def check_condition(findings: Sequence[Finding], mend: str = "try --attention plain") -> dict[str, float]:
+    """As `condition_ratios`; `mend` is what to try where it fails.
 
     Raises:
         ExportError: one is off by more than `CONDITION_TOLERANCE`, or nothing in PyTorch itself.
@@ -123,7 +123,7 @@ def check_condition(findings: Sequence[Finding]) -> dict[str, float]:
         if abs(ratio - 1.0) > CONDITION_TOLERANCE:
             raise ExportError(
                 f"the effect of the {name} is {ratio:.3f} times PyTorch's, expected within "
-                f"{CONDITION_TOLERANCE:.0%} of it; try --attention plain"
+                f"{CONDITION_TOLERANCE:.0%} of it; {mend}"
             )
     return ratios
 

@@ -47,8 +47,8 @@ class Choices:
 
     @property
     def default_format(self) -> WeightFormat:
-        """Of a weight that has none of its own."""
-        return "fp16" if self.weights == "mixed" else self.weights
+        """Of a weight that has none of its own: with ``mixed`` those that the caching graph alone has."""
+        return "int8" if self.weights == "mixed" else self.weights
 
     def check(self) -> None:
         """Whether the choices go together.

@@ -94,7 +94,7 @@ def check_measured(measured: Measured, samples: Mapping[str, float], weights: st
     for name, db in samples.items():
         unet = name.startswith(("cache", "denoise"))
         check_psnr(f"Core ML {name} in {arithmetic}", db, least if unet else LEAST_COMPONENT_DB)
-    check_condition(measured.findings)
+    check_condition(measured.findings, "give --coreml-weights more bits")
     if weights == "fp16":
         # What coarse weights lose may be more than a young adapter's whole effect, whose size is then all that counts.
         check_sensitivity(measured.findings, least, 1.0)
