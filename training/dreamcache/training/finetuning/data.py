@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -192,17 +191,16 @@ def open_source(name: str, resolution: int) -> TripletSource:
 
 
 def _open_shards(folder: Path) -> Shards:
-    package = "dreamcache.training.synthesis"
     try:
-        triplets = import_module(f"{package}.triplets")
-        whole = import_module(f"{package}.distribution").Process()
+        from dreamcache.training.synthesis.distribution import Process
+        from dreamcache.training.synthesis.triplets import TripletDataset
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"{folder}: to read shards {error.name} is expected, which is not installed; install it with: "
             'pip install "dreamcache[synthesize]"'
         ) from error
     # every process reads all and encodes its part: the shards are not dealt out here
-    return Shards(triplets.TripletDataset(folder, process=whole), folder)
+    return Shards(TripletDataset(folder, process=Process()), folder)
 
 
 def _beside(text: Path, kind: str) -> Path:
