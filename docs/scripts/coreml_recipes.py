@@ -24,7 +24,6 @@ RECIPES: dict[str, list[str]] = {
     "palette of 16 (4 bits)": ["--coreml-weights", "palette4"],
     "mixed, at least 40 dB": ["--coreml-weights", "mixed", "--coreml-psnr", "40"],
     "mixed, at least 30 dB": ["--coreml-weights", "mixed", "--coreml-psnr", "30"],
-    "mixed, at most 10 MB": ["--coreml-weights", "mixed", "--coreml-size", "10"],
 }
 
 
