@@ -13,6 +13,7 @@ pytest.importorskip("coremltools")
 from scipy.cluster.vq import kmeans
 
 from dreamcache.export.coreml.choices import FORMATS, Choices, WeightFormat
+from dreamcache.export.coreml.compress import compress_package
 from dreamcache.export.coreml.convert import convert_graph
 from dreamcache.export.coreml.mixed import Sensitivities, Step, choose
 from dreamcache.export.coreml.modules import unet_parts
@@ -97,5 +98,11 @@ def test_a_recipe_meets_its_target(tiny_base: Path, tiny_adapters: Path, tmp_pat
     )
     with pytest.raises(ExportError, match=r"no recipe for 120 dB"):
         sensitivities.recipe(Choices(weights="mixed", least_db=120.0))
+    stored = sum(path.stat().st_size for path in package.rglob("weight.bin")) / 1e6
+    sized = sensitivities.recipe(Choices(weights="mixed", most_mb=0.5 * stored))
+    compress_package(package, tmp_path / "sized.mlpackage", sized.of(package), "int8")
+    written = sum(path.stat().st_size for path in (tmp_path / "sized.mlpackage").rglob("weight.bin")) / 1e6
+    assert 0.3 * stored < written < 0.55 * stored
+    assert len(set(sized.formats.values())) > 1
     with pytest.raises(ExportError, match=r"--coreml-size: the weights take"):
         sensitivities.recipe(Choices(weights="mixed", most_mb=0.01))
