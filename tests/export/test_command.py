@@ -20,7 +20,7 @@ from tiny_models import tiny_unet
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"base": "mini", "target": "coreml"}, "--target coreml"),
+        ({"base": "mini", "target": "tflite"}, "--target tflite"),
         ({"base": "mini", "precision": "int4"}, "--precision int4"),
         ({"base": "mini", "attention": "flash"}, "--attention flash"),
         ({"architecture": "sd9"}, "sd15, sd21"),

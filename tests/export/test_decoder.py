@@ -190,7 +190,7 @@ def test_the_decoders_weights_are_stored_once(striped_bundle: Path, tiny_base: P
 
 def test_a_chain_that_does_not_fit_is_refused(striped_bundle: Path) -> None:
     contract = open_bundle(striped_bundle).contract
-    raw = contract.model_dump(mode="json")
+    raw = contract.model_dump(mode="json", by_alias=True)
     strips = raw["graphs"]["vae_decoder_strips"]
     for wrong, complaint in (
         (strips[:-1], "expected to end in a picture"),

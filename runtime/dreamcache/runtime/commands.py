@@ -170,7 +170,9 @@ def inspect(bundle: BundleArgument, as_json: AsJson = False) -> None:
 
     opened = open_contract(bundle)
     if as_json:
-        typer.echo(json.dumps(opened.contract.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        typer.echo(
+            json.dumps(opened.contract.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False)
+        )
         return
     for table in describe(opened):
         Console().print(table)

@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The usual one with a layer a block: half of the operations to convert."""
     from tiny_models import MINI_SHAPED, write_tiny_base
 
@@ -18,19 +18,19 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_adapters(tiny_base: Path) -> Path:
+def small_adapters(small_base: Path) -> Path:
     """Randomised adapters that belong to it."""
     from tiny_models import write_tiny_adapters
 
-    return write_tiny_adapters(tiny_base.parent / "adapters.safetensors", tiny_base)
+    return write_tiny_adapters(small_base.parent / "adapters.safetensors", small_base)
 
 
 @pytest.fixture(scope="session")
-def loud_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def loud_base(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One convolution gives values that 16 bits cannot hold; the normalisation after it takes the size away again."""
     from safetensors.torch import load_file, save_file
 
-    folder = shutil.copytree(tiny_base, tmp_path_factory.mktemp("loud") / "loud")
+    folder = shutil.copytree(small_base, tmp_path_factory.mktemp("loud") / "loud")
     path = next((folder / "unet").glob("*.safetensors"))
     weights = load_file(path)
     for name in ("weight", "bias"):
@@ -48,15 +48,15 @@ def loud_adapters(loud_base: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def both(tiny_base: Path, tiny_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(small_base: Path, small_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For both targets: split_einsum, iOS 18, two resolutions."""
     from dreamcache.export.command import export
 
     out = tmp_path_factory.mktemp("both") / "bundle"
     export(
         out=out,
-        base=str(tiny_base),
-        adapters=tiny_adapters,
+        base=str(small_base),
+        adapters=small_adapters,
         target="all",
         coreml_attention="split_einsum",
         coreml_resolution=[64],

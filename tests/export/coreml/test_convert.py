@@ -31,9 +31,9 @@ from dreamcache.runtime.tensors import TensorSpec
 
 
 @pytest.fixture(scope="module")
-def parts(tiny_base: Path, tiny_adapters: Path) -> dict[str, Part]:
-    base = load_base(tiny_base)
-    conditioned = load_adapters(tiny_adapters, base.unet)
+def parts(small_base: Path, small_adapters: Path) -> dict[str, Part]:
+    base = load_base(small_base)
+    conditioned = load_adapters(small_adapters, base.unet)
     architecture = declare_architecture("tiny", base, conditioned, None, 1, 1, 1, 1.0)
     return unet_parts(base, conditioned, architecture, "plain")
 

@@ -68,9 +68,9 @@ def test_bits_go_where_they_save_most() -> None:
     assert {step.format for step in choose(costs, lambda *_: True)} == {"palette4"}
 
 
-def test_a_recipe_meets_its_target(tiny_base: Path, tiny_adapters: Path, tmp_path: Path) -> None:
-    base = load_base(tiny_base)
-    conditioned = load_adapters(tiny_adapters, base.unet)
+def test_a_recipe_meets_its_target(small_base: Path, small_adapters: Path, tmp_path: Path) -> None:
+    base = load_base(small_base)
+    conditioned = load_adapters(small_adapters, base.unet)
     architecture = declare_architecture("tiny", base, conditioned, None, 1)
     side = TorchSide(base, conditioned, architecture)
     references = (side.reference(0), side.reference(1))

@@ -179,11 +179,11 @@ def test_a_subject_belongs_to_its_packages(chunked: Path) -> None:
 
 
 def test_bad_options_cost_nothing(
-    tiny_base: Path, tiny_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_base: Path, small_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(match: str, **options: Any) -> None:
         with pytest.raises(ExportError, match=match):
-            export(out=tmp_path / "b", base=str(tiny_base), adapters=tiny_adapters, **options)
+            export(out=tmp_path / "b", base=str(small_base), adapters=small_adapters, **options)
         assert list(tmp_path.iterdir()) == []
 
     refused("--coreml-target iOS15 is not exported", target="all", coreml_target="iOS15")
@@ -211,10 +211,10 @@ main(["export", "--base", sys.argv[1], "--adapters", sys.argv[2], "--target", "c
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 def test_a_full_disk_is_one_line_and_leaves_nothing(
-    tiny_base: Path, tiny_adapters: Path, tmp_path: Path
+    small_base: Path, small_adapters: Path, tmp_path: Path
 ) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", NO_DISK, str(tiny_base), str(tiny_adapters), str(tmp_path / "bundle")],
+        [sys.executable, "-c", NO_DISK, str(small_base), str(small_adapters), str(tmp_path / "bundle")],
         capture_output=True,
         text=True,
         check=False,
