@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dreamcache.runtime import cli
+from dreamcache.runtime.contract import CONTRACT_NAME, parse_contract
 
 RUN = [sys.executable, "-m", "dreamcache.runtime.cli"]
 NAMES = {"cache", "generate", "inspect", "verify"}
@@ -64,7 +65,9 @@ def test_inspect(pristine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "mid_block.attentions.0" in shown
     assert "random" in shown
     assert _status("inspect", pristine, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["architecture"]["name"] == "tiny"
+    shown = capsys.readouterr().out
+    assert json.loads(shown)["architecture"]["name"] == "tiny"
+    assert parse_contract(shown) == parse_contract((pristine / CONTRACT_NAME).read_bytes())
 
 
 def test_verify(pristine: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
