@@ -16,15 +16,18 @@ from dreamcache.export.coreml.choices import WeightFormat
 Array = NDArray[np.float32]
 
 _BITS: dict[WeightFormat, int] = {"fp16": 16, "int8": 8, "palette6": 6, "palette4": 4}
+_PIECE_BYTES = 128
+"""A stored piece has a description of 64 bytes, and begins at a multiple of 64."""
 _BINS = 4096
 _COARSE_BINS = 64
 _ROUNDS = 100
 
 
 def stored_bytes(shape: tuple[int, ...], kind: WeightFormat) -> float:
-    """Of a weight with its scales or palette, both in 16 bits."""
+    """Of a weight with its scales or palette, both in 16 bits, as they lie in a weight file."""
     extra = {"fp16": 0, "int8": shape[0], "palette6": 64, "palette4": 16}[kind]
-    return prod(shape) * _BITS[kind] / 8 + 2 * extra
+    pieces = 1 if kind == "fp16" else 3
+    return prod(shape) * _BITS[kind] / 8 + 2 * extra + pieces * _PIECE_BYTES
 
 
 def rounded(value: Array, kind: WeightFormat) -> Array:
