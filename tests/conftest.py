@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,12 +11,9 @@ import pytest
 # tests/ is no package, so its shared module is found by path.
 sys.path.insert(0, str(Path(__file__).parent))
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` a file stays in one process, where its fixtures are; Core ML's tests share a bundle."""
-    for item in items:
-        group = item.path.parent if item.path.parent.name == "coreml" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+# One of several processes (pytest-xdist) leaves the other cores to the others; before PyTorch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
