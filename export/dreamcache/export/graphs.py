@@ -231,6 +231,8 @@ def check_exportable(conditioned: ConditionedUNet) -> None:
         raise ExportError(
             f"the adapters fuse by {fusion!r}; only spatial_concat is exported, the rest are ablations"
         )
+    if conditioned.config.further_timesteps:
+        raise ExportError("the adapters cache at several timesteps; only one is exported, more are ablations")
     for name, transformer in _transformers(unet):
         for block in transformer.transformer_blocks:
             check_attention(f"{name}.attn1", block.attn1)

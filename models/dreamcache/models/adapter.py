@@ -33,12 +33,13 @@ class ReferenceAttention(nn.Module):
         self.to_v = nn.Linear(width, width, bias=False)
         self.to_out = nn.Linear(width, width)
 
-    def attend(self, hidden: Tensor, cache: Tensor) -> Tensor:
+    def attend(self, hidden: Tensor, cache: Tensor, visible: Tensor | None = None) -> Tensor:
         """m of the formula above.
 
         Args:
             hidden: [b, n, d] tokens that ask.
             cache: [1 or b, m, d] cached tokens; one reference may serve the whole batch.
+            visible: bool [1 or b, 1 or n, m], which cached tokens each token may read; None is all.
 
         Returns:
             [b, n, d].
@@ -48,7 +49,8 @@ class ReferenceAttention(nn.Module):
         if key.shape[0] != query.shape[0]:
             key = key.expand(query.shape[0], -1, -1, -1)
             value = value.expand(query.shape[0], -1, -1, -1)
-        attended = functional.scaled_dot_product_attention(query, key, value)
+        mask = None if visible is None else visible[:, None]
+        attended = functional.scaled_dot_product_attention(query, key, value, mask)
         return cast(Tensor, self.to_out(attended.transpose(1, 2).flatten(2)))
 
     def _split(self, tokens: Tensor) -> Tensor:
@@ -66,13 +68,14 @@ class FusionAdapter(ReferenceAttention):
 
     place: ClassVar[Literal["self", "text"]] = "self"
 
-    def forward(self, hidden: Tensor, stock: Tensor, cache: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, stock: Tensor, cache: Tensor, visible: Tensor | None = None) -> Tensor:
         """What the block adds to `hidden` in the place of `stock`.
 
         Args:
             hidden: [b, n, d] the residual stream before the replaced attention (and before its norm).
             stock: [b, n, d] the output of the replaced attention.
             cache: [1 or b, m, d] cached tokens.
+            visible: as in `attend`.
 
         Returns:
             [b, n, d].
@@ -92,8 +95,8 @@ class ConditioningAdapter(FusionAdapter):
             self.fuse.weight[:, :width].fill_diagonal_(1.0)
             self.fuse.bias.zero_()
 
-    def forward(self, hidden: Tensor, stock: Tensor, cache: Tensor) -> Tensor:
-        return cast(Tensor, self.fuse(torch.cat([stock, self.attend(hidden, cache)], dim=-1)))
+    def forward(self, hidden: Tensor, stock: Tensor, cache: Tensor, visible: Tensor | None = None) -> Tensor:
+        return cast(Tensor, self.fuse(torch.cat([stock, self.attend(hidden, cache, visible)], dim=-1)))
 
 
 class SpatialSumAdapter(FusionAdapter):
@@ -103,8 +106,8 @@ class SpatialSumAdapter(FusionAdapter):
         super().__init__(width, heads)
         _zero(self.to_out)
 
-    def forward(self, hidden: Tensor, stock: Tensor, cache: Tensor) -> Tensor:
-        return stock + self.attend(hidden, cache)
+    def forward(self, hidden: Tensor, stock: Tensor, cache: Tensor, visible: Tensor | None = None) -> Tensor:
+        return stock + self.attend(hidden, cache, visible)
 
 
 class TextualSumAdapter(SpatialSumAdapter):
@@ -124,8 +127,8 @@ class DecoupledAdapter(FusionAdapter):
         _zero(self.to_out)
         _zero(self.feed_out)
 
-    def forward(self, hidden: Tensor, stock: Tensor, cache: Tensor) -> Tensor:
-        residual = stock + self.attend(hidden + stock, cache)
+    def forward(self, hidden: Tensor, stock: Tensor, cache: Tensor, visible: Tensor | None = None) -> Tensor:
+        residual = stock + self.attend(hidden + stock, cache, visible)
         value, gate = self.feed_in(self.feed_norm(hidden + residual)).chunk(2, dim=-1)
         return cast(Tensor, residual + self.feed_out(value * functional.gelu(gate)))
 

@@ -10,6 +10,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 
 from dreamcache.models.conditioned import Cache
+from dreamcache.models.config import AdapterConfig
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.sites import Site
 from dreamcache.models.transformer import as_tokens
@@ -34,6 +35,57 @@ def noise_reference(scheduler: Any, latent: Tensor, noise: Tensor, timestep: int
     alpha = alphas[timestep].to(device=latent.device, dtype=torch.float64)
     signal, scale = float(alpha.sqrt()), float((1.0 - alpha).sqrt())
     return signal * latent + scale * noise
+
+
+def cache_clean(
+    unet: UNet2DConditionModel,
+    sites: Sequence[Site],
+    scheduler: Any,
+    config: AdapterConfig,
+    latent: Tensor,
+    noise: Tensor,
+    text: Tensor,
+) -> Cache:
+    """Cache clean references as `config` says: noised, at each of its timesteps.
+
+    Args:
+        unet, sites, scheduler: of the base.
+        latent: [b, z, h, w] scaled latents of references on white.
+        noise: [b, z, h, w] standard normal, the same at every timestep.
+        text: [1 or b, n, c] embedding of ``config.cache_prompt``.
+
+    Raises:
+        AdapterError: the scheduler has no such timestep.
+    """
+    return join_caches(
+        [
+            cache_reference(
+                unet,
+                sites,
+                noise_reference(scheduler, latent, noise, timestep).to(unet.dtype),
+                timestep,
+                text.to(unet.dtype),
+            )
+            for timestep in config.timesteps
+        ]
+    )
+
+
+def join_caches(caches: Sequence[Cache]) -> Cache:
+    """One cache of several references, or of several noise levels: their tokens, one after the other.
+
+    Attention knows no order, so the order means nothing; a cache that comes twice is the same as once.
+
+    Raises:
+        ValueError: no cache.
+    """
+    if not caches:
+        raise ValueError("there is no cache to join; give at least one")
+    first, *others = caches
+    if not others:
+        return first
+    batch = max(tokens.shape[0] for cache in caches for tokens in cache.values())
+    return {name: torch.cat([cache[name].expand(batch, -1, -1) for cache in caches], dim=1) for name in first}
 
 
 @torch.no_grad()

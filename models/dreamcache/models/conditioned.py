@@ -75,6 +75,7 @@ class ConditionedUNet(nn.Module):
         strength: Tensor | None = None,
         added: Mapping[str, Tensor] | None = None,
         recompute: bool = False,
+        visible: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Predict, with the reference where there is a cache.
 
@@ -88,6 +89,8 @@ class ConditionedUNet(nn.Module):
             added: SDXL's added conditions, see `dreamcache.models.unet.walk`.
             recompute: keep no activation inside the blocks for the way back, where each is computed again
                 (gradient checkpointing, Chen et al. 2016); the gradients are the same.
+            visible: for sites named here, which cached tokens each of the picture's tokens may read: bool
+                [1 or b, 1 or n, m]. Each must read one at least.
 
         Returns:
             [b, z, h, w].
@@ -111,6 +114,7 @@ class ConditionedUNet(nn.Module):
                 context,
                 cache[name],
                 strength,
+                None if visible is None else visible.get(name),
             )
 
         return walk(self.unet, latent, timestep, text, visit, added, compute)
@@ -135,11 +139,12 @@ def conditioned_transformer(
     text: Tensor,
     cache: Tensor,
     strength: Tensor | None = None,
+    visible: Tensor | None = None,
 ) -> Tensor:
     """A tapped site with its adapter at work: [b, d, h, w] to [b, d, h, w]."""
     tokens = enter(transformer, hidden)
     first, *rest = transformer.transformer_blocks
-    tokens = _conditioned_block(first, adapter, tokens, text, cache, strength)
+    tokens = _conditioned_block(first, adapter, tokens, text, cache, strength, visible)
     for block in rest:
         tokens = block(tokens, encoder_hidden_states=text)
     return leave(transformer, tokens, hidden)
@@ -157,15 +162,16 @@ def _conditioned_block(
     text: Tensor,
     cache: Tensor,
     strength: Tensor | None,
+    visible: Tensor | None,
 ) -> Tensor:
     added = block.attn1(block.norm1(tokens))
     if adapter.place == "self":
-        added = _mix(added, adapter(tokens, added, cache), strength)
+        added = _mix(added, adapter(tokens, added, cache, visible), strength)
     tokens = added + tokens
     if block.attn2 is not None:
         added = block.attn2(block.norm2(tokens), encoder_hidden_states=text)
         if adapter.place == "text":
-            added = _mix(added, adapter(tokens, added, cache), strength)
+            added = _mix(added, adapter(tokens, added, cache, visible), strength)
         tokens = added + tokens
     return feed_forward(block, tokens)
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamcache.models.base import MINI_ADAPTERS, Base, load_base
-from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.caching import cache_clean
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
@@ -106,9 +106,9 @@ class DreamCachePipeline:
         noise = torch.from_numpy(
             draw_noise(CACHE_NOISE_SEED, cast(tuple[int, int, int], tuple(latent.shape[1:])))
         )
-        noised = noise_reference(self.base.scheduler, latent, self._place(noise), config.cache_timestep)
         text = self.base.encode_text([config.cache_prompt])
-        return cache_reference(self.base.unet, self.conditioned.sites, noised, config.cache_timestep, text)
+        unet, sites, scheduler = self.base.unet, self.conditioned.sites, self.base.scheduler
+        return cache_clean(unet, sites, scheduler, config, latent, self._place(noise), text)
 
     def generate(
         self,

@@ -17,13 +17,14 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dreamcache.models.base import Base
-from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.caching import cache_clean
+from dreamcache.models.checkpoint import save_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.training.device import training_device
 from dreamcache.training.evaluation.benchmark import draw_cases
-from dreamcache.training.evaluation.painter import Sampling, paint_batch
+from dreamcache.training.evaluation.painter import Sampling, cache_batch, paint_batch
 from dreamcache.training.latents import Latents
 from dreamcache.training.loop import Run, Schedule, step_generator
 from dreamcache.training.plots import save_sheet
@@ -56,9 +57,10 @@ def train_adapters(
         noisy, velocity = noised(base.scheduler, clean, noise.to(device), timestep.to(device))
         reference = latents.references[chosen].to(device).float()
         draw = torch.randn(reference.shape, generator=step_generator(schedule.seed + REFERENCE_STREAM, step))
-        known = noise_reference(base.scheduler, reference, draw.to(device), config.cache_timestep).bfloat16()
         with sdpa_kernel(SDPBackend.MATH):
-            cache = cache_reference(base.unet, conditioned.sites, known, config.cache_timestep, cache_text)
+            cache = cache_clean(
+                base.unet, conditioned.sites, base.scheduler, config, reference, draw.to(device), cache_text
+            )
             with torch.no_grad():
                 text = base.text_encoder(tokens.to(device)).last_hidden_state.bfloat16()
             predicted = conditioned(noisy.bfloat16(), timestep.to(device), text, cache)
@@ -70,9 +72,20 @@ def train_adapters(
         conditioned.float()
         references = np.stack([case.reference for case in cases])
         prompts, seeds = [case.prompt for case in cases], [case.seed for case in cases]
-        drawn = paint_batch(DreamCachePipeline(base, conditioned), prompts, references, seeds, Sampling())
+        pipeline = DreamCachePipeline(base, conditioned)
+        drawn = paint_batch(pipeline, prompts, cache_batch(pipeline, references), seeds, Sampling())
         save_sheet([[references[3 * i], *drawn[3 * i : 3 * i + 3]] for i in range(len(cases) // 3)], path)
         conditioned.to(torch.bfloat16)
 
     run.train(loss, sheet, sheet_every=4 * schedule.checkpoint_every)
     return conditioned.float()
+
+
+def save_trained(path: Path, conditioned: ConditionedUNet, untouched: Base) -> None:
+    """Write what `train_adapters` gave, as float16.
+
+    The base went through bfloat16 in training: the adapters are saved for it as it is on disk, which is `untouched`.
+    """
+    fresh = ConditionedUNet(untouched.unet, conditioned.config)
+    fresh.adapters.load_state_dict(conditioned.adapters.state_dict())
+    save_adapters(path, fresh, dtype=torch.float16)

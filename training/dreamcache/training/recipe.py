@@ -16,9 +16,9 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from dreamcache.models.base import load_base
-from dreamcache.models.checkpoint import load_adapters, save_adapters
+from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.config import AdapterConfig
-from dreamcache.training.adapters import train_adapters
+from dreamcache.training.adapters import save_trained, train_adapters
 from dreamcache.training.autoencoder import psnr_db, train_autoencoder
 from dreamcache.training.dataset import draw_batch, render_dataset
 from dreamcache.training.evaluation.judge import accuracy_on_renders, save_judge, train_judge
@@ -106,11 +106,8 @@ def stage_adapters(run: Path, recipe: Recipe) -> None:
     base = load_base(run / "base" / "pipeline")
     latents = load_latents(run / "latents", recipe.samples)
     conditioned = train_adapters(latents, base, run / "adapters", recipe.adapters, recipe.fusion)
-    # the base went through bfloat16 in training: the adapters are saved for the base as it is on disk
     untouched = load_base(run / "base" / "pipeline")
-    fresh = type(conditioned)(untouched.unet, recipe.fusion)
-    fresh.adapters.load_state_dict(conditioned.adapters.state_dict())
-    save_adapters(run / "adapters" / "adapters.safetensors", fresh, dtype=torch.float16)
+    save_trained(run / "adapters" / "adapters.safetensors", conditioned, untouched)
     load_adapters(run / "adapters" / "adapters.safetensors", untouched.unet)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from torch import Tensor
 
-from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.caching import cache_clean
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
@@ -29,6 +31,7 @@ class Sampling:
     mode: GuidanceMode = "dual"
     guidance_scale: float = 3.0
     reference_guidance_scale: float = 1.0
+    strength: float = 1.0
 
 
 def recommended(adapters: Path) -> Sampling:
@@ -44,37 +47,44 @@ def recommended(adapters: Path) -> Sampling:
 
 
 @torch.no_grad()
+def cache_batch(pipeline: DreamCachePipeline, references: NDArray[np.uint8]) -> Cache:
+    """The caches of references uint8 [n, 64, 64, 3]."""
+    base, config = pipeline.base, pipeline.conditioned.config
+    clean = base.encode_images(to_tensor(references))
+    noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, pipeline.latent_shape)).expand_as(clean)
+    text = base.encode_text([config.cache_prompt])
+    return cache_clean(base.unet, pipeline.conditioned.sites, base.scheduler, config, clean, noise, text)
+
+
+@torch.no_grad()
 def paint_batch(
     pipeline: DreamCachePipeline,
     prompts: list[str],
-    references: NDArray[np.uint8] | None,
+    cache: Cache | None,
     seeds: list[int],
     how: Sampling,
+    visible: Mapping[str, Tensor] | None = None,
 ) -> NDArray[np.uint8]:
-    """Pictures uint8 [n, 64, 64, 3]: prompts[i] with references[i] (all without, where it is None)."""
+    """Pictures uint8 [n, 64, 64, 3]: prompts[i] with the i-th row of the cache; without one where it is None.
+
+    visible: site to bool [n, 1, m], which of its cached tokens a picture may read; None is all.
+    """
     base, count = pipeline.base, len(prompts)
-    cache: Cache | None = None
-    if references is not None:
-        clean = base.encode_images(to_tensor(references))
-        noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, pipeline.latent_shape)).expand_as(clean)
-        at = pipeline.conditioned.config.cache_timestep
-        known = noise_reference(base.scheduler, clean, noise, at)
-        null = base.encode_text([pipeline.conditioned.config.cache_prompt])
-        cache = cache_reference(base.unet, pipeline.conditioned.sites, known, at, null)
     branches = BRANCHES[how.mode]
     text = torch.cat([base.encode_text(prompts if b.text else [""] * count) for b in branches])
-    strength = torch.cat([torch.full((count,), float(b.reference)) for b in branches])
+    strength = torch.cat([torch.full((count,), how.strength * b.reference) for b in branches])
     repeated = (
         None
         if cache is None
         else {name: tokens.repeat(len(branches), 1, 1) for name, tokens in cache.items()}
     )
+    seen = None if visible is None else {k: v.repeat(len(branches), 1, 1) for k, v in visible.items()}
     latent = torch.from_numpy(np.concatenate([draw_noise(seed, pipeline.latent_shape) for seed in seeds]))
     base.scheduler.set_timesteps(how.steps)
     for timestep in base.scheduler.timesteps:
         batch = latent.repeat(len(branches), 1, 1, 1)
         predicted = pipeline.conditioned(
-            batch, timestep, text, repeated, None if repeated is None else strength
+            batch, timestep, text, repeated, None if repeated is None else strength, visible=seen
         )
         joined = combine(
             how.mode, predicted.chunk(len(branches)), how.guidance_scale, how.reference_guidance_scale
@@ -105,7 +115,8 @@ class TorchPainter:
             if condition == "text_only" and how.mode == "dual":
                 # without a reference dual guidance is classic guidance; two predictions do
                 how = Sampling(how.steps, "classic", how.guidance_scale)
+            cache = None if references is None else cache_batch(self.pipeline, references)
             pictures.append(
-                paint_batch(self.pipeline, [c.prompt for c in part], references, [c.seed for c in part], how)
+                paint_batch(self.pipeline, [c.prompt for c in part], cache, [c.seed for c in part], how)
             )
         return np.concatenate(pictures)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dreamcache.models.base import Base
-from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.caching import cache_clean
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.finetuning.encoded import Encoded
@@ -61,19 +61,18 @@ class AdapterLoss(nn.Module):
         noise = drawn.noise.to(device)
         noisy, velocity = noised(self.scheduler, encoded.targets, noise, timesteps)
         text = torch.where(drawn.dropped.to(device)[:, None, None], self.null, encoded.text).to(dtype)
-        known = noise_reference(
-            self.scheduler, encoded.references, drawn.reference_noise.to(device), config.cache_timestep
-        )
         with plain_products(device):
             cache = (
                 None
                 if stock
-                else cache_reference(
+                else cache_clean(
                     self.conditioned.unet,
                     self.conditioned.sites,
-                    known.to(dtype),
-                    config.cache_timestep,
-                    self.cache_text.to(dtype),
+                    self.scheduler,
+                    config,
+                    encoded.references,
+                    drawn.reference_noise.to(device),
+                    self.cache_text,
                 )
             )
             predicted = self.conditioned(

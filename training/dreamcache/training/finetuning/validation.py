@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamcache.models.base import Base
-from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.caching import cache_clean
 from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.training.finetuning.encoded import Encoded, EncodedData
@@ -97,17 +97,24 @@ def _sample(loss: AdapterLoss, encoded: Encoded, shape: tuple[int, int, int], pr
     """Scaled latents [n, z, h, w] by DDIM with dual guidance; sample i starts from the noise of seed i."""
     device, count = loss.null.device, len(encoded.targets)
     conditioned, scheduler = loss.conditioned, loss.scheduler
-    dtype, at = conditioned.unet.dtype, conditioned.config.cache_timestep
+    dtype = conditioned.unet.dtype
     branches = BRANCHES[MODE]
     noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, shape)).to(device).expand_as(encoded.references)
-    known = noise_reference(scheduler, encoded.references, noise, at).to(dtype)
     null = loss.null.expand_as(encoded.text)
     text = torch.cat([encoded.text if branch.text else null for branch in branches]).to(dtype)
     strength = torch.tensor([float(branch.reference) for branch in branches], device=device)
     strength = strength.repeat_interleave(count)
     latent = torch.from_numpy(np.concatenate([draw_noise(i, shape) for i in range(count)])).to(device)
     with plain_products(device):
-        tokens = cache_reference(conditioned.unet, conditioned.sites, known, at, loss.cache_text.to(dtype))
+        tokens = cache_clean(
+            conditioned.unet,
+            conditioned.sites,
+            scheduler,
+            conditioned.config,
+            encoded.references,
+            noise,
+            loss.cache_text,
+        )
         cache = {name: token.repeat(len(branches), 1, 1) for name, token in tokens.items()}
         scheduler.set_timesteps(preset.sheet_steps)
         for timestep in scheduler.timesteps:
