@@ -47,6 +47,7 @@ def export_bundle(
     key_value_pool: int = 1,
     reference_pool: int = 1,
     reference_tokens: float = 1.0,
+    max_references: int = 1,
     onnx: OnnxChoices | None = OnnxChoices(),  # noqa: B008 (frozen)
     coreml: WriteCoreML | None = None,
     overwrite: bool = False,
@@ -64,6 +65,7 @@ def export_bundle(
         reference_pool: likewise for the reference's tokens there.
         reference_tokens: share of the reference's tokens that the denoiser takes, those with most of the subject;
             1 is exact.
+        max_references: how many references the denoiser for ONNX Runtime takes at once.
         onnx: how the graphs for ONNX Runtime are made; None makes none.
         coreml: writes the Core ML packages; None makes none.
         overwrite: replace an existing bundle.
@@ -79,7 +81,15 @@ def export_bundle(
     base, conditioned = source.base, source.conditioned
     check_exportable(conditioned)
     architecture = declare_architecture(
-        source.name, base, conditioned, resolution, batch, key_value_pool, reference_pool, reference_tokens
+        source.name,
+        base,
+        conditioned,
+        resolution,
+        batch,
+        key_value_pool,
+        reference_pool,
+        reference_tokens,
+        max_references,
     )
     with filled_folder(out, overwrite) as folder:
         base.tokenizer.save_pretrained(folder / "tokenizer")

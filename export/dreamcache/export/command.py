@@ -75,6 +75,9 @@ def export(
             help="Share of the reference's tokens to keep, those with most of the subject; 1 is all."
         ),
     ] = 1.0,
+    max_references: Annotated[
+        int, typer.Option(help="References that the denoiser takes at once (ONNX, --attention mha).")
+    ] = 1,
     resolution: Annotated[int | None, typer.Option(help="Pixels of the square picture.")] = None,
     batch: Annotated[int, typer.Option(help="Fixed batch of the denoiser.")] = 1,
     attention: Annotated[
@@ -133,6 +136,10 @@ def export(
         chunked=chunk_unet,
         resolutions=tuple(coreml_resolution or ()),
     )
+    if max_references > 1 and (target != "onnx" or attention != "mha"):
+        raise ExportError(
+            f"--max-references {max_references}: several references go with --target onnx and --attention mha"
+        )
     prompts = _prompts(calibration_prompts, precision)
     _quiet_imports()
     from dreamcache.export.bundle import export_bundle
@@ -174,6 +181,7 @@ def export(
             key_value_pool=kv_downsample,
             reference_pool=reference_downsample,
             reference_tokens=reference_tokens,
+            max_references=max_references,
             onnx=None
             if target == "coreml"
             else OnnxChoices(precise, cast("AttentionKind", attention), prompts),

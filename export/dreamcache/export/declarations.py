@@ -43,6 +43,7 @@ def declare_architecture(
     key_value_pool: int = 1,
     reference_pool: int = 1,
     reference_tokens: float = 1.0,
+    max_references: int = 1,
 ) -> Architecture:
     """Every number that fixes a tensor's shape.
 
@@ -55,9 +56,10 @@ def declare_architecture(
         key_value_pool: see `graphs.DenoiserGraph`.
         reference_pool: see `graphs.CachingGraph`.
         reference_tokens: share of the reference's tokens that the denoiser takes; 1 is all.
+        max_references: how many references it takes at once.
 
     Raises:
-        ExportError: a resolution, batch, pool or share that cannot be, or a UNet that wants more than one text encoder.
+        ExportError: a resolution, batch, pool, share or number that cannot be, or a UNet that wants two text encoders.
     """
     unet = base.unet
     if unet.config.addition_embed_type is not None:
@@ -81,6 +83,8 @@ def declare_architecture(
         raise ExportError(
             f"--reference-tokens is {reference_tokens:g}; give a share above 0 and up to 1, which is exact"
         )
+    if max_references < 1:
+        raise ExportError(f"--max-references is {max_references}; give 1 or more")
     sites, deep = _site_specs(base, conditioned, latent_side, reference_pool, reference_tokens)
     return Architecture(
         name=name,
@@ -95,6 +99,7 @@ def declare_architecture(
         sites=sites,
         deep=deep,
         key_value_pool=key_value_pool,
+        max_references=max_references,
     )
 
 

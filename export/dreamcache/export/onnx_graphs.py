@@ -62,6 +62,17 @@ def export_graph(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Seque
     return model
 
 
+def free_tokens(model: ir.Model, inputs: Sequence[TensorSpec]) -> None:
+    """Let inputs that take several references be as long as they are; attention reads them as they come."""
+    specs = {spec.name: spec for spec in inputs}
+    for value in model.graph.inputs:
+        spec = specs[value.name or ""]
+        if spec.multiples > 1:
+            site = spec.name.rpartition(".")[0]
+            batch, _, width = spec.shape
+            value.shape = ir.Shape([batch, f"{site}.tokens", width])
+
+
 def _strip(model: ir.Model) -> None:
     """Drop what only a debugger reads: stack traces of every node, and the shapes of what lies between."""
     model.producer_version = None

@@ -36,7 +36,7 @@ from dreamcache.export.torch_side import (
     TorchSide,
 )
 from dreamcache.export.unet_export import Precision, is_large
-from dreamcache.export.unet_parity import UnetParity, measure_unet
+from dreamcache.export.unet_parity import UnetParity, measure_together, measure_unet
 from dreamcache.export.unfinished import open_unfinished
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
@@ -110,6 +110,16 @@ def measure_parity(
     psnr |= {"cache": found.cache_db, "denoiser": found.denoiser_db}
     if found.shallow is not None:
         psnr["shallow"] = found.shallow
+    if architecture.max_references > 1:
+        # A substitute has no cache in PyTorch; the same reference twice is a set of tokens like any other.
+        second = references[1] if references[1].cache else references[0]
+        psnr["several references"] = measure_together(
+            lambda name: _open(folder, name, specs[name]),
+            architecture,
+            side,
+            (references[0], second),
+            points[0],
+        )
     if graphs.plain is not None:
         psnr["plain"] = _plain_psnr(folder, graphs.plain, points[0], side.texts["prompt"].numpy())
     tick()

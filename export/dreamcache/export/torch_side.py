@@ -6,7 +6,7 @@ tokens is compared with PyTorch doing the same; what that approximation costs is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dreamcache.export.graphs import CachingGraph, DenoiserGraph
 from dreamcache.models.base import Base
-from dreamcache.models.caching import cache_reference, noise_reference
+from dreamcache.models.caching import cache_reference, join_caches, noise_reference
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.guidance import Branch
@@ -175,16 +175,24 @@ class TorchSide:
         ).prev_sample.numpy()
         return after
 
-    def _predict(self, latent: Tensor, timestep: Tensor, branch: Branch, reference: Reference) -> Tensor:
+    @torch.no_grad()
+    def predict_together(self, references: Sequence[Reference], point: Point) -> Array:
+        """What is predicted with prompt and every reference at a point of the trajectory: [1, z, h, w]."""
+        latent, timestep = torch.from_numpy(point.latent), torch.tensor(point.timestep)
+        predicted: Array = self._predict(latent, timestep, FULL, *references).numpy()
+        return predicted
+
+    def _predict(self, latent: Tensor, timestep: Tensor, branch: Branch, *references: Reference) -> Tensor:
         text = self.texts[branch.text]
         if self._averaged is not None:
             rows = (timestep.reshape(1).float(), text, torch.tensor([branch.strength]))
-            kept = keep_tokens(reference.projected, reference.mask, self.architecture)
-            projected = [torch.from_numpy(value) for value in kept.values()]
+            kept = [keep_tokens(one.projected, one.mask, self.architecture) for one in references]
+            projected = [torch.from_numpy(np.concatenate([one[name] for one in kept], 1)) for name in kept[0]]
             return cast(Tensor, self._averaged(latent, *rows, *projected)[0])
         if branch.strength == 0.0:
             return cast(Tensor, self.conditioned(latent, timestep, text, None))
-        return cast(Tensor, self.conditioned(latent, timestep, text, reference.cache))
+        cache = join_caches([reference.cache for reference in references])
+        return cast(Tensor, self.conditioned(latent, timestep, text, cache))
 
 
 def _picture(architecture: Architecture, seed: int) -> Array:

@@ -20,7 +20,7 @@ from dreamcache.export.half import store_half
 from dreamcache.export.int8.choice import Choice
 from dreamcache.export.int8.trajectories import PROMPTS, Sampling
 from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
-from dreamcache.export.onnx_graphs import export_graph
+from dreamcache.export.onnx_graphs import export_graph, free_tokens
 from dreamcache.export.shared_weights import write_shared
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
@@ -174,6 +174,7 @@ def make_sampling(
 
 
 def _write(place: Path, denoiser: ir.Model, cache: ir.Model, specs: UnetSpecs) -> tuple[int, int]:
+    free_tokens(denoiser, specs.denoiser.inputs)
     plain = derive_plain(denoiser, specs.plain.inputs, specs.plain.outputs)
     shallow = derive_shallow(denoiser, specs.shallow.inputs, specs.shallow.outputs)
     models = {specs.denoiser: denoiser, specs.cache: cache, specs.plain: plain, specs.shallow: shallow}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.export.gates import MAX_DB, Finding, psnr_db
-from dreamcache.export.torch_side import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference
+from dreamcache.export.torch_side import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference, TorchSide
 from dreamcache.runtime.denoiser import Denoiser
 from dreamcache.runtime.guidance import Branch
 from dreamcache.runtime.reference_tokens import keep_tokens
@@ -106,6 +106,25 @@ def measure_unet(
         latent = side.advance(latent, point.timestep, dict(zip(GUIDING, guiding, strict=True)))
         trajectory_db.append(psnr_db(point.after, latent))
     return UnetParity(cache_db, findings, trajectory_db, shallow_db)
+
+
+def measure_together(
+    open_graph: OpenUnet,
+    architecture: Architecture,
+    side: TorchSide,
+    references: Sequence[Reference],
+    point: Point,
+) -> float:
+    """Decibels of the denoiser that reads several references at once, at one point, beside PyTorch."""
+    graph = open_graph("cache")
+    kept = [
+        keep_tokens(graph.run({"latent": reference.latent}), reference.mask, architecture)
+        for reference in references
+    ]
+    joined = {name: np.concatenate([cache[name] for cache in kept], axis=1) for name in kept[0]}
+    denoiser = Denoiser(open_graph("denoiser"), architecture, side.embeddings, joined)
+    (received,) = denoiser.predict(point.latent, float(point.timestep), (FULL,))
+    return psnr_db(side.predict_together(references, point), received)
 
 
 def _at(point: Point, received: Mapping[Branch, Array], swapped: Denoiser, zeroed: Denoiser) -> Finding:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +69,12 @@ def generate(
     prompt: Annotated[str, typer.Option(help="What to draw; the empty prompt is unconditional.")],
     out: Annotated[Path, typer.Option(help="PNG to write; several pictures become NAME-0.png, NAME-1.png …")],
     reference: Reference = None,
-    subject: Annotated[Path | None, typer.Option(help="Subject file made by `dreamcache cache`.")] = None,
+    subject: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Subject file made by `dreamcache cache`; repeatable where the bundle takes several at once."
+        ),
+    ] = None,
     mask: Mask = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same picture; random by default.")] = None,
@@ -116,7 +122,7 @@ def generate(
     from dreamcache.runtime.decoding import check_tiled
     from dreamcache.runtime.settings import resolve_settings
 
-    if (reference is None) == (subject is None):
+    if (reference is None) == (not subject):
         raise typer.BadParameter(
             "exactly one is expected (for the stock model, add --strength 0)",
             param_hint="'--reference' / '--subject'",
@@ -125,7 +131,9 @@ def generate(
         raise typer.BadParameter("a mask belongs to a --reference", param_hint="'--mask'")
     places = _places(out, num_images, overwrite)
     if max_ram is not None:
-        profile, tiled_vae = _plan(bundle, max_ram, provider, step_cache, reference is not None, tiled_vae)
+        profile, tiled_vae = _plan(
+            bundle, max_ram, provider, step_cache, reference is not None, tiled_vae, len(subject or [""])
+        )
     pipeline = _load(bundle, provider, threads, profile)
     if tiled_vae:
         check_tiled(pipeline.contract.graphs)
@@ -142,7 +150,7 @@ def generate(
         "step_cache": step_cache,
     }
     settings = resolve_settings(pipeline.contract, num_images, **options)
-    chosen = _subject(pipeline, reference, mask, subject)
+    chosen = _subjects(pipeline, reference, mask, subject or ())
     images = _draw(
         pipeline, prompt, chosen, settings.num_images, {**options, "seed": settings.seed}, tiled_vae
     )
@@ -155,10 +163,10 @@ def generate(
         "seeds": seeds,
         "steps": settings.steps,
         "scheduler": settings.scheduler,
-        "background": chosen.background,
+        "background": chosen[0].background,
     }
     lines = [f"{name}: seed {seed}" for name, seed in zip(names, seeds, strict=True)]
-    _say(result, "\n".join([*lines, chosen.background]), as_json)
+    _say(result, "\n".join([*lines, *(one.background for one in chosen)]), as_json)
 
 
 def inspect(bundle: BundleArgument, as_json: AsJson = False) -> None:
@@ -237,6 +245,7 @@ def _plan(
     step_cache: int | None,
     caches: bool,
     tiled: bool | None,
+    references: int,
 ) -> tuple[str, bool]:
     """Profile and tiling that fit the budget, said on stderr."""
     from dreamcache.runtime.bundle import open_contract
@@ -250,6 +259,7 @@ def _plan(
         shallow=step_cache is not None and step_cache > 1,
         caches=caches,
         tiled=tiled,
+        references=references,
     )
     typer.echo(f"dreamcache: {plan.summary()}", err=True)
     return plan.profile, plan.tiled
@@ -267,25 +277,30 @@ def _load(bundle: Path, providers: list[str] | None, threads: int | None, profil
         )
 
 
-def _subject(pipeline: Pipeline, reference: Path | None, mask: Path | None, subject: Path | None) -> Subject:
+def _subjects(
+    pipeline: Pipeline, reference: Path | None, mask: Path | None, files: Sequence[Path]
+) -> list[Subject]:
+    """Of a reference, or of subject files; refused here where the bundle does not take as many."""
+    from dreamcache.runtime.subject import join_subjects
+
+    subjects = [pipeline.load_subject(file) for file in files]
     if reference is not None:
-        return pipeline.cache(reference, mask)
-    if subject is None:
-        raise SettingsError("a reference or a subject is expected, received neither")
-    return pipeline.load_subject(subject)
+        subjects = [pipeline.cache(reference, mask)]
+    join_subjects(subjects, pipeline.contract)
+    return subjects
 
 
 def _draw(
     pipeline: Pipeline,
     prompt: str,
-    subject: Subject,
+    subjects: list[Subject],
     num_images: int,
     options: dict[str, Any],
     tiled: bool | None,
 ) -> list[Image.Image]:
     with progress_bar("drawing") as advance:
         final = None
-        for step in pipeline.denoise(prompt, subject, num_images=num_images, **options):
+        for step in pipeline.denoise(prompt, subjects, num_images=num_images, **options):
             final = step.latent
             advance(step.index + 1, step.total)
     assert final is not None

@@ -26,7 +26,8 @@ Row = tuple[Branch, int]
 class Denoiser:
     """Predicts noise or v for guidance branches.
 
-    cache: per site keys and values, [1, tokens, width], shared by every row; None for no reference.
+    cache: per site keys and values, [1, tokens, width], shared by every row; None for no reference. Tokens of one
+    reference, or of several where the graph takes them.
     texts: prompt embeddings [1, n, c] under the names that branches use. shallow: the graph of step caching.
     step_cache: the whole graph runs at every so many steps; above 1 needs the shallow one.
     """

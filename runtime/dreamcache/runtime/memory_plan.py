@@ -30,9 +30,9 @@ _SHALLOW_SHARE = 0.1
 
 
 def stage_quantities(
-    contract: Contract, stage: Stage, *, tiled: bool = False, shallow: bool = False
+    contract: Contract, stage: Stage, *, tiled: bool = False, shallow: bool = False, references: int = 1
 ) -> Quantities:
-    """What the contract says of a stage. tiled: decode in strips. shallow: step caching."""
+    """What the contract says of a stage. tiled: decode in strips. shallow: step caching. references: at once."""
     graphs, shape = contract.graphs, contract.architecture
     held = _bytes(cache_tensors(shape))
     if stage == "text":
@@ -45,6 +45,7 @@ def stage_quantities(
             held += _bytes(caching_graph_outputs(shape))  # all tokens, and the ones that stay beside them
         return replace(_weights(contract, graphs.cache), held=held, **_unet_activations(contract, batch=1))
     if stage == "denoise":
+        held *= references
         weights = _weights(contract, graphs.denoiser)
         deep = deep_tensor(shape)
         if shallow and deep is not None:
@@ -58,13 +59,21 @@ def stage_quantities(
 
 
 def predict_peaks(
-    contract: Contract, profile: Profile, *, tiled: bool = False, shallow: bool = False, caches: bool = False
+    contract: Contract,
+    profile: Profile,
+    *,
+    tiled: bool = False,
+    shallow: bool = False,
+    caches: bool = False,
+    references: int = 1,
 ) -> dict[Stage, float]:
     """Private bytes of each stage; caches: with those that make a subject of a reference."""
     factors = FACTORS[profile][contract.precision]
     stages = [stage for stage in STAGES if caches or stage not in ("vae_encode", "cache")]
     return {
-        stage: factors.peak(stage_quantities(contract, stage, tiled=tiled, shallow=shallow))
+        stage: factors.peak(
+            stage_quantities(contract, stage, tiled=tiled, shallow=shallow, references=references)
+        )
         for stage in stages
     }
 
@@ -101,6 +110,7 @@ def plan_memory(
     shallow: bool = False,
     caches: bool = False,
     tiled: bool | None = None,
+    references: int = 1,
 ) -> MemoryPlan:
     """The fastest choice that fits a budget in bytes: speed before memory, whole before strips.
 
@@ -117,7 +127,9 @@ def plan_memory(
             way,
             contract.architecture.batch,
             budget,
-            predict_peaks(contract, profile, tiled=way, shallow=shallow, caches=caches),
+            predict_peaks(
+                contract, profile, tiled=way, shallow=shallow, caches=caches, references=references
+            ),
         )
         for profile in profiles
         for way in ways or [False]

@@ -39,7 +39,7 @@ from dreamcache.runtime.sessions import (
     warn_of_attention,
 )
 from dreamcache.runtime.settings import Options, Settings, resolve_settings
-from dreamcache.runtime.subject import Subject, check_subject, load_subject
+from dreamcache.runtime.subject import Subject, join_subjects, load_subject
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -136,7 +136,7 @@ class Pipeline:
     def generate(
         self,
         prompt: str,
-        subject: Subject | None = None,
+        subject: Subject | Sequence[Subject] | None = None,
         *,
         num_images: None = None,
         tiled_vae: bool | None = None,
@@ -147,7 +147,7 @@ class Pipeline:
     def generate(
         self,
         prompt: str,
-        subject: Subject | None = None,
+        subject: Subject | Sequence[Subject] | None = None,
         *,
         num_images: int,
         tiled_vae: bool | None = None,
@@ -157,7 +157,7 @@ class Pipeline:
     def generate(
         self,
         prompt: str,
-        subject: Subject | None = None,
+        subject: Subject | Sequence[Subject] | None = None,
         *,
         num_images: int | None = None,
         tiled_vae: bool | None = None,
@@ -165,6 +165,8 @@ class Pipeline:
     ) -> Image.Image | list[Image.Image]:
         """Pictures of `prompt` with `subject` in them; without a subject, the stock model's.
 
+        subject: one, or several as far as the bundle takes them (`Architecture.max_references`): several references
+        of one thing, or several things.
         num_images: None gives one picture, a number a list of as many. tiled_vae: see `decode`.
         options: see `Options`.
         Raises: SettingsError, SubjectError, BundleError. Warns: PromptWarning for a prompt that is cut.
@@ -181,7 +183,7 @@ class Pipeline:
     def denoise(
         self,
         prompt: str,
-        subject: Subject | None = None,
+        subject: Subject | Sequence[Subject] | None = None,
         *,
         num_images: int | None = None,
         **options: Unpack[Options],
@@ -191,8 +193,8 @@ class Pipeline:
         Settings are checked here, before the first step is asked for. Raises and warns as `generate`.
         """
         settings = resolve_settings(self.contract, num_images, **options)
-        if subject is not None:
-            check_subject(subject, self.contract)
+        subjects = [subject] if isinstance(subject, Subject) else subject
+        cache = None if subjects is None else join_subjects(subjects, self.contract)
         scheduler = make_scheduler(self.contract.scheduler, settings.scheduler, settings.steps)
 
         def run() -> Iterator[Step]:
@@ -200,7 +202,6 @@ class Pipeline:
             guidance = settings.guidance
             noise = self._noise_source(settings)
             latent = (noise() * np.float32(scheduler.init_noise_sigma)).astype(np.float32)
-            cache = None if subject is None else subject.tensors
             steps = len(scheduler.timesteps)
             every = settings.step_cache
             with ExitStack() as stack:
@@ -210,7 +211,7 @@ class Pipeline:
                 for index, timestep in enumerate(scheduler.timesteps):
                     with self._timed("step"):
                         scaled = scheduler.scale_input(latent, index)
-                        branches = guidance.branches_at(index, steps, subject is not None)
+                        branches = guidance.branches_at(index, steps, cache is not None)
                         predictions = denoiser.predict(scaled, float(timestep), branches, index)
                         prediction = guidance.combine(predictions)
                         preview = scheduler.predicted_original(prediction, index, latent)

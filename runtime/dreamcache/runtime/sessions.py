@@ -92,7 +92,7 @@ class GraphSession:
         except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
             raise BundleError(f"graph {self._name} failed: {_first_line(error)}") from error
         for spec, result in zip(outputs, results, strict=True):
-            if result.shape != spec.shape:
+            if not spec.takes(result.shape):
                 raise BundleError(
                     f"graph {self._name}: {spec.name} {list(spec.shape)} is expected, "
                     f"received {list(result.shape)}; export the bundle again"
@@ -230,7 +230,7 @@ def _check_signature(graph: str, declared: Sequence[TensorSpec], found: Sequence
         if node is None:
             raise BundleError(f"graph {graph}: {what} {spec.name} is expected, received {sorted(by_name)}")
         received = list(node.shape)
-        # A symbolic dimension takes any size; a number must be the declared one.
+        # A symbolic dimension takes any size, as several references need; a number must be the declared one.
         fits = len(received) == len(spec.shape) and all(
             not isinstance(have, int) or have == want for have, want in zip(received, spec.shape, strict=True)
         )
@@ -242,7 +242,7 @@ def _check_signature(graph: str, declared: Sequence[TensorSpec], found: Sequence
 
 
 def _fit(spec: TensorSpec, value: Array) -> Array:
-    assert value.shape == spec.shape, f"{spec.name}: {spec.shape} expected, {value.shape} given"
+    assert spec.takes(value.shape), f"{spec.name}: {spec.shape} expected, {value.shape} given"
     return np.ascontiguousarray(value, dtype=spec.dtype)
 
 

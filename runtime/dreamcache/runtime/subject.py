@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -112,6 +112,25 @@ def check_subject(subject: Subject, contract: Contract) -> None:
     """Raises: SubjectError when a subject in memory belongs to another bundle or does not fit."""
     _check_owner(None, {"format": _FORMAT, "fingerprint": subject.fingerprint}, contract)
     check_tensors("the subject", subject.tensors, contract)
+
+
+def join_subjects(subjects: Sequence[Subject], contract: Contract) -> dict[str, NDArray[Any]]:
+    """What the denoiser takes of one or several subjects: their tokens, one after the other.
+
+    Raises: SubjectError when there are none, more than the bundle takes at once, or one that does not fit.
+    """
+    most = contract.architecture.max_references
+    if not 1 <= len(subjects) <= most:
+        raise SubjectError(
+            f"this bundle takes {'1 subject' if most == 1 else f'1 to {most} subjects'} at once, received "
+            f"{len(subjects)}; one exported with --max-references {max(2, len(subjects))} takes more"
+        )
+    for subject in subjects:
+        check_subject(subject, contract)
+    first = subjects[0].tensors
+    if len(subjects) == 1:
+        return dict(first)
+    return {name: np.concatenate([subject.tensors[name] for subject in subjects], axis=1) for name in first}
 
 
 def _check_file_size(place: Path, contract: Contract) -> None:

@@ -26,21 +26,33 @@ class ContractModel(BaseModel):
 
 
 class TensorSpec(ContractModel):
-    """One input or output of a graph, with its static shape."""
+    """One input or output of a graph, with its static shape.
+
+    multiples: axis 1 may be 1 to so many times as long: tokens of as many references, one after the other.
+    """
 
     name: str
     shape: tuple[PositiveInt, ...]
     dtype: DType
     meaning: str = ""
+    multiples: PositiveInt = 1
 
     @model_validator(mode="after")
     def _can_be_allocated(self) -> TensorSpec:
-        if prod(self.shape) > MAX_ELEMENTS:
+        if prod(self.shape) * self.multiples > MAX_ELEMENTS:
             raise ValueError(
                 f"tensor {self.name}: at most {MAX_ELEMENTS} elements are expected, "
-                f"received shape {list(self.shape)}"
+                f"received shape {list(self.shape)}, {self.multiples} times"
             )
         return self
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape can be given or returned."""
+        if self.multiples == 1:
+            return shape == self.shape
+        times, rest = divmod(shape[1] if len(shape) > 1 else 0, self.shape[1])
+        others = shape[:1] + shape[2:] == self.shape[:1] + self.shape[2:]
+        return others and rest == 0 and 1 <= times <= self.multiples
 
 
 class SiteSpec(ContractModel):
@@ -109,7 +121,8 @@ class Architecture(ContractModel):
     name: e.g. "mini", "sd15". batch: the fixed batch of the denoiser graph. float_dtype: dtype of the
     floating tensors at the borders of the UNet graphs (the timestep is always float32). deep: what step
     caching reuses, absent in a bundle without a shallow graph. key_value_pool: self-attention over the most
-    tokens reads keys and values averaged over as many rows and columns; 1 is exact.
+    tokens reads keys and values averaged over as many rows and columns; 1 is exact. max_references: how many
+    references the denoiser reads at once.
     """
 
     name: str
@@ -125,6 +138,7 @@ class Architecture(ContractModel):
     sites: tuple[SiteSpec, ...]
     deep: DeepSpec | None = None
     key_value_pool: PositiveInt = 1
+    max_references: PositiveInt = 1
 
     @model_validator(mode="after")
     def _sites_are_distinct(self) -> Architecture:
@@ -145,17 +159,27 @@ class Architecture(ContractModel):
 
 
 def cache_tensors(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """Keys and values of every site as the denoiser takes them, [1, kept tokens, width] each, in execution order."""
+    """Keys and values of one reference at every site, [1, kept tokens, width] each, in execution order."""
     return _keys_and_values(architecture, [site.cached_tokens for site in architecture.sites])
 
 
-def _keys_and_values(architecture: Architecture, tokens: Sequence[int]) -> tuple[TensorSpec, ...]:
+def _keys_and_values(
+    architecture: Architecture, tokens: Sequence[int], multiples: int = 1
+) -> tuple[TensorSpec, ...]:
     specs: list[TensorSpec] = []
     for site, count in zip(architecture.sites, tokens, strict=True):
         shape = (1, count, site.width)
         for name, kind in ((site.key_name, "keys"), (site.value_name, "values")):
             meaning = f"projected {kind} of the reference at {site.name}"
-            specs.append(TensorSpec(name=name, shape=shape, dtype=architecture.float_dtype, meaning=meaning))
+            specs.append(
+                TensorSpec(
+                    name=name,
+                    shape=shape,
+                    dtype=architecture.float_dtype,
+                    meaning=meaning,
+                    multiples=multiples,
+                )
+            )
     return tuple(specs)
 
 
@@ -177,7 +201,11 @@ def caching_graph_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
 
 
 def denoiser_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """latent [b,z,h,w], timestep [b], text [b,n,c], reference_strength [b], then keys and values."""
+    """latent [b,z,h,w], timestep [b], text [b,n,c], reference_strength [b], then keys and values.
+
+    Those may hold the tokens of up to `max_references` references.
+    """
+    kept = [site.cached_tokens for site in architecture.sites]
     return (
         *plain_inputs(architecture),
         TensorSpec(
@@ -186,7 +214,7 @@ def denoiser_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
             dtype=architecture.float_dtype,
             meaning="0: the stock model; 1: DreamCache",
         ),
-        *cache_tensors(architecture),
+        *_keys_and_values(architecture, kept, architecture.max_references),
     )
 
 

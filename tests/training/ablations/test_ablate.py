@@ -1,0 +1,132 @@
+"""`dreamcache ablate`: every row changes what it names, and what is there is not made again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreamcache.models.checkpoint import load_adapters
+from dreamcache.runtime.cli import main
+from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.ablations.rows import Ablation, Protocol, other_views
+from dreamcache.training.ablations.styles import STYLES, restyle
+from dreamcache.training.ablations.tables import TABLES, Row, Training
+from dreamcache.training.evaluation.benchmark import draw_cases
+
+SMALL = Protocol(samples=1000, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
+
+
+@pytest.fixture(scope="module")
+def ablation(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
+    """With a shard of six samples where a thousand would be, as a run that was prepared."""
+    from dreamcache.models.base import load_base
+    from dreamcache.training.dataset import draw_batch, shard_path, write_npz
+    from dreamcache.training.latents import encode_dataset
+
+    run = tmp_path_factory.mktemp("ablation")
+    write_npz(shard_path(run / "data", 0), **vars(draw_batch(0, 0, 6)))
+    base = load_base("mini")
+    encode_dataset(run / "data", run / "latents", 6, base.vae, base.tokenizer)
+    return Ablation(run, SMALL)
+
+
+def test_rows_of_a_table_differ() -> None:
+    for table in TABLES.values():
+        ways = [replace(row, name="") for row in table.rows]
+        assert len(set(ways)) == len(ways)
+    trainings = {row.training for table in TABLES.values() for row in table.rows if row.training}
+    assert len({training.name for training in trainings}) == len(trainings)
+
+
+def test_a_row_is_made_once(ablation: Ablation) -> None:
+    first = ablation.record(Row("a"))
+    adapters = ablation.adapters(Training())
+    written = adapters.stat().st_mtime_ns
+    assert first["training"]["parameters"] == 555_264
+    assert first["training"]["config"]["sites"] == "middle+decoder"
+    again = ablation.record(Row("b"))
+    assert again == {**first, "name": "b"}
+    ablation.record(Row("c", strength=0.0))
+    assert adapters.stat().st_mtime_ns == written
+    from dreamcache.models.base import load_base
+
+    load_adapters(adapters, load_base("mini").unet)
+
+
+def test_strength_0_is_the_text_alone_and_the_others_are_not(ablation: Ablation) -> None:
+    def pictures(row: Row) -> np.ndarray:
+        ablation.record(row)
+        return ablation.examples(row)
+
+    # Dual guidance at strength 0 is classic guidance without a reference.
+    np.testing.assert_allclose(
+        pictures(Row("", strength=0.0)).astype(int), pictures(Row("", None)).astype(int), atol=1
+    )
+    # Two steps of training hardly show: what differs is seen at a hundredfold strength.
+    usual = pictures(Row("", strength=100.0))
+    for row in (
+        Row("", strength=50.0),
+        Row("", strength=100.0, references=2),
+        Row("", strength=100.0, foreground=True),
+        Row("", strength=100.0, further=(150,)),
+        Row("", strength=100.0, style="posterised"),
+        Row("", Training(seed=1), strength=100.0),
+    ):
+        assert (pictures(row) != usual).any(), row
+
+
+def test_another_protocol_is_refused(ablation: Ablation) -> None:
+    with pytest.raises(SettingsError, match="was begun with steps 2, received 3: give the same"):
+        Ablation(ablation.run, replace(SMALL, steps=3))
+
+
+def test_styles_change_pictures_and_keep_the_subject() -> None:
+    reference = np.stack([case.reference for case in draw_cases(2, 1)])
+    assert restyle(reference, "") is reference
+    for style in STYLES:
+        restyled = restyle(reference, style)
+        assert restyled.shape == reference.shape
+        assert (restyled != reference).mean() > 0.02
+        # It is the same picture still: far nearer than the other toy's.
+        own = np.abs(restyled[0].astype(int) - reference[0]).mean()
+        assert own < np.abs(restyled[0].astype(int) - reference[1]).mean()
+    with pytest.raises(KeyError):
+        restyle(reference, "cubist")
+
+
+def test_other_views_are_of_the_same_toy_and_always_the_same() -> None:
+    one, two = (case.toy for case in draw_cases(2, 1))
+    views = other_views(one, 2)
+    assert (views[0] != views[1]).any()
+    np.testing.assert_array_equal(other_views(one, 1)[0], views[0])
+    assert (other_views(two, 1)[0] != views[0]).any()
+    assert other_views(one, 0) == []
+
+
+def test_the_command_writes_a_table_and_a_picture(
+    ablation: Ablation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("data", "latents"):
+        (run / name).symlink_to(ablation.run / name)
+    size = ["--samples", "1000", "--steps", "1", "--batch", "2", "--identities", "1", "--scenes", "1"]
+    with pytest.raises(SystemExit) as left:
+        main(["ablate", "foreground", "--run", str(run), *size])
+    assert left.value.code == 0
+    record = json.loads((run / "foreground.json").read_text())
+    assert [row["name"] for row in record["rows"]] == [row.name for row in TABLES["foreground"].rows]
+    assert record["protocol"] == asdict(Protocol(1000, 1, 2, 1, 1))
+    assert 0 <= record["rows"][0]["scores"]["identity_accuracy"]["mean"] <= 1
+    with Image.open(run / "foreground.png") as picture:
+        assert picture.width > 3 * 128
+    assert "tokens of the" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as refused:
+        main(["ablate", "flavour", "--run", str(run)])
+    assert refused.value.code == 2
+    assert "'flavour' is not one of fusion" in capsys.readouterr().err
