@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dreamcache.training.evaluation.benchmark import PLACES
 from dreamcache.training.world import COLOURS, KINDS, PATTERNS, SCENES, Identity
 from dreamcache.training.world.captions import NAMES_ALL, NAMES_BODY, draw_caption, plain_caption
 from dreamcache.training.world.identity import draw_identity
+from dreamcache.training.world.samples import PLACES
 
 DRAWS = 4000
 

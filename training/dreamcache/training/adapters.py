@@ -2,7 +2,7 @@
 
 A sample is a caption, a target and a reference of the same toy in another pose on white. The reference is
 cached by the frozen UNet at the caching timestep with the null text; the adapters alone learn, from the
-base's own loss.
+base's own loss. Of two toys both references are cached, and their tokens joined.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dreamcache.models.base import Base
-from dreamcache.models.caching import cache_clean
+from dreamcache.models.caching import cache_clean, join_caches
 from dreamcache.models.checkpoint import save_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig
@@ -31,12 +31,19 @@ from dreamcache.training.plots import save_sheet
 from dreamcache.training.text_to_image import draw_step, noised, null_tokens
 
 CAPTION_DROP = 0.07
+PAIRS_EVERY = 4
+"""One step in so many is of samples with two toys, where there are any."""
 # the reference's own noise comes from another stream than the target's
 REFERENCE_STREAM = 5_000_011
 
 
 def train_adapters(
-    latents: Latents, base: Base, directory: Path, schedule: Schedule, config: AdapterConfig | None = None
+    latents: Latents,
+    base: Base,
+    directory: Path,
+    schedule: Schedule,
+    config: AdapterConfig | None = None,
+    pairs: Latents | None = None,
 ) -> ConditionedUNet:
     """Train and return the UNet with its adapters, averaged weights; continues where `directory` stands."""
     device = training_device()
@@ -52,14 +59,27 @@ def train_adapters(
     cache_text = base.encode_text([config.cache_prompt]).bfloat16()
 
     def loss(step: int) -> Tensor:
-        chosen, noise, timestep, tokens = draw_step(latents, schedule, step, CAPTION_DROP, null)
-        clean = latents.targets[chosen].to(device).float()
+        drawn = pairs if pairs is not None and step % PAIRS_EVERY == PAIRS_EVERY - 1 else latents
+        chosen, noise, timestep, tokens = draw_step(drawn, schedule, step, CAPTION_DROP, null)
+        clean = drawn.targets[chosen].to(device).float()
         noisy, velocity = noised(base.scheduler, clean, noise.to(device), timestep.to(device))
-        reference = latents.references[chosen].to(device).float()
-        draw = torch.randn(reference.shape, generator=step_generator(schedule.seed + REFERENCE_STREAM, step))
+        references = drawn.references[chosen].to(device).float()
+        views = references.unbind(1) if references.ndim == 5 else (references,)
+        draws = step_generator(schedule.seed + REFERENCE_STREAM, step)
         with sdpa_kernel(SDPBackend.MATH):
-            cache = cache_clean(
-                base.unet, conditioned.sites, base.scheduler, config, reference, draw.to(device), cache_text
+            cache = join_caches(
+                [
+                    cache_clean(
+                        base.unet,
+                        conditioned.sites,
+                        base.scheduler,
+                        config,
+                        view,
+                        torch.randn(view.shape, generator=draws).to(device),
+                        cache_text,
+                    )
+                    for view in views
+                ]
             )
             with torch.no_grad():
                 text = base.text_encoder(tokens.to(device)).last_hidden_state.bfloat16()

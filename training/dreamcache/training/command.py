@@ -13,7 +13,7 @@ ORDER = ("data", "autoencoder", "latents", "base", "adapters", "judge", "ship")
 MINIATURE_RUN = Path("runs/mini")
 ADAPTERS_RUN = Path("runs/adapters")
 # The options that have a meaning with or without --base alone.
-OF_THE_MINIATURE = ("samples",)
+OF_THE_MINIATURE = ("samples", "pairs")
 OF_ANY_BASE = ("data", "preset", "assignments", "encoded", "as_json")
 
 
@@ -33,6 +33,9 @@ def train(
         ),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Rendered samples, in whole thousands.")] = None,
+    pairs: Annotated[
+        int, typer.Option(min=0, help="Rendered samples with two toys, in whole thousands.")
+    ] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the stage.")] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Samples a step; with --base, a pass on one device.")
@@ -66,7 +69,7 @@ def train(
         )
     if base is None:
         _refuse(context, OF_ANY_BASE, "is for training with --base")
-        _train_miniature(stage, run or MINIATURE_RUN, samples, steps, batch, learning_rate, seed)
+        _train_miniature(stage, run or MINIATURE_RUN, samples, pairs, steps, batch, learning_rate, seed)
         return
     if stage != "adapters":
         raise typer.BadParameter(f"{stage!r}: with --base only adapters are trained", param_hint="'STAGE'")
@@ -89,6 +92,7 @@ def _train_miniature(
     stage: str,
     run: Path,
     samples: int | None,
+    pairs: int,
     steps: int | None,
     batch: int | None,
     learning_rate: float | None,
@@ -96,7 +100,7 @@ def _train_miniature(
 ) -> None:
     from dreamcache.training.recipe import STAGES, Recipe
 
-    recipe = Recipe() if samples is None else Recipe(samples=samples)
+    recipe = Recipe(pairs=pairs) if samples is None else Recipe(samples=samples, pairs=pairs)
     given = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     changed = {name: value for name, value in given.items() if value is not None}
     for name in ORDER if stage == "all" else (stage,):

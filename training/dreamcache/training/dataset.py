@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from dreamcache.training.console import stderr
-from dreamcache.training.world.samples import draw_sample
+from dreamcache.training.world.samples import draw_pair, draw_sample
 
 SHARD = 1000
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays over n samples: pictures [n, 64, 64, 3], masks [n, 64, 64], labels [n, 5], captions [n]."""
+    """Arrays over n samples: pictures [n, 64, 64, 3], masks [n, 64, 64], labels [n, 5], captions [n].
+
+    Samples of two toys have two masks, references and lines of labels: [n, 2, …].
+    """
 
     targets: NDArray[np.uint8]
     masks: NDArray[np.uint8]
@@ -50,8 +53,17 @@ def write_npz(path: Path, **arrays: NDArray[np.generic]) -> None:
         partial_path.unlink(missing_ok=True)
 
 
-def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False) -> Batch:
-    """Samples start … start + count − 1 of the stream `seed`."""
+def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False, pairs: bool = False) -> Batch:
+    """Samples start … start + count − 1 of the stream `seed`; pairs: of those with two toys."""
+    if pairs:
+        two = [draw_pair(seed, start + i, held_out=held_out) for i in range(count)]
+        return Batch(
+            targets=np.stack([s.target for s in two]),
+            masks=np.stack([s.masks for s in two]),
+            references=np.stack([s.references for s in two]),
+            labels=np.stack([s.labels for s in two]),
+            captions=np.asarray([s.caption for s in two]),
+        )
     samples = [draw_sample(seed, start + i, held_out=held_out) for i in range(count)]
     return Batch(
         targets=np.stack([s.target for s in samples]),
@@ -62,17 +74,21 @@ def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False) -> 
     )
 
 
-def _render_shard(directory: Path, seed: int, shard: int) -> None:
+def _render_shard(directory: Path, seed: int, pairs: bool, shard: int) -> None:
     path = shard_path(directory, shard)
     if not path.exists():
-        write_npz(path, **vars(draw_batch(seed, shard * SHARD, SHARD)))
+        write_npz(path, **vars(draw_batch(seed, shard * SHARD, SHARD, pairs=pairs)))
 
 
-def render_dataset(directory: Path, samples: int, seed: int = 0, processes: int | None = None) -> None:
+def render_dataset(
+    directory: Path, samples: int, seed: int = 0, processes: int | None = None, *, pairs: bool = False
+) -> None:
     """Render the first `samples`, in whole shards, of seen identities; shards that exist are kept."""
     shards = range(-(-samples // SHARD))
+    if not shards:
+        return
     with get_context("spawn").Pool(processes) as pool:
-        done = pool.imap_unordered(partial(_render_shard, directory, seed), shards)
+        done = pool.imap_unordered(partial(_render_shard, directory, seed, pairs), shards)
         for _ in track(done, "rendering", total=len(shards), console=stderr):
             pass
 

@@ -25,7 +25,10 @@ from dreamcache.training.dataset import SHARD, read_shards, write_npz
 
 @dataclass(frozen=True)
 class Latents:
-    """`targets`, `references` float16 [n, z, h, w], multiplied by `scale`; `tokens` int64 [n, length]."""
+    """`targets`, `references` float16 [n, z, h, w], multiplied by `scale`; `tokens` int64 [n, length].
+
+    Of samples with two toys `references` are [n, 2, z, h, w].
+    """
 
     targets: Tensor
     references: Tensor
@@ -53,14 +56,15 @@ def encode_dataset(
         if path.exists():
             continue
         rng = np.random.default_rng([7, shard])
-        references = np.stack([augment_reference(picture, rng) for picture in batch.references])
+        every = batch.references.reshape(-1, *batch.references.shape[-3:])
+        references = _encode(vae, np.stack([augment_reference(picture, rng) for picture in every]))
         tokens = tokenizer(
             [str(c) for c in batch.captions], padding="max_length", truncation=True, return_tensors="np"
         ).input_ids
         write_npz(
             path,
             targets=_encode(vae, batch.targets),
-            references=_encode(vae, references),
+            references=references.reshape(*batch.references.shape[:-3], *references.shape[1:]),
             tokens=tokens.astype(np.int64),
         )
 
@@ -71,8 +75,8 @@ def latent_scale(directory: Path) -> float:
         return float(1 / arrays["targets"].astype(np.float32).std())
 
 
-def load_latents(directory: Path, samples: int) -> Latents:
-    """Read the first `samples` into memory.
+def load_latents(directory: Path, samples: int, scale: float | None = None) -> Latents:
+    """Read the first `samples` into memory. scale: None is that of their own first shard.
 
     Raises FileNotFoundError naming the shard that is missing.
     """
@@ -84,6 +88,14 @@ def load_latents(directory: Path, samples: int) -> Latents:
         with np.load(path, allow_pickle=False) as arrays:
             for name, part in parts.items():
                 part.append(arrays[name])
-    scale = latent_scale(directory)
+    scale = latent_scale(directory) if scale is None else scale
     joined = {name: torch.from_numpy(np.concatenate(part)) for name, part in parts.items()}
     return Latents(joined["targets"] * scale, joined["references"] * scale, joined["tokens"], scale)
+
+
+def with_pairs(latents: Latents, pairs: Latents | None) -> Latents:
+    """Targets and tokens of both kinds of sample, for training that reads no reference; theirs are left out."""
+    if pairs is None:
+        return latents
+    targets = torch.cat([latents.targets, pairs.targets])
+    return Latents(targets, targets[:0], torch.cat([latents.tokens, pairs.tokens]), latents.scale)

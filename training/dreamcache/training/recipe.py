@@ -22,7 +22,7 @@ from dreamcache.training.adapters import save_trained, train_adapters
 from dreamcache.training.autoencoder import psnr_db, train_autoencoder
 from dreamcache.training.dataset import draw_batch, render_dataset
 from dreamcache.training.evaluation.judge import accuracy_on_renders, save_judge, train_judge
-from dreamcache.training.latents import encode_dataset, latent_scale, load_latents
+from dreamcache.training.latents import Latents, encode_dataset, latent_scale, load_latents, with_pairs
 from dreamcache.training.loop import Schedule
 from dreamcache.training.ship import ship
 from dreamcache.training.text_to_image import train_text_to_image
@@ -45,9 +45,13 @@ JUDGE = Schedule(steps=1200, batch=64, learning_rate=1e-3, checkpoint_every=200,
 
 @dataclass(frozen=True)
 class Recipe:
-    """All choices of a run; the defaults made the shipped miniature."""
+    """All choices of a run; the defaults made the shipped miniature.
+
+    samples: with one toy. pairs: with two, in addition.
+    """
 
     samples: int = 42_000
+    pairs: int = 0
     seed: int = 0
     autoencoder: Schedule = AUTOENCODER
     base: Schedule = BASE
@@ -69,6 +73,7 @@ def _write_json(path: Path, record: object) -> None:
 def stage_data(run: Path, recipe: Recipe) -> None:
     """Render the samples."""
     render_dataset(run / "data", recipe.samples, recipe.seed)
+    render_dataset(run / "pairs", recipe.pairs, recipe.seed, pairs=True)
 
 
 def stage_autoencoder(run: Path, recipe: Recipe) -> None:
@@ -85,14 +90,22 @@ def _autoencoder(run: Path) -> AutoencoderKL:
 
 def stage_latents(run: Path, recipe: Recipe) -> None:
     """Encode the samples."""
-    encode_dataset(run / "data", run / "latents", recipe.samples, _autoencoder(run), make_tokenizer())
+    vae, tokenizer = _autoencoder(run), make_tokenizer()
+    encode_dataset(run / "data", run / "latents", recipe.samples, vae, tokenizer)
+    encode_dataset(run / "pairs", run / "pair-latents", recipe.pairs, vae, tokenizer)
+
+
+def _latents(run: Path, recipe: Recipe) -> tuple[Latents, Latents | None]:
+    """Of samples with one toy, and of those with two, if there are any."""
+    latents = load_latents(run / "latents", recipe.samples)
+    return latents, load_latents(run / "pair-latents", recipe.pairs, latents.scale) if recipe.pairs else None
 
 
 def stage_base(run: Path, recipe: Recipe) -> None:
     """Train text encoder and UNet; leaves the whole base as a diffusers folder."""
     vae = _autoencoder(run)
     vae.register_to_config(scaling_factor=latent_scale(run / "latents"))
-    latents = load_latents(run / "latents", recipe.samples)
+    latents = with_pairs(*_latents(run, recipe))
     pipeline: StableDiffusionPipeline = train_text_to_image(
         latents, vae, make_tokenizer(), run / "base", recipe.base
     )
@@ -104,8 +117,8 @@ def stage_base(run: Path, recipe: Recipe) -> None:
 def stage_adapters(run: Path, recipe: Recipe) -> None:
     """Train the adapters on the frozen base."""
     base = load_base(run / "base" / "pipeline")
-    latents = load_latents(run / "latents", recipe.samples)
-    conditioned = train_adapters(latents, base, run / "adapters", recipe.adapters, recipe.fusion)
+    latents, pairs = _latents(run, recipe)
+    conditioned = train_adapters(latents, base, run / "adapters", recipe.adapters, recipe.fusion, pairs)
     untouched = load_base(run / "base" / "pipeline")
     save_trained(run / "adapters" / "adapters.safetensors", conditioned, untouched)
     load_adapters(run / "adapters" / "adapters.safetensors", untouched.unet)
@@ -113,7 +126,8 @@ def stage_adapters(run: Path, recipe: Recipe) -> None:
 
 def stage_judge(run: Path, recipe: Recipe) -> None:
     """Train the judge of the evaluation."""
-    judge = train_judge(run / "data", run / "judge", recipe.judge, recipe.samples)
+    pairs = run / "pairs" if recipe.pairs else None
+    judge = train_judge(run / "data", run / "judge", recipe.judge, recipe.samples, pairs, recipe.pairs)
     report = accuracy_on_renders(judge)
     _write_json(run / "judge" / "report.json", report)
     save_judge(

@@ -17,12 +17,10 @@ from dreamcache.training.evaluation.scores import Scores, score
 from dreamcache.training.world.captions import plain_caption
 from dreamcache.training.world.identity import Identity, draw_identity
 from dreamcache.training.world.render import render_reference
-from dreamcache.training.world.samples import SCENE_NAMES
-from dreamcache.training.world.scenes import WHITE
+from dreamcache.training.world.samples import PLACES
 
 Condition = Literal["dreamcache", "text_only", "wrong_cache"]
 CONDITIONS: tuple[Condition, ...] = ("text_only", "dreamcache", "wrong_cache")
-PLACES = tuple(name for name in SCENE_NAMES if name != WHITE)
 
 
 @dataclass(frozen=True)

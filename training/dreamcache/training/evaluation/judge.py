@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamcache.training.autoencoder import to_tensor
-from dreamcache.training.dataset import draw_batch, read_shards
+from dreamcache.training.dataset import Batch, draw_batch, read_shards
 from dreamcache.training.device import training_device
+from dreamcache.training.evaluation.halves import halves
 from dreamcache.training.loop import Run, Schedule, step_generator
 from dreamcache.training.world.samples import ATTRIBUTES
 
@@ -100,10 +101,14 @@ def accuracy_on_renders(judge: Judge, samples: int = 2000, seed: int = 99) -> di
     return report
 
 
-def train_judge(data: Path, directory: Path, schedule: Schedule, samples: int) -> Judge:
-    """Train on rendered shards; continues where `directory` stands."""
+def train_judge(
+    data: Path, directory: Path, schedule: Schedule, samples: int, pairs: Path | None = None, count: int = 0
+) -> Judge:
+    """Train on renders, and on the halves of `count` pictures of two toys; continues where `directory` stands."""
     device = training_device()
     shards = list(read_shards(data, samples))
+    if pairs is not None:
+        shards += [_cut(batch, np.random.default_rng(i)) for i, batch in enumerate(read_shards(pairs, count))]
     pictures = np.concatenate([b.targets for b in shards])
     masks = np.concatenate([b.masks for b in shards])
     labels = torch.from_numpy(np.concatenate([b.labels for b in shards]))
@@ -129,6 +134,22 @@ def train_judge(data: Path, directory: Path, schedule: Schedule, samples: int) -
 
     run.train(loss)
     return judge.eval()
+
+
+def _cut(batch: Batch, rng: np.random.Generator) -> Batch:
+    """Halves as samples of their own, a few pixels off: a generated toy stands not quite where a render does."""
+    targets, masks = [], []
+    for i, (x, y) in enumerate(rng.integers(-3, 4, (len(batch.targets), 2))):
+        shift, one = (int(x), int(y)), slice(i, i + 1)
+        targets.append(halves(batch.targets[one], shift)[0])
+        masks.append([halves(batch.masks[one, side], shift)[0, side] for side in range(2)])
+    return Batch(
+        targets=np.concatenate(targets),
+        masks=np.concatenate(masks),
+        references=batch.references.reshape(-1, *batch.references.shape[2:]),
+        labels=batch.labels.reshape(-1, batch.labels.shape[-1]),
+        captions=np.repeat(batch.captions, 2),
+    )
 
 
 def _soften(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -21,10 +21,21 @@ TEMPLATES = (
     "the toy {toy} is {place}",
 )
 
+PAIR_TEMPLATES = (
+    "a toy {left} and a toy {right} {place}",
+    "a {left} and a {right} {place}",
+    "{place}, a toy {left} and a toy {right}",
+)
+
 
 def plain_caption(toy: Identity, scene: str) -> str:
     """The caption that evaluation uses: kind and place, nothing of the appearance."""
     return f"a toy {toy.kind} {SCENES[scene].words[0]}"
+
+
+def pair_caption(toys: tuple[Identity, Identity], scene: str) -> str:
+    """The same for two toys, the left one first."""
+    return f"a toy {toys[0].kind} and a toy {toys[1].kind} {SCENES[scene].words[0]}"
 
 
 def draw_caption(toy: Identity, scene: str, rng: np.random.Generator) -> str:
@@ -32,11 +43,22 @@ def draw_caption(toy: Identity, scene: str, rng: np.random.Generator) -> str:
     template = TEMPLATES[rng.integers(len(TEMPLATES))]
     words = SCENES[scene].words
     place = words[rng.integers(len(words))]
+    return template.format(toy=_draw_name(toy, rng), place=place).replace("a orange", "an orange")
+
+
+def draw_pair_caption(toys: tuple[Identity, Identity], scene: str, rng: np.random.Generator) -> str:
+    """A caption for two toys, the left one first; names the appearance of both only sometimes."""
+    template = PAIR_TEMPLATES[rng.integers(len(PAIR_TEMPLATES))]
+    words = SCENES[scene].words
+    place = words[rng.integers(len(words))]
+    left, right = (_draw_name(toy, rng) for toy in toys)
+    return template.format(left=left, right=right, place=place).replace("a orange", "an orange")
+
+
+def _draw_name(toy: Identity, rng: np.random.Generator) -> str:
     draw = rng.random()
     if draw < NAMES_ALL:
-        name = f"{toy.pattern} {toy.body} and {toy.accent} {toy.kind}"
-    elif draw < NAMES_ALL + NAMES_BODY:
-        name = f"{toy.body} {toy.kind}"
-    else:
-        name = toy.kind
-    return template.format(toy=name, place=place).replace("a orange", "an orange")
+        return f"{toy.pattern} {toy.body} and {toy.accent} {toy.kind}"
+    if draw < NAMES_ALL + NAMES_BODY:
+        return f"{toy.body} {toy.kind}"
+    return toy.kind

@@ -1,4 +1,4 @@
-"""A toy in a scene, or cut out on white: 64 × 64 pictures with exact masks.
+"""A toy or two in a scene, or one cut out on white: 64 × 64 pictures with exact masks.
 
 Pictures are drawn at twice their size and averaged down. References follow the paper (supplement, data
 preparation): the subject alone on white, filling at least 0.7 of the frame.
@@ -6,6 +6,7 @@ preparation): the subject alone on white, filling at least 0.7 of the frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,18 @@ class Pose:
             mirrored=bool(rng.random() < 0.5),
         )
 
+    @staticmethod
+    def draw_beside(rng: np.random.Generator, place: int) -> Pose:
+        """A pose of one of two toys, about half as large: on the left (0) or on the right (1)."""
+        return Pose(
+            yaw=rng.uniform(-0.6, 0.6),
+            pitch=rng.uniform(0.05, 0.35),
+            roll=rng.uniform(-0.12, 0.12),
+            scale=rng.uniform(0.19, 0.22),
+            centre=(rng.uniform(0.24, 0.27) + 0.49 * place, rng.uniform(0.54, 0.6)),
+            mirrored=bool(rng.random() < 0.5),
+        )
+
     @property
     def view(self) -> Array:
         """Rotation [3, 3] from the toy to the viewer, mirrored if need be."""
@@ -56,10 +69,16 @@ class Pose:
 
 @dataclass(frozen=True)
 class Rendering:
-    """`image` uint8 [size, size, 3]; `mask` uint8 [size, size], the subject's coverage 0..255."""
+    """`image` uint8 [size, size, 3]; `masks` uint8 [toys, size, size], the coverage of each 0..255."""
 
     image: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """Of the only or first toy, [size, size]."""
+        first: NDArray[np.uint8] = self.masks[0]
+        return first
 
 
 def _draw_light(rng: np.random.Generator, scene: Scene) -> Light:
@@ -74,30 +93,39 @@ def _halve(pixels: Array) -> Array:
     return halved
 
 
-def _compose(toy: Identity, scene: Scene, pose: Pose, rng: np.random.Generator, size: int) -> Rendering:
+def _compose(
+    placed: Sequence[tuple[Identity, Pose]], scene: Scene, rng: np.random.Generator, size: int
+) -> Rendering:
     fine = size * SUPERSAMPLING
     canvas = Canvas(fine)
     scene.paint(canvas, rng, rng.uniform(0.48, 0.6))
     light = _draw_light(rng, scene)
     line = (np.arange(fine, dtype=np.float32) + 0.5) / fine
-    view = (pose.view * pose.scale).astype(np.float32)
-    colour, covered = cast(
-        build_parts(toy),
-        view,
-        (line - pose.centre[0], pose.centre[1] - line),
-        {"body": toy.body_rgb, "accent": toy.accent_rgb},
-        PATTERN_OF[toy.pattern],
-        light,
-    )
-    if scene.shadow > 0 and covered.any():
-        rows, columns = np.nonzero(covered)
-        x, half = line[columns].mean(), (columns.max() - columns.min()) / fine / 2
-        fall = ((line[None, :] - x) / (half * 1.05)) ** 2 + ((line[:, None] - line[rows.max()]) / 0.06) ** 2
-        canvas.pixels *= 1 - scene.shadow * np.clip(1.3 - fall, 0, 1)[..., None]
-    pixels = np.where(covered[..., None], colour, canvas.pixels)
+    drawn = [
+        cast(
+            build_parts(toy),
+            (pose.view * pose.scale).astype(np.float32),
+            (line - pose.centre[0], pose.centre[1] - line),
+            {"body": toy.body_rgb, "accent": toy.accent_rgb},
+            PATTERN_OF[toy.pattern],
+            light,
+        )
+        for toy, pose in placed
+    ]
+    for _, covered in drawn:
+        if scene.shadow > 0 and covered.any():
+            rows, columns = np.nonzero(covered)
+            x, half = line[columns].mean(), (columns.max() - columns.min()) / fine / 2
+            fall = ((line[None, :] - x) / (half * 1.05)) ** 2 + (
+                (line[:, None] - line[rows.max()]) / 0.06
+            ) ** 2
+            canvas.pixels *= 1 - scene.shadow * np.clip(1.3 - fall, 0, 1)[..., None]
+    pixels = canvas.pixels
+    for colour, covered in drawn:
+        pixels = np.where(covered[..., None], colour, pixels)
     image = np.clip(_halve(pixels), 0, 1)
-    mask = _halve(covered.astype(np.float32)[..., None])[..., 0]
-    return Rendering(np.round(image * 255).astype(np.uint8), np.round(mask * 255).astype(np.uint8))
+    masks = np.stack([_halve(covered.astype(np.float32)[..., None])[..., 0] for _, covered in drawn])
+    return Rendering(np.round(image * 255).astype(np.uint8), np.round(masks * 255).astype(np.uint8))
 
 
 def render(
@@ -108,7 +136,18 @@ def render(
     Raises KeyError for a scene that the world does not have.
     """
     place = SCENES[scene]
-    return _compose(toy, place, Pose.draw(rng) if pose is None else pose, rng, size)
+    return _compose([(toy, Pose.draw(rng) if pose is None else pose)], place, rng, size)
+
+
+def render_pair(
+    toys: tuple[Identity, Identity], scene: str, rng: np.random.Generator, size: int = SIZE
+) -> Rendering:
+    """Two toys in a scene, the first on the left, each in a pose of its own.
+
+    Raises KeyError for a scene that the world does not have.
+    """
+    place = SCENES[scene]
+    return _compose([(toy, Pose.draw_beside(rng, side)) for side, toy in enumerate(toys)], place, rng, size)
 
 
 def fit_pose(toy: Identity, pose: Pose, fill: float, size: int = SIZE) -> Pose:
@@ -139,4 +178,4 @@ def fit_pose(toy: Identity, pose: Pose, fill: float, size: int = SIZE) -> Pose:
 def render_reference(toy: Identity, rng: np.random.Generator, size: int = SIZE) -> Rendering:
     """The toy alone on white, in a pose of its own, filling 0.7 to 0.95 of the frame."""
     pose = fit_pose(toy, Pose.draw(rng), rng.uniform(*REFERENCE_FILL), size)
-    return _compose(toy, SCENES[WHITE], pose, rng, size)
+    return _compose([(toy, pose)], SCENES[WHITE], rng, size)

@@ -1,4 +1,4 @@
-"""Samples: a target picture with its caption, and a reference of the same toy in another pose.
+"""Samples: a target picture with its caption, and a reference of each of its toys in another pose.
 
 Sample i of a seed is always the same, whoever draws it and in whatever order.
 """
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.training.world.captions import draw_caption
+from dreamcache.training.world.captions import draw_caption, draw_pair_caption
 from dreamcache.training.world.identity import COLOURS, KINDS, PATTERNS, Identity, draw_identity
-from dreamcache.training.world.render import render, render_reference
-from dreamcache.training.world.scenes import SCENES
+from dreamcache.training.world.render import render, render_pair, render_reference
+from dreamcache.training.world.scenes import SCENES, WHITE
 
 SCENE_NAMES = tuple(SCENES)
+PLACES = tuple(name for name in SCENE_NAMES if name != WHITE)
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "body": tuple(COLOURS),
     "accent": tuple(COLOURS),
@@ -39,9 +40,29 @@ class Sample:
     @property
     def labels(self) -> NDArray[np.int64]:
         """Class of each attribute in the order of ATTRIBUTES, [5]."""
-        toy = self.identity
-        values = (toy.body, toy.accent, toy.pattern, toy.kind, self.scene)
-        return np.asarray([names.index(v) for names, v in zip(ATTRIBUTES.values(), values, strict=True)])
+        return _labels(self.identity, self.scene)
+
+
+@dataclass(frozen=True)
+class PairSample:
+    """`target` uint8 [64, 64, 3]; `masks` uint8 [2, 64, 64] and `references` [2, 64, 64, 3], the left toy's first."""
+
+    identities: tuple[Identity, Identity]
+    scene: str
+    caption: str
+    target: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+    references: NDArray[np.uint8]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each attribute of each toy, [2, 5]."""
+        return np.stack([_labels(toy, self.scene) for toy in self.identities])
+
+
+def _labels(toy: Identity, scene: str) -> NDArray[np.int64]:
+    values = (toy.body, toy.accent, toy.pattern, toy.kind, scene)
+    return np.asarray([names.index(v) for names, v in zip(ATTRIBUTES.values(), values, strict=True)])
 
 
 def draw_sample(seed: int, index: int, *, held_out: bool = False) -> Sample:
@@ -52,3 +73,23 @@ def draw_sample(seed: int, index: int, *, held_out: bool = False) -> Sample:
     caption = draw_caption(toy, scene, rng)
     target = render(toy, scene, rng)
     return Sample(toy, scene, caption, target.image, target.mask, render_reference(toy, rng).image)
+
+
+def draw_two(rng: np.random.Generator, *, held_out: bool) -> tuple[Identity, Identity]:
+    """Two toys of different kinds, so that a caption tells them apart."""
+    first = draw_identity(rng, held_out=held_out)
+    second = draw_identity(rng, held_out=held_out)
+    while second.kind == first.kind:
+        second = draw_identity(rng, held_out=held_out)
+    return first, second
+
+
+def draw_pair(seed: int, index: int, *, held_out: bool = False) -> PairSample:
+    """Sample `index` of the stream `seed` with two toys, of seen identities or of held-out ones."""
+    rng = np.random.default_rng([seed, index, int(held_out), 2])
+    toys = draw_two(rng, held_out=held_out)
+    scene = PLACES[rng.integers(len(PLACES))]
+    caption = draw_pair_caption(toys, scene, rng)
+    target = render_pair(toys, scene, rng)
+    references = np.stack([render_reference(toy, rng).image for toy in toys])
+    return PairSample(toys, scene, caption, target.image, target.masks, references)
