@@ -4,8 +4,8 @@
 
 Random weights of the true size: speed and memory do not depend on what they hold. Training is the paper's: frozen base
 in bfloat16, adapters in float32, AdamW, encoded data in memory. The picture has dual guidance, three predictions a
-step; its reference is cached first. `--base FOLDER` takes another base, `--peak TFLOPS` says the peak of a device that is
-not known here. Without a GPU it runs too, for a small base, and says so.
+step; its reference is cached first. `--base FOLDER` takes another base, `--peak TFLOPS` says the peak of a device
+that is not known here. Without a GPU it runs too, for a small base, and says so.
 """
 
 from __future__ import annotations
