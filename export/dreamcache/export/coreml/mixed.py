@@ -38,6 +38,8 @@ Formats = dict[str, WeightFormat]
 
 _PROBE: WeightFormat = "palette4"
 _TRIES = 8
+_OWN_SHARE = 0.5
+"""Of what a gate allows, for the denoiser alone: the caching graph, stored alike, moves the effect as well."""
 
 
 def find_recipe(
@@ -169,7 +171,7 @@ def _solve(costs: list[_Cost], trial: _Trial, choices: Choices) -> Formats:
             chosen = choose(options, lambda error, _: error <= allowed)  # noqa: B023 (called at once)
         recipe = {cost.name: step.format for cost, step in zip(costs, chosen, strict=True)}
         found_db, worst = trial.judge(recipe)
-        kept = worst <= CONDITION_TOLERANCE
+        kept = worst <= _OWN_SHARE * CONDITION_TOLERANCE
         if kept and found_db >= (choices.least_db or 0.0):
             return recipe
         if choices.most_mb is not None:
