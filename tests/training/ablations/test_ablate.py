@@ -125,7 +125,7 @@ def test_the_command_writes_a_table_and_a_picture(
     assert 0 <= record["rows"][0]["scores"]["identity_accuracy"]["mean"] <= 1
     with Image.open(run / "foreground.png") as picture:
         assert picture.width > 3 * 128
-    assert "tokens of the" in capsys.readouterr().out
+    assert "subject alone" in capsys.readouterr().out
     with pytest.raises(SystemExit) as refused:
         main(["ablate", "flavour", "--run", str(run)])
     assert refused.value.code == 2

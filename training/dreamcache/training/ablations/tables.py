@@ -74,7 +74,7 @@ TABLES: dict[str, Table] = {
             _trained("spatial sum", fusion="spatial_sum"),
             _trained("decoupled blocks", fusion="decoupled"),
             Row("spatial concat"),
-            Row("spatial concat, another seed", Training(seed=1)),
+            Row("concat, seed 1", Training(seed=1)),
         ),
     ),
     "sites": Table(
@@ -94,8 +94,8 @@ TABLES: dict[str, Table] = {
             Row("1"),
             _trained("150", cache_timestep=150),
             _trained("300", cache_timestep=300),
-            Row("1 and 150, trained with 1 alone", further=(150,)),
-            _trained("1 and 150, trained with both", further_timesteps=(150,)),
+            Row("1 and 150 untrained", further=(150,)),
+            _trained("1 and 150 trained", further_timesteps=(150,)),
         ),
     ),
     "text": Table(
@@ -121,13 +121,13 @@ TABLES: dict[str, Table] = {
     ),
     "foreground": Table(
         "Is the background of the reference needed?",
-        (Row("all tokens"), Row("tokens of the subject alone", foreground=True)),
+        (Row("all tokens"), Row("subject alone", foreground=True)),
     ),
     "styles": Table(
         "What if the reference is stylised?",
         tuple(
             Row(f"{style or 'as drawn'}, {known}", Training(samples=samples), style=style)
-            for samples, known in ((None, "all samples"), (1000, "1,000 samples"))
+            for samples, known in ((None, "all"), (1000, "1,000"))
             for style in ("", *STYLES)
         ),
     ),
