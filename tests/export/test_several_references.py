@@ -15,7 +15,8 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.gates import MIN_PSNR_DB, psnr_db
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.cli import main
-from dreamcache.runtime.errors import SubjectError
+from dreamcache.runtime.contract import dump_contract, parse_contract
+from dreamcache.runtime.errors import BundleError, SubjectError
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.subject import Subject
 from dreamcache.runtime.tensors import TensorSpec
@@ -159,3 +160,10 @@ def test_a_tensor_takes_whole_references_alone() -> None:
     assert not spec.takes((1, 24, 8))
     assert not spec.takes((2, 16, 8))
     assert not spec.takes((1,))
+
+
+def test_a_contract_whose_tensors_take_other_numbers_is_refused(several: Pipeline) -> None:
+    text = dump_contract(several.contract)
+    assert parse_contract(text) == several.contract
+    with pytest.raises(BundleError, match=r"\.key of up to 2 references is expected, received 3"):
+        parse_contract(text.replace('"max_references": 3', '"max_references": 2'))
