@@ -27,7 +27,7 @@ PAIRS = 60
 def test_the_first_toy_stands_on_the_left() -> None:
     for index in range(12):
         sample = draw_pair(0, index)
-        left, right = (np.nonzero(mask > 127)[1] for mask in sample.masks)
+        left, right = (np.nonzero(mask > 127)[1] for mask in sample.mask)
         assert left.mean() < 24
         assert right.mean() > 40
         # Neither is cut off, and each has its half to itself but for a pixel or two.
@@ -43,7 +43,7 @@ def test_the_first_toy_stands_on_the_left() -> None:
 def test_a_pair_is_the_same_whoever_draws_it() -> None:
     one, again, other = draw_pair(0, 3), draw_pair(0, 3), draw_pair(0, 4)
     np.testing.assert_array_equal(one.target, again.target)
-    np.testing.assert_array_equal(one.references, again.references)
+    np.testing.assert_array_equal(one.reference, again.reference)
     assert one.caption == again.caption
     assert (one.target != other.target).any()
 

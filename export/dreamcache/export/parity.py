@@ -36,7 +36,7 @@ from dreamcache.export.torch_side import (
     TorchSide,
 )
 from dreamcache.export.unet_export import Precision, is_large
-from dreamcache.export.unet_parity import UnetParity, measure_together, measure_unet
+from dreamcache.export.unet_parity import UnetParity, measure_unet
 from dreamcache.export.unfinished import open_unfinished
 from dreamcache.models.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
@@ -99,6 +99,11 @@ def measure_parity(
     points = side.trajectory(references[0], steps, full)
     release_freed()
     specs = graphs.by_name()
+    together = None
+    if architecture.max_references > 1:
+        # A substitute has no cache in PyTorch; the same reference twice is a set of tokens like any other.
+        second = 1 if references[1].cache else 0
+        together = second, side.predict_together((references[0], references[second]), points[0])
     found = measure_unet(
         lambda name: _open(folder, name, specs[name]),
         architecture,
@@ -106,20 +111,13 @@ def measure_parity(
         references,
         points,
         shallow=graphs.shallow is not None,
+        together=together,
     )
     psnr |= {"cache": found.cache_db, "denoiser": found.denoiser_db}
     if found.shallow is not None:
         psnr["shallow"] = found.shallow
-    if architecture.max_references > 1:
-        # A substitute has no cache in PyTorch; the same reference twice is a set of tokens like any other.
-        second = references[1] if references[1].cache else references[0]
-        psnr["several references"] = measure_together(
-            lambda name: _open(folder, name, specs[name]),
-            architecture,
-            side,
-            (references[0], second),
-            points[0],
-        )
+    if found.together is not None:
+        psnr["several references"] = found.together
     if graphs.plain is not None:
         psnr["plain"] = _plain_psnr(folder, graphs.plain, points[0], side.texts["prompt"].numpy())
     tick()

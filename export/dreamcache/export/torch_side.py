@@ -21,7 +21,7 @@ from dreamcache.models.caching import cache_reference, join_caches, noise_refere
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.guidance import Branch
-from dreamcache.runtime.reference_tokens import keep_tokens, kept_positions, mask_on_white
+from dreamcache.runtime.reference_tokens import join_tokens, keep_tokens, kept_positions, mask_on_white
 from dreamcache.runtime.tensors import Architecture
 
 Array = NDArray[np.float32]
@@ -187,7 +187,7 @@ class TorchSide:
         if self._averaged is not None:
             rows = (timestep.reshape(1).float(), text, torch.tensor([branch.strength]))
             kept = [keep_tokens(one.projected, one.mask, self.architecture) for one in references]
-            projected = [torch.from_numpy(np.concatenate([one[name] for one in kept], 1)) for name in kept[0]]
+            projected = [torch.from_numpy(value) for value in join_tokens(kept).values()]
             return cast(Tensor, self._averaged(latent, *rows, *projected)[0])
         if branch.strength == 0.0:
             return cast(Tensor, self.conditioned(latent, timestep, text, None))

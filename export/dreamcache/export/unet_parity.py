@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.export.gates import MAX_DB, Finding, psnr_db
-from dreamcache.export.torch_side import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference, TorchSide
+from dreamcache.export.torch_side import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference
 from dreamcache.runtime.denoiser import Denoiser
 from dreamcache.runtime.guidance import Branch
-from dreamcache.runtime.reference_tokens import keep_tokens
+from dreamcache.runtime.reference_tokens import join_tokens, keep_tokens
 from dreamcache.runtime.sessions import RunnableGraph
 from dreamcache.runtime.tensors import Architecture
 
@@ -39,12 +39,14 @@ class UnetParity:
         findings: of every point that has all branches.
         trajectory_db: the latent after each step.
         shallow: dB of the shallow graph at the first point, prompt and reference; None without that graph.
+        together: dB of the denoiser that reads two references at the first point; None where it reads one.
     """
 
     cache_db: float
     findings: list[Finding]
     trajectory_db: list[float]
     shallow: float | None
+    together: float | None = None
 
     @property
     def denoiser_db(self) -> float:
@@ -60,6 +62,7 @@ def measure_unet(
     points: Sequence[Point],
     *,
     shallow: bool = False,
+    together: tuple[int, Array] | None = None,
 ) -> UnetParity:
     """Both graphs, through the runner's own code, beside PyTorch.
 
@@ -71,6 +74,7 @@ def measure_unet(
         references: two; the second one takes the first one's place.
         points: of PyTorch's trajectory with the first reference.
         shallow: whether there is a shallow graph.
+        together: which reference to read beside the first one, and what PyTorch predicts of both at the first point.
     """
     texts = side.embeddings
     caches, cache_db = _caches(open_graph("cache"), architecture, references)
@@ -105,26 +109,13 @@ def measure_unet(
         )
         latent = side.advance(latent, point.timestep, dict(zip(GUIDING, guiding, strict=True)))
         trajectory_db.append(psnr_db(point.after, latent))
-    return UnetParity(cache_db, findings, trajectory_db, shallow_db)
-
-
-def measure_together(
-    open_graph: OpenUnet,
-    architecture: Architecture,
-    side: TorchSide,
-    references: Sequence[Reference],
-    point: Point,
-) -> float:
-    """Decibels of the denoiser that reads several references at once, at one point, beside PyTorch."""
-    graph = open_graph("cache")
-    kept = [
-        keep_tokens(graph.run({"latent": reference.latent}), reference.mask, architecture)
-        for reference in references
-    ]
-    joined = {name: np.concatenate([cache[name] for cache in kept], axis=1) for name in kept[0]}
-    denoiser = Denoiser(open_graph("denoiser"), architecture, side.embeddings, joined)
-    (received,) = denoiser.predict(point.latent, float(point.timestep), (FULL,))
-    return psnr_db(side.predict_together(references, point), received)
+    together_db = None
+    if together is not None:
+        second, expected = together
+        both = Denoiser(graph, architecture, texts, join_tokens([caches[0], caches[second]]))
+        (prediction,) = both.predict(points[0].latent, float(points[0].timestep), (FULL,))
+        together_db = psnr_db(expected, prediction)
+    return UnetParity(cache_db, findings, trajectory_db, shallow_db, together_db)
 
 
 def _at(point: Point, received: Mapping[Branch, Array], swapped: Denoiser, zeroed: Denoiser) -> Finding:

@@ -132,7 +132,13 @@ def generate(
     places = _places(out, num_images, overwrite)
     if max_ram is not None:
         profile, tiled_vae = _plan(
-            bundle, max_ram, provider, step_cache, reference is not None, tiled_vae, len(subject or [""])
+            bundle,
+            max_ram,
+            provider,
+            step_cache,
+            reference is not None,
+            tiled_vae,
+            max(1, len(subject or ())),
         )
     pipeline = _load(bundle, provider, threads, profile)
     if tiled_vae:
@@ -280,14 +286,10 @@ def _load(bundle: Path, providers: list[str] | None, threads: int | None, profil
 def _subjects(
     pipeline: Pipeline, reference: Path | None, mask: Path | None, files: Sequence[Path]
 ) -> list[Subject]:
-    """Of a reference, or of subject files; refused here where the bundle does not take as many."""
-    from dreamcache.runtime.subject import join_subjects
-
-    subjects = [pipeline.load_subject(file) for file in files]
+    """Of a reference, or of subject files."""
     if reference is not None:
-        subjects = [pipeline.cache(reference, mask)]
-    join_subjects(subjects, pipeline.contract)
-    return subjects
+        return [pipeline.cache(reference, mask)]
+    return [pipeline.load_subject(file) for file in files]
 
 
 def _draw(

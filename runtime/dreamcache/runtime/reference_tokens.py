@@ -8,7 +8,7 @@ whole numbers: another runner keeps the same tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,11 @@ def keep_tokens(
             for name in (site.key_name, site.value_name):
                 kept[name] = np.ascontiguousarray(tensors[name][:, positions])
     return kept
+
+
+def join_tokens(caches: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Keys and values of several references as a denoiser takes them at once: their tokens, one after the other."""
+    return {name: np.concatenate([cache[name] for cache in caches], axis=1) for name in caches[0]}
 
 
 def kept_positions(site: SiteSpec, mask: NDArray[np.float32]) -> NDArray[np.int64]:

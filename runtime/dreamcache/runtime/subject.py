@@ -24,6 +24,7 @@ from PIL import Image
 from dreamcache.runtime.contract import Contract, cache_tensors
 from dreamcache.runtime.errors import SubjectError
 from dreamcache.runtime.files import replacing
+from dreamcache.runtime.reference_tokens import join_tokens
 
 SUFFIX = ".subject.safetensors"
 
@@ -127,10 +128,7 @@ def join_subjects(subjects: Sequence[Subject], contract: Contract) -> dict[str, 
         )
     for subject in subjects:
         check_subject(subject, contract)
-    first = subjects[0].tensors
-    if len(subjects) == 1:
-        return dict(first)
-    return {name: np.concatenate([subject.tensors[name] for subject in subjects], axis=1) for name in first}
+    return join_tokens([subject.tensors for subject in subjects])
 
 
 def _check_file_size(place: Path, contract: Contract) -> None:

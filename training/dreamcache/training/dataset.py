@@ -7,7 +7,7 @@ is written beside its place and renamed in, so a shard that is there is whole.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from dreamcache.training.console import stderr
-from dreamcache.training.world.samples import draw_pair, draw_sample
+from dreamcache.training.world.samples import PairSample, Sample, draw_pair, draw_sample
 
 SHARD = 1000
 
@@ -55,16 +55,8 @@ def write_npz(path: Path, **arrays: NDArray[np.generic]) -> None:
 
 def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False, pairs: bool = False) -> Batch:
     """Samples start … start + count − 1 of the stream `seed`; pairs: of those with two toys."""
-    if pairs:
-        two = [draw_pair(seed, start + i, held_out=held_out) for i in range(count)]
-        return Batch(
-            targets=np.stack([s.target for s in two]),
-            masks=np.stack([s.masks for s in two]),
-            references=np.stack([s.references for s in two]),
-            labels=np.stack([s.labels for s in two]),
-            captions=np.asarray([s.caption for s in two]),
-        )
-    samples = [draw_sample(seed, start + i, held_out=held_out) for i in range(count)]
+    draw: Callable[..., Sample | PairSample] = draw_pair if pairs else draw_sample
+    samples = [draw(seed, start + i, held_out=held_out) for i in range(count)]
     return Batch(
         targets=np.stack([s.target for s in samples]),
         masks=np.stack([s.mask for s in samples]),

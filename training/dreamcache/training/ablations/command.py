@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dreamcache.training.ablations.tables import TABLES
+
 if TYPE_CHECKING:
     from dreamcache.training.ablations.rows import Ablation
     from dreamcache.training.ablations.tables import Table
@@ -19,7 +21,7 @@ def ablate(
         list[str],
         typer.Argument(
             metavar="TABLE...",
-            help="fusion, sites, timestep, text, data, strength, references, foreground, styles; all is each.",
+            help=f"{', '.join(TABLES)}; all is each.",
         ),
     ],
     run: Annotated[
@@ -38,7 +40,6 @@ def ablate(
     from rich.console import Console
 
     from dreamcache.training.ablations.rows import Ablation, Protocol
-    from dreamcache.training.ablations.tables import TABLES
 
     unknown = sorted(set(tables) - {*TABLES, "all"})
     if unknown:
@@ -64,7 +65,7 @@ def _draw(ablation: Ablation, table: Table, path: Path) -> None:
     """A row for each toy: its reference, then the same prompt and noise in every row of the table."""
     from dreamcache.training.sheets import Column, draw_sheet
 
-    cases = ablation.cases()[:: ablation.protocol.scenes][:4]
+    cases = ablation.cases[:: ablation.protocol.scenes][:4]
     columns = [
         Column("reference", [[case.reference] for case in cases], [[case.prompt[-20:]] for case in cases])
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch.nn import functional
 
 from dreamcache.models.base import MINI_ADAPTERS, load_base
 from dreamcache.models.caching import join_caches
-from dreamcache.models.checkpoint import load_adapters
+from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.errors import SettingsError
@@ -94,6 +95,7 @@ class Ablation:
         with np.load(self.run / "rows" / f"{_key(row)}.npz", allow_pickle=False) as arrays:
             return np.asarray(arrays["pictures"])
 
+    @cached_property
     def cases(self) -> list[Case]:
         """The pictures to make."""
         return draw_cases(self.protocol.identities, self.protocol.scenes)
@@ -120,13 +122,13 @@ class Ablation:
 
     def _prepare(self, samples: int) -> None:
         """Render and encode what the training needs and is not there."""
-        base = load_base(BASE)
         if not (self.run / "latents" / f"latents-{samples // SHARD - 1:05d}.npz").exists():
+            base = load_base(BASE)
             render_dataset(self.run / "data", samples)
             encode_dataset(self.run / "data", self.run / "latents", samples, base.vae, base.tokenizer)
 
     def _measure(self, row: Row) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-        cases = self.cases()
+        cases = self.cases
         record: dict[str, Any] = {
             "strength": row.strength,
             "references": row.references,
@@ -152,9 +154,9 @@ class Ablation:
         path = self.adapters(training)
         losses = json.loads((path.parent / "losses.json").read_text(encoding="utf-8"))
         tail = losses["losses"][-max(1, len(losses["losses"]) // 10) :]
-        conditioned = load_adapters(path, load_base(BASE).unet)
+        weights, _ = read_adapters(path)
         return {
-            "parameters": sum(weight.numel() for weight in conditioned.adapter_parameters()),
+            "parameters": sum(weight.numel() for weight in weights.values()),
             "seconds": round(losses["seconds"], 1),
             "loss": round(float(np.mean(tail)), 5),
         }
@@ -166,8 +168,6 @@ class Ablation:
             config = pipeline.conditioned.config
             pipeline.conditioned.config = replace(config, further_timesteps=row.further)
         how = replace(recommended(MINI_ADAPTERS), steps=self.protocol.sampling_steps, strength=row.strength)
-        if row.training is None:
-            how = replace(how, mode="classic")
         pictures = []
         for start in track(range(0, len(cases), 50), row.name, console=stderr):
             part = cases[start : start + 50]

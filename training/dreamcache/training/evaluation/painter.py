@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,9 @@ def paint_batch(
     visible: site to bool [n, 1, m], which of its cached tokens a picture may read; None is all.
     """
     base, count = pipeline.base, len(prompts)
+    if cache is None and how.mode == "dual":
+        # without a reference dual guidance is classic guidance; two predictions do
+        how = replace(how, mode="classic")
     branches = BRANCHES[how.mode]
     text = torch.cat([base.encode_text(prompts if b.text else [""] * count) for b in branches])
     strength = torch.cat([torch.full((count,), how.strength * b.reference) for b in branches])
@@ -111,12 +114,8 @@ class TorchPainter:
                 "dreamcache": np.stack([case.reference for case in part]),
                 "wrong_cache": np.stack([case.wrong_reference for case in part]),
             }[condition]
-            how = self.how
-            if condition == "text_only" and how.mode == "dual":
-                # without a reference dual guidance is classic guidance; two predictions do
-                how = Sampling(how.steps, "classic", how.guidance_scale)
             cache = None if references is None else cache_batch(self.pipeline, references)
             pictures.append(
-                paint_batch(self.pipeline, [c.prompt for c in part], cache, [c.seed for c in part], how)
+                paint_batch(self.pipeline, [c.prompt for c in part], cache, [c.seed for c in part], self.how)
             )
         return np.concatenate(pictures)

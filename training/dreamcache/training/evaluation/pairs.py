@@ -95,10 +95,7 @@ def paint_pairs(
             cache = join_caches([cache_batch(pipeline, view) for view in views[:count]])
             visible = own_halves(cache, len(part)) if condition == "masked" else None
         prompts, seeds = [case.prompt for case in part], [case.seed for case in part]
-        way = how
-        if cache is None and how.mode == "dual":
-            way = Sampling(how.steps, "classic", how.guidance_scale)
-        pictures.append(paint_batch(pipeline, prompts, cache, seeds, way, visible))
+        pictures.append(paint_batch(pipeline, prompts, cache, seeds, how, visible))
     return np.concatenate(pictures)
 
 

@@ -5,6 +5,8 @@ So the base learns what colour words mean, and a prompt without them leaves some
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dreamcache.training.world.identity import Identity
@@ -14,17 +16,17 @@ NAMES_BODY = 0.25
 NAMES_ALL = 0.15
 
 TEMPLATES = (
-    "a toy {toy} {place}",
-    "a {toy} {place}",
-    "a picture of a toy {toy} {place}",
-    "{place}, a toy {toy}",
-    "the toy {toy} is {place}",
+    "a toy {} {place}",
+    "a {} {place}",
+    "a picture of a toy {} {place}",
+    "{place}, a toy {}",
+    "the toy {} is {place}",
 )
 
 PAIR_TEMPLATES = (
-    "a toy {left} and a toy {right} {place}",
-    "a {left} and a {right} {place}",
-    "{place}, a toy {left} and a toy {right}",
+    "a toy {} and a toy {} {place}",
+    "a {} and a {} {place}",
+    "{place}, a toy {} and a toy {}",
 )
 
 
@@ -40,19 +42,22 @@ def pair_caption(toys: tuple[Identity, Identity], scene: str) -> str:
 
 def draw_caption(toy: Identity, scene: str, rng: np.random.Generator) -> str:
     """A caption for the toy in the scene; names the body colour or all attributes only sometimes."""
-    template = TEMPLATES[rng.integers(len(TEMPLATES))]
-    words = SCENES[scene].words
-    place = words[rng.integers(len(words))]
-    return template.format(toy=_draw_name(toy, rng), place=place).replace("a orange", "an orange")
+    return _draw_caption(TEMPLATES, (toy,), scene, rng)
 
 
 def draw_pair_caption(toys: tuple[Identity, Identity], scene: str, rng: np.random.Generator) -> str:
     """A caption for two toys, the left one first; names the appearance of both only sometimes."""
-    template = PAIR_TEMPLATES[rng.integers(len(PAIR_TEMPLATES))]
+    return _draw_caption(PAIR_TEMPLATES, toys, scene, rng)
+
+
+def _draw_caption(
+    templates: tuple[str, ...], toys: Sequence[Identity], scene: str, rng: np.random.Generator
+) -> str:
+    template = templates[rng.integers(len(templates))]
     words = SCENES[scene].words
     place = words[rng.integers(len(words))]
-    left, right = (_draw_name(toy, rng) for toy in toys)
-    return template.format(left=left, right=right, place=place).replace("a orange", "an orange")
+    names = [_draw_name(toy, rng) for toy in toys]
+    return template.format(*names, place=place).replace("a orange", "an orange")
 
 
 def _draw_name(toy: Identity, rng: np.random.Generator) -> str:

@@ -19,6 +19,7 @@ from dreamcache.training.world.scenes import SCENES, WHITE, Canvas, Scene
 from dreamcache.training.world.toys import build_parts
 
 Array = NDArray[np.float32]
+Range = tuple[float, float]
 SIZE = 64
 SUPERSAMPLING = 2
 REFERENCE_FILL = (0.7, 0.95)
@@ -38,24 +39,21 @@ class Pose:
     @staticmethod
     def draw(rng: np.random.Generator) -> Pose:
         """A pose as targets have it: turned up to 35° to either side, slightly from above."""
-        return Pose(
-            yaw=rng.uniform(-0.6, 0.6),
-            pitch=rng.uniform(0.05, 0.35),
-            roll=rng.uniform(-0.12, 0.12),
-            scale=rng.uniform(0.33, 0.41),
-            centre=(rng.uniform(0.44, 0.56), rng.uniform(0.52, 0.58)),
-            mirrored=bool(rng.random() < 0.5),
-        )
+        return Pose._draw(rng, (0.33, 0.41), (0.44, 0.56), (0.52, 0.58))
 
     @staticmethod
     def draw_beside(rng: np.random.Generator, place: int) -> Pose:
         """A pose of one of two toys, about half as large: on the left (0) or on the right (1)."""
+        return Pose._draw(rng, (0.19, 0.22), ((0.24, 0.27), (0.73, 0.76))[place], (0.54, 0.6))
+
+    @staticmethod
+    def _draw(rng: np.random.Generator, scale: Range, right: Range, down: Range) -> Pose:
         return Pose(
             yaw=rng.uniform(-0.6, 0.6),
             pitch=rng.uniform(0.05, 0.35),
             roll=rng.uniform(-0.12, 0.12),
-            scale=rng.uniform(0.19, 0.22),
-            centre=(rng.uniform(0.24, 0.27) + 0.49 * place, rng.uniform(0.54, 0.6)),
+            scale=rng.uniform(*scale),
+            centre=(rng.uniform(*right), rng.uniform(*down)),
             mirrored=bool(rng.random() < 0.5),
         )
 

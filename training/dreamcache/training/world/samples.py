@@ -45,14 +45,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class PairSample:
-    """`target` uint8 [64, 64, 3]; `masks` uint8 [2, 64, 64] and `references` [2, 64, 64, 3], the left toy's first."""
+    """As `Sample` of two toys: `mask` uint8 [2, 64, 64] and `reference` [2, 64, 64, 3], the left toy's first."""
 
     identities: tuple[Identity, Identity]
     scene: str
     caption: str
     target: NDArray[np.uint8]
-    masks: NDArray[np.uint8]
-    references: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    reference: NDArray[np.uint8]
 
     @property
     def labels(self) -> NDArray[np.int64]:
