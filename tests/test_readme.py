@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +81,8 @@ def figures_of_the_results() -> list[str]:
     figures.append(f"{demo['peak_private_mb']:.0f} MB")
     figures.append(f"{demo['disk']['two_graphs_over_one']:.3f}")
     full_size = json.loads((results / "sd15.json").read_text())
-    for metrics in (full_size["metrics"], full_size["others"][0]["metrics"]):
+    openvino = json.loads((results / "sd15-openvino.json").read_text())
+    for metrics in (full_size["metrics"], full_size["others"][0]["metrics"], openvino["metrics"]):
         figures += [
             f"{metrics[name] / 1e3:.2f} s" for name in ("step_ms_p50", "plain_step_ms_p50", "cache_ms")
         ]
@@ -120,3 +122,13 @@ def test_every_figure_comes_from_a_committed_record() -> None:
     assert len(figures) >= 20
     assert [figure for figure in figures if figure not in README] == []
     assert "123.4 ms" not in README, "a figure that no record holds"
+
+
+def test_what_a_shallow_call_gains_is_that_of_the_record() -> None:
+    record = json.loads((ROOT / "docs" / "results" / "sd15-int8-step-cache.json").read_text())
+    whole, shallow = (median(record["samples"][name]) / 1e3 for name in ("step", "shallow_step"))
+    assert record["conditions"]["unet_calls"] == 2
+    assert record["conditions"]["shallow_calls"] == 4
+    page = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    assert f"{shallow:.2f} s where a whole one takes {whole:.2f} s" in page
+    assert f"take {(2 * whole + 4 * shallow) / (6 * whole):.2f} of the time" in page
