@@ -64,7 +64,7 @@ def test_adapters_sit_in_the_middle_and_in_every_second_decoder_block() -> None:
     ]
     assert {site.width for site in conditioned.sites} == {96, 192}
     _, metadata = read_adapters(MINI_ADAPTERS)
-    assert json.loads(metadata["guidance"])["mode"] in {"dual", "classic"}
+    assert json.loads(metadata["guidance"])["mode"] in {"dual", "text_first", "classic"}
 
 
 def test_the_card_states_data_steps_losses_and_commands() -> None:

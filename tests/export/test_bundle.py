@@ -25,6 +25,7 @@ from dreamcache.export.shared_weights import write_shared
 from dreamcache.models.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.guidance import GuidanceMode
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.bundle import open_bundle
 from dreamcache.runtime.contract import (
@@ -95,14 +96,17 @@ def test_the_unet_is_stored_once(tiny_bundle: Path) -> None:
     assert sum(length for _, length in stored[0] - stored[1]) < 0.05 * both
 
 
-def test_the_runners_picture_is_pytorchs(tiny_bundle: Path, tiny_base: Path, tiny_adapters: Path) -> None:
+@pytest.mark.parametrize("mode", ["dual", "text_first"])
+def test_the_runners_picture_is_pytorchs(
+    tiny_bundle: Path, tiny_base: Path, tiny_adapters: Path, mode: GuidanceMode
+) -> None:
     pixels = np.full((32, 32, 3), 255, np.uint8)
     pixels[4:28, 4:28] = np.random.default_rng(0).integers(0, 200, (24, 24, 3))
     prepared = prepare_reference(Image.fromarray(pixels), size=32).image
     reference, runner = DreamCachePipeline.load(str(tiny_base), tiny_adapters), Pipeline.load(tiny_bundle)
     subject = runner.cache(Image.fromarray(pixels))
-    expected = reference.generate("a robot", reference.cache(prepared), 4, 3, "dual", 7.5, 0.4)[0]
-    options = {"steps": 4, "seed": 3, "guidance_mode": "dual", "scheduler": "ddim"}
+    expected = reference.generate("a robot", reference.cache(prepared), 4, 3, mode, 7.5, 0.4)[0]
+    options = {"steps": 4, "seed": 3, "guidance_mode": mode, "scheduler": "ddim"}
     received = runner.generate(
         "a robot", subject, guidance_scale=7.5, reference_guidance_scale=0.4, **options
     )

@@ -30,12 +30,16 @@ def test_dual_guidance_is_the_authors_formula() -> None:
     assert combine("dual", [null, null_ref, text_ref], 7.5, 0.4).item() == pytest.approx(
         1 + 7.5 * 90 + 0.4 * 9
     )
+    assert combine("text_first", [null, null_ref, text_ref], 3.0, 8.0).item() == pytest.approx(
+        1 + 3 * 9 + 8 * 90
+    )
     assert combine("classic", [null_ref, text_ref], 7.5, 0.4).item() == pytest.approx(10 + 7.5 * 90)
     assert combine("none", [text_ref], 7.5, 0.4).item() == 100.0
     with pytest.raises(ValueError, match="takes 3 predictions, received 2"):
         combine("dual", [null, null_ref], 7.5, 0.4)
     assert {mode: len(branches) for mode, branches in BRANCHES.items()} == {
         "dual": 3,
+        "text_first": 3,
         "classic": 2,
         "none": 1,
     }

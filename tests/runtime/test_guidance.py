@@ -27,6 +27,16 @@ def test_dual_needs_three_predictions_and_combines_them(predictions: list[np.nda
     assert np.abs(swapped - expected).max() > 0.1
 
 
+def test_text_first_asks_for_the_reference_where_the_text_is_known(predictions: list[np.ndarray]) -> None:
+    guidance = Guidance("text_first", 3.0, 8.0, 0.8)
+    assert guidance.branches(True) == (Branch("null", 0.0), Branch("prompt", 0.0), Branch("prompt", 0.8))
+    stock, text, both = (array.astype(np.float64) for array in predictions)
+    expected = stock + 3 * (text - stock) + 8 * (both - text)
+    np.testing.assert_allclose(guidance.combine(predictions), expected, rtol=1e-5, atol=1e-5)
+    dual = Guidance("dual", 3.0, 8.0, 0.8).combine(predictions)
+    assert np.abs(dual - expected).max() > 0.1
+
+
 def test_classic_keeps_the_reference_on(predictions: list[np.ndarray]) -> None:
     guidance = Guidance("classic", 3.0, 0.4, 1.0)
     assert guidance.branches(True) == (Branch("null", 1.0), Branch("prompt", 1.0))

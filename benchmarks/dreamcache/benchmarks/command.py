@@ -34,7 +34,7 @@ def bench(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps a picture: 20, or 4 with --quick.")
     ] = None,
-    guidance_mode: Annotated[str | None, typer.Option(help="dual, classic or none.")] = None,
+    guidance_mode: Annotated[str | None, typer.Option(help="dual, text_first, classic or none.")] = None,
     guidance_interval: Annotated[
         tuple[float, float] | None,
         typer.Option(metavar="START END", help="Guide between these fractions of the steps alone."),

@@ -4,7 +4,12 @@
 
     e(null, no ref) + s_text · (e(text, ref) - e(null, ref)) + s_ref · (e(null, ref) - e(null, no ref))
 
-three predictions a step. `classic` keeps the reference on in both of its two; `none` is one prediction.
+three predictions a step. `text_first` is ours: it turns the text on before the reference,
+
+    e(null, no ref) + s_text · (e(text, no ref) - e(null, no ref)) + s_ref · (e(text, ref) - e(text, no ref))
+
+so that what the reference adds is asked of a model that knows what it is drawing. `classic` keeps the reference on in
+both of its two; `none` is one prediction.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
-GuidanceMode = Literal["dual", "classic", "none"]
+GuidanceMode = Literal["dual", "text_first", "classic", "none"]
 
 
 class Branch(NamedTuple):
@@ -26,6 +31,7 @@ class Branch(NamedTuple):
 
 BRANCHES: dict[GuidanceMode, tuple[Branch, ...]] = {
     "dual": (Branch(False, False), Branch(False, True), Branch(True, True)),
+    "text_first": (Branch(False, False), Branch(True, False), Branch(True, True)),
     "classic": (Branch(False, True), Branch(True, True)),
     "none": (Branch(True, True),),
 }
@@ -39,8 +45,8 @@ def combine(
     Args:
         mode: see the module's text.
         predictions: one [b, z, h, w] for each of ``BRANCHES[mode]``, in that order.
-        guidance_scale: s_text; used by `dual` and `classic`.
-        reference_guidance_scale: s_ref; used by `dual`.
+        guidance_scale: s_text; not used by `none`.
+        reference_guidance_scale: s_ref; used by `dual` and `text_first`.
 
     Raises:
         ValueError: unknown mode, or another number of predictions than the mode needs.
@@ -53,6 +59,10 @@ def combine(
         )
     if mode == "dual":
         return dual(predictions[0], predictions[1], predictions[2], guidance_scale, reference_guidance_scale)
+    if mode == "text_first":
+        return text_first(
+            predictions[0], predictions[1], predictions[2], guidance_scale, reference_guidance_scale
+        )
     if mode == "classic":
         return classic(predictions[0], predictions[1], guidance_scale)
     return predictions[0]
@@ -69,6 +79,13 @@ def dual(
     return (
         null + guidance_scale * (text_reference - null_reference) + reference_scale * (null_reference - null)
     )
+
+
+def text_first(
+    null: Tensor, text: Tensor, text_reference: Tensor, guidance_scale: float, reference_scale: float
+) -> Tensor:
+    """The text before the reference, from e(null, no ref), e(text, no ref) and e(text, ref): [b, z, h, w] each."""
+    return null + guidance_scale * (text - null) + reference_scale * (text_reference - text)
 
 
 def classic(null_reference: Tensor, text_reference: Tensor, guidance_scale: float) -> Tensor:

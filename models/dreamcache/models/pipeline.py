@@ -158,12 +158,12 @@ class DreamCachePipeline:
 
         Args:
             prompt: text; the empty one is unconditional.
-            cache: the subject; None generates with the stock model (then `dual` equals `classic`).
+            cache: the subject; None generates with the stock model (then `dual` and `text_first` equal `classic`).
             steps: at least 1.
             seed: image i starts from the noise of seed + i.
             guidance_mode: see `dreamcache.models.guidance`.
             guidance_scale: weight of the text.
-            reference_guidance_scale: weight of the reference, in `dual`.
+            reference_guidance_scale: weight of the reference, in `dual` and `text_first`.
             strength: 0 is the stock model, 1 the adapters as trained.
             images: how many.
 

@@ -81,7 +81,7 @@ def generate(
     scheduler: Annotated[str | None, typer.Option(help="ddim, euler, dpm or lcm.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Scale of the text guidance.")] = None,
     reference_guidance: Annotated[float | None, typer.Option(help="Scale of the reference guidance.")] = None,
-    guidance_mode: Annotated[str | None, typer.Option(help="dual, classic or none.")] = None,
+    guidance_mode: Annotated[str | None, typer.Option(help="dual, text_first, classic or none.")] = None,
     strength: Annotated[
         float | None, typer.Option(help="Of the reference: 0 is the stock model, 1 DreamCache.")
     ] = None,

@@ -32,7 +32,7 @@ class Branch:
 class Guidance:
     """A mode with its scales.
 
-    guidance_scale: s_text. reference_guidance_scale: s_ref, used by "dual" alone. strength: the
+    guidance_scale: s_text. reference_guidance_scale: s_ref, of the modes with three predictions. strength: the
     denoiser's `reference_strength` where the reference is on. interval: from where to where in the steps,
     as fractions of them, there is guidance; elsewhere one prediction, of the prompt with the reference, is
     taken as it is (Kynkäänniemi et al. 2024, arXiv 2404.07724).
@@ -63,14 +63,15 @@ class Guidance:
     def branches(self, has_reference: bool) -> tuple[Branch, ...]:
         """The predictions to make, in the order in which `combine` takes them.
 
-        Without a reference every strength is 0, and "dual" is classifier-free guidance on the text.
+        Without a reference every strength is 0, and three predictions become classifier-free guidance on the text.
         """
         strength = self.strength if has_reference else 0.0
         if self.mode == "none":
             return (Branch("prompt", strength),)
         if self.mode == "classic" or not has_reference:
             return (Branch("null", strength), Branch("prompt", strength))
-        return (Branch("null", 0.0), Branch("null", strength), Branch("prompt", strength))
+        middle = Branch("prompt", 0.0) if self.mode == "text_first" else Branch("null", strength)
+        return (Branch("null", 0.0), middle, Branch("prompt", strength))
 
     def branches_at(self, step: int, steps: int, has_reference: bool) -> tuple[Branch, ...]:
         """`branches` where the middle of the step lies in the interval, else one prediction."""
@@ -82,8 +83,9 @@ class Guidance:
     def combine(self, predictions: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Combine predictions of equal shape, one per branch.
 
-        One: itself. Two: p∅ + s_text·(p_text - p∅). Three, with the reference r and without it:
-        p(∅,∅) + s_text·(p(text,r) - p(∅,r)) + s_ref·(p(∅,r) - p(∅,∅)).
+        One: itself. Two: p∅ + s_text·(p_text - p∅). Three, with the reference r and without it, in "dual":
+        p(∅,∅) + s_text·(p(text,r) - p(∅,r)) + s_ref·(p(∅,r) - p(∅,∅)), in "text_first":
+        p(∅,∅) + s_text·(p(text,∅) - p(∅,∅)) + s_ref·(p(text,r) - p(text,∅)).
         """
         text_scale = np.float32(self.guidance_scale)
         if len(predictions) == 1:
@@ -91,7 +93,9 @@ class Guidance:
         if len(predictions) == 2:
             null, text = predictions
             return null + text_scale * (text - null)
-        stock, null, text = predictions
-        reference_scale = np.float32(self.reference_guidance_scale)
-        combined: NDArray[np.float32] = stock + text_scale * (text - null) + reference_scale * (null - stock)
+        stock, middle, both = predictions
+        last, first = text_scale, np.float32(self.reference_guidance_scale)
+        if self.mode == "text_first":
+            first, last = last, first
+        combined: NDArray[np.float32] = stock + last * (both - middle) + first * (middle - stock)
         return combined

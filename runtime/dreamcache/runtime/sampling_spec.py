@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from dreamcache.runtime.tensors import ContractModel
 
-GuidanceMode = Literal["dual", "classic", "none"]
+GuidanceMode = Literal["dual", "text_first", "classic", "none"]
 SchedulerKind = Literal["ddim", "euler", "dpm", "lcm"]
 
 

@@ -20,7 +20,7 @@ class Options(TypedDict, total=False):
     """What `Pipeline.generate` and `Pipeline.denoise` take; None and absent mean the bundle's default.
 
     steps: denoising steps. seed: of the first picture, picture i has seed + i; a random one by default.
-    scheduler: "ddim", "euler", "dpm" or "lcm". guidance_mode: "dual", "classic" or "none".
+    scheduler: "ddim", "euler", "dpm" or "lcm". guidance_mode: "dual", "text_first", "classic" or "none".
     guidance_scale, reference_guidance_scale: s_text and s_ref (docs/bundle.md, "Guidance"). strength: of the reference.
     negative_prompt: stands where the null text is otherwise. guidance_interval: fractions of the steps between
     which there is guidance. step_cache: the whole denoiser runs at every so many steps, the shallow one between.

@@ -145,7 +145,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(
         (("--benchmark", ".", "--bundle", "x/a", "--bundle", "y/a"), "give each another name"),
         (("--benchmark", ".", "--bundle", "pytorch"), "none of them pytorch"),
         (("--benchmark", ".", "--stage", "draw"), "one of all, generate, score is expected"),
-        (("--benchmark", ".", "--mode", "triple"), "one of dual, classic, none is expected"),
+        (("--benchmark", ".", "--mode", "triple"), "one of dual, text_first, classic, none is expected"),
         (("--step-cache", "2"), "belongs to --bundle"),
     ],
 )

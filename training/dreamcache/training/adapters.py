@@ -1,6 +1,6 @@
 """Stage 3: the conditioning adapters, with the base frozen (paper, section 3.3 and the supplement).
 
-A sample is a caption, a target and a reference of the same toy in another pose on white. The reference is
+A sample is a prompt, a target and a reference of the same toy in another pose on white. The reference is
 cached by the frozen UNet at the caching timestep with the null text; the adapters alone learn, from the
 base's own loss. Of two toys both references are cached, and their tokens joined.
 """
@@ -56,6 +56,7 @@ def train_adapters(
     conditioned.to(torch.bfloat16)
     base.unet.set_attn_processor(AttnProcessor())  # see text_to_image: the fused CPU kernel is slow backwards
     null = null_tokens(base.tokenizer)
+    latents, pairs = latents.prompted(), None if pairs is None else pairs.prompted()
     cache_text = base.encode_text([config.cache_prompt]).bfloat16()
 
     def loss(step: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ ORDER = ("data", "autoencoder", "latents", "base", "adapters", "judge", "ship")
 MINIATURE_RUN = Path("runs/mini")
 ADAPTERS_RUN = Path("runs/adapters")
 # The options that have a meaning with or without --base alone.
-OF_THE_MINIATURE = ("samples", "pairs")
+OF_THE_MINIATURE = ("samples", "pairs", "stylised")
 OF_ANY_BASE = ("data", "preset", "assignments", "encoded", "as_json")
 
 
@@ -34,8 +34,11 @@ def train(
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Rendered samples, in whole thousands.")] = None,
     pairs: Annotated[
-        int, typer.Option(min=0, help="Rendered samples with two toys, in whole thousands.")
-    ] = 0,
+        int | None, typer.Option(min=0, help="Rendered samples with two toys, in whole thousands.")
+    ] = None,
+    stylised: Annotated[
+        int | None, typer.Option(min=0, help="Rendered samples in a style, in whole thousands.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the stage.")] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Samples a step; with --base, a pass on one device.")
@@ -69,7 +72,9 @@ def train(
         )
     if base is None:
         _refuse(context, OF_ANY_BASE, "is for training with --base")
-        _train_miniature(stage, run or MINIATURE_RUN, samples, pairs, steps, batch, learning_rate, seed)
+        counts = {"samples": samples, "pairs": pairs, "stylised": stylised}
+        schedule = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+        _train_miniature(stage, run or MINIATURE_RUN, counts, schedule)
         return
     if stage != "adapters":
         raise typer.BadParameter(f"{stage!r}: with --base only adapters are trained", param_hint="'STAGE'")
@@ -88,24 +93,14 @@ def train(
         typer.echo(json.dumps(done.as_dict()) if as_json else done.as_line())
 
 
-def _train_miniature(
-    stage: str,
-    run: Path,
-    samples: int | None,
-    pairs: int,
-    steps: int | None,
-    batch: int | None,
-    learning_rate: float | None,
-    seed: int | None,
-) -> None:
+def _train_miniature(stage: str, run: Path, data: dict[str, int | None], schedule: dict[str, Any]) -> None:
     from dreamcache.training.recipe import STAGES, Recipe
 
-    recipe = Recipe(pairs=pairs) if samples is None else Recipe(samples=samples, pairs=pairs)
-    given = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    changed = {name: value for name, value in given.items() if value is not None}
+    recipe = Recipe(**{name: value for name, value in data.items() if value is not None})
+    changed = {name: value for name, value in schedule.items() if value is not None}
     for name in ORDER if stage == "all" else (stage,):
-        schedule = getattr(recipe, name, None)
-        ours = recipe if schedule is None else replace(recipe, **{name: replace(schedule, **changed)})
+        usual = getattr(recipe, name, None)
+        ours = recipe if usual is None else replace(recipe, **{name: replace(usual, **changed)})
         STAGES[name](run, ours)
 
 

@@ -1,6 +1,6 @@
 """Samples of the drawn world on disk, in shards that several processes render and a killed run continues.
 
-A shard is an .npz of plain arrays: targets, masks, references (uint8), labels (int64) and captions (text). It
+A shard is an .npz of plain arrays: targets, masks, references (uint8), labels (int64), captions and prompts (text). It
 is written beside its place and renamed in, so a shard that is there is whole.
 """
 
@@ -12,20 +12,27 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
 from dreamcache.training.console import stderr
-from dreamcache.training.world.samples import PairSample, Sample, draw_pair, draw_sample
+from dreamcache.training.world.samples import PairSample, Sample, draw_pair, draw_sample, draw_stylised
 
 SHARD = 1000
+
+Of = Literal["one", "two", "stylised"]
+"""Samples of one toy, of two, or of one in a style."""
+DRAW: dict[Of, Callable[..., Sample | PairSample]] = {
+    "one": draw_sample, "two": draw_pair, "stylised": draw_stylised,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays over n samples: pictures [n, 64, 64, 3], masks [n, 64, 64], labels [n, 5], captions [n].
+    """Arrays over n samples: pictures [n, 64, 64, 3], masks [n, 64, 64], labels [n, 6], captions and prompts [n].
 
     Samples of two toys have two masks, references and lines of labels: [n, 2, …].
     """
@@ -35,6 +42,7 @@ class Batch:
     references: NDArray[np.uint8]
     labels: NDArray[np.int64]
     captions: NDArray[np.str_]
+    prompts: NDArray[np.str_]
 
 
 def shard_path(directory: Path, shard: int) -> Path:
@@ -53,34 +61,34 @@ def write_npz(path: Path, **arrays: NDArray[np.generic]) -> None:
         partial_path.unlink(missing_ok=True)
 
 
-def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False, pairs: bool = False) -> Batch:
-    """Samples start … start + count − 1 of the stream `seed`; pairs: of those with two toys."""
-    draw: Callable[..., Sample | PairSample] = draw_pair if pairs else draw_sample
-    samples = [draw(seed, start + i, held_out=held_out) for i in range(count)]
+def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False, of: Of = "one") -> Batch:
+    """Samples start … start + count − 1 of the stream `seed`."""
+    samples = [DRAW[of](seed, start + i, held_out=held_out) for i in range(count)]
     return Batch(
         targets=np.stack([s.target for s in samples]),
         masks=np.stack([s.mask for s in samples]),
         references=np.stack([s.reference for s in samples]),
         labels=np.stack([s.labels for s in samples]),
         captions=np.asarray([s.caption for s in samples]),
+        prompts=np.asarray([s.prompt for s in samples]),
     )
 
 
-def _render_shard(directory: Path, seed: int, pairs: bool, shard: int) -> None:
+def _render_shard(directory: Path, seed: int, of: Of, shard: int) -> None:
     path = shard_path(directory, shard)
     if not path.exists():
-        write_npz(path, **vars(draw_batch(seed, shard * SHARD, SHARD, pairs=pairs)))
+        write_npz(path, **vars(draw_batch(seed, shard * SHARD, SHARD, of=of)))
 
 
 def render_dataset(
-    directory: Path, samples: int, seed: int = 0, processes: int | None = None, *, pairs: bool = False
+    directory: Path, samples: int, seed: int = 0, processes: int | None = None, *, of: Of = "one"
 ) -> None:
     """Render the first `samples`, in whole shards, of seen identities; shards that exist are kept."""
     shards = range(-(-samples // SHARD))
     if not shards:
         return
     with get_context("spawn").Pool(processes) as pool:
-        done = pool.imap_unordered(partial(_render_shard, directory, seed, pairs), shards)
+        done = pool.imap_unordered(partial(_render_shard, directory, seed, of), shards)
         for _ in track(done, "rendering", total=len(shards), console=stderr):
             pass
 

@@ -1,12 +1,13 @@
 """Latents of rendered samples, so that no epoch pays for rendering and encoding twice.
 
 For each shard of samples one of latents: targets, augmented references (float16 [n, z, h, w], unscaled) and
-the tokens of the captions.
+the tokens of the captions and of the prompts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from dreamcache.training.dataset import SHARD, read_shards, write_npz
 
 @dataclass(frozen=True)
 class Latents:
-    """`targets`, `references` float16 [n, z, h, w], multiplied by `scale`; `tokens` int64 [n, length].
+    """`targets`, `references` float16 [n, z, h, w], multiplied by `scale`; `tokens` of the captions and
+    `prompts`, int64 [n, length].
 
     Of samples with two toys `references` are [n, 2, z, h, w].
     """
@@ -33,7 +35,12 @@ class Latents:
     targets: Tensor
     references: Tensor
     tokens: Tensor
+    prompts: Tensor
     scale: float
+
+    def prompted(self) -> Latents:
+        """The same with the prompts in the place of the captions."""
+        return replace(self, tokens=self.prompts)
 
 
 def _encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 50) -> NDArray[np.float16]:
@@ -58,14 +65,18 @@ def encode_dataset(
         rng = np.random.default_rng([7, shard])
         every = batch.references.reshape(-1, *batch.references.shape[-3:])
         references = _encode(vae, np.stack([augment_reference(picture, rng) for picture in every]))
-        tokens = tokenizer(
-            [str(c) for c in batch.captions], padding="max_length", truncation=True, return_tensors="np"
-        ).input_ids
+        tokens, prompts = (
+            tokenizer(
+                [str(text) for text in texts], padding="max_length", truncation=True, return_tensors="np"
+            )
+            for texts in (batch.captions, batch.prompts)
+        )
         write_npz(
             path,
             targets=_encode(vae, batch.targets),
             references=references.reshape(*batch.references.shape[:-3], *references.shape[1:]),
-            tokens=tokens.astype(np.int64),
+            tokens=tokens.input_ids.astype(np.int64),
+            prompts=prompts.input_ids.astype(np.int64),
         )
 
 
@@ -81,7 +92,12 @@ def load_latents(directory: Path, samples: int, scale: float | None = None) -> L
     Raises FileNotFoundError naming the shard that is missing.
     """
     shards = [directory / f"latents-{i:05d}.npz" for i in range(-(-samples // SHARD))]
-    parts: dict[str, list[NDArray[np.generic]]] = {"targets": [], "references": [], "tokens": []}
+    parts: dict[str, list[NDArray[np.generic]]] = {
+        "targets": [],
+        "references": [],
+        "tokens": [],
+        "prompts": [],
+    }
     for path in shards:
         if not path.exists():
             raise FileNotFoundError(f"no {path}: run `dreamcache train latents --samples {samples}` first")
@@ -90,12 +106,17 @@ def load_latents(directory: Path, samples: int, scale: float | None = None) -> L
                 part.append(arrays[name])
     scale = latent_scale(directory) if scale is None else scale
     joined = {name: torch.from_numpy(np.concatenate(part)) for name, part in parts.items()}
-    return Latents(joined["targets"] * scale, joined["references"] * scale, joined["tokens"], scale)
+    joined |= {name: joined[name] * scale for name in ("targets", "references")}
+    return Latents(**joined, scale=scale)
 
 
-def with_pairs(latents: Latents, pairs: Latents | None) -> Latents:
-    """Targets and tokens of both kinds of sample, for training that reads no reference; theirs are left out."""
-    if pairs is None:
-        return latents
-    targets = torch.cat([latents.targets, pairs.targets])
-    return Latents(targets, targets[:0], torch.cat([latents.tokens, pairs.tokens]), latents.scale)
+def join_samples(several: Sequence[Latents]) -> Latents:
+    """Targets, captions and prompts of several, for training that reads no reference; theirs are left out."""
+    targets = torch.cat([latents.targets for latents in several])
+    return Latents(
+        targets=targets,
+        references=targets[:0],
+        tokens=torch.cat([latents.tokens for latents in several]),
+        prompts=torch.cat([latents.prompts for latents in several]),
+        scale=several[0].scale,
+    )

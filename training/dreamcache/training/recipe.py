@@ -1,6 +1,7 @@
 """The miniature's recipe: the stages in their order, each one command, each continued where it was stopped.
 
-A run is a folder: `data/` (rendered samples), `autoencoder/`, `latents/`, `base/`, `adapters/`, `judge/`.
+A run is a folder: `data/`, `pairs/` and `stylised/` (rendered samples), `autoencoder/`, latents of each, `base/`,
+`adapters/`, `judge/`.
 What a stage needs from an earlier one it reads from there.
 """
 
@@ -20,13 +21,14 @@ from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.config import AdapterConfig
 from dreamcache.training.adapters import save_trained, train_adapters
 from dreamcache.training.autoencoder import psnr_db, train_autoencoder
-from dreamcache.training.dataset import draw_batch, render_dataset
+from dreamcache.training.dataset import Of, draw_batch, read_shards, render_dataset
 from dreamcache.training.evaluation.judge import accuracy_on_renders, save_judge, train_judge
-from dreamcache.training.latents import Latents, encode_dataset, latent_scale, load_latents, with_pairs
+from dreamcache.training.latents import Latents, encode_dataset, join_samples, latent_scale, load_latents
 from dreamcache.training.loop import Schedule
 from dreamcache.training.ship import ship
 from dreamcache.training.text_to_image import train_text_to_image
 from dreamcache.training.tokenizer import make_tokenizer
+from dreamcache.training.whitening import whiten
 
 AUTOENCODER = Schedule(
     steps=1000,
@@ -38,8 +40,8 @@ AUTOENCODER = Schedule(
     checkpoint_every=100,
     muon=True,
 )
-BASE = Schedule(steps=1320, batch=128, learning_rate=2e-3, checkpoint_every=100, muon=True)
-ADAPTERS = Schedule(steps=1000, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
+BASE = Schedule(steps=3600, batch=64, learning_rate=2e-3, checkpoint_every=100, muon=True)
+ADAPTERS = Schedule(steps=2000, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
 JUDGE = Schedule(steps=1200, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
 
 
@@ -47,11 +49,12 @@ JUDGE = Schedule(steps=1200, batch=64, learning_rate=1e-3, checkpoint_every=200,
 class Recipe:
     """All choices of a run; the defaults made the shipped miniature.
 
-    samples: with one toy. pairs: with two, in addition.
+    samples: with one toy. pairs: with two, in addition. stylised: with one, in a style, in addition.
     """
 
     samples: int = 42_000
-    pairs: int = 0
+    pairs: int = 8_000
+    stylised: int = 4_000
     seed: int = 0
     autoencoder: Schedule = AUTOENCODER
     base: Schedule = BASE
@@ -60,7 +63,7 @@ class Recipe:
     fusion: AdapterConfig = field(default_factory=AdapterConfig)
     guidance: dict[str, Any] = field(
         default_factory=lambda: {
-            "mode": "dual", "guidance_scale": 2.0, "reference_guidance_scale": 5.0, "steps": 20,
+            "mode": "text_first", "guidance_scale": 3.0, "reference_guidance_scale": 8.0, "steps": 20,
         }
     )  # fmt: skip
 
@@ -70,16 +73,27 @@ def _write_json(path: Path, record: object) -> None:
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
+def _kinds(run: Path, recipe: Recipe) -> dict[Of, tuple[Path, Path, int]]:
+    """Where samples of each kind and their latents lie, and how many there are; kinds of none are left out."""
+    kinds: dict[Of, tuple[Path, Path, int]] = {
+        "one": (run / "data", run / "latents", recipe.samples),
+        "two": (run / "pairs", run / "pair-latents", recipe.pairs),
+        "stylised": (run / "stylised", run / "stylised-latents", recipe.stylised),
+    }
+    return {of: kind for of, kind in kinds.items() if kind[2]}
+
+
 def stage_data(run: Path, recipe: Recipe) -> None:
     """Render the samples."""
-    render_dataset(run / "data", recipe.samples, recipe.seed)
-    render_dataset(run / "pairs", recipe.pairs, recipe.seed, pairs=True)
+    for of, (rendered, _, samples) in _kinds(run, recipe).items():
+        render_dataset(rendered, samples, recipe.seed, of=of)
 
 
 def stage_autoencoder(run: Path, recipe: Recipe) -> None:
     """Train the autoencoder."""
     vae = train_autoencoder(run / "data", run / "autoencoder", recipe.autoencoder, recipe.samples)
-    vae.eval().save_pretrained(run / "autoencoder" / "vae")
+    whiten(vae.eval(), next(read_shards(run / "data", 1)))
+    vae.save_pretrained(run / "autoencoder" / "vae")
     whole, toy = psnr_db(vae, draw_batch(recipe.seed, 100, 256, held_out=True))
     _write_json(run / "autoencoder" / "report.json", {"psnr_db": whole, "toy_psnr_db": toy})
 
@@ -91,21 +105,21 @@ def _autoencoder(run: Path) -> AutoencoderKL:
 def stage_latents(run: Path, recipe: Recipe) -> None:
     """Encode the samples."""
     vae, tokenizer = _autoencoder(run), make_tokenizer()
-    encode_dataset(run / "data", run / "latents", recipe.samples, vae, tokenizer)
-    encode_dataset(run / "pairs", run / "pair-latents", recipe.pairs, vae, tokenizer)
+    for rendered, latents, samples in _kinds(run, recipe).values():
+        encode_dataset(rendered, latents, samples, vae, tokenizer)
 
 
-def _latents(run: Path, recipe: Recipe) -> tuple[Latents, Latents | None]:
-    """Of samples with one toy, and of those with two, if there are any."""
-    latents = load_latents(run / "latents", recipe.samples)
-    return latents, load_latents(run / "pair-latents", recipe.pairs, latents.scale) if recipe.pairs else None
+def _latents(run: Path, recipe: Recipe) -> dict[Of, Latents]:
+    """Of each kind of sample that there is, at the scale of those with one toy."""
+    scale = latent_scale(run / "latents")
+    return {of: load_latents(folder, n, scale) for of, (_, folder, n) in _kinds(run, recipe).items()}
 
 
 def stage_base(run: Path, recipe: Recipe) -> None:
     """Train text encoder and UNet; leaves the whole base as a diffusers folder."""
     vae = _autoencoder(run)
     vae.register_to_config(scaling_factor=latent_scale(run / "latents"))
-    latents = with_pairs(*_latents(run, recipe))
+    latents = join_samples(list(_latents(run, recipe).values()))
     pipeline: StableDiffusionPipeline = train_text_to_image(
         latents, vae, make_tokenizer(), run / "base", recipe.base
     )
@@ -117,8 +131,10 @@ def stage_base(run: Path, recipe: Recipe) -> None:
 def stage_adapters(run: Path, recipe: Recipe) -> None:
     """Train the adapters on the frozen base."""
     base = load_base(run / "base" / "pipeline")
-    latents, pairs = _latents(run, recipe)
-    conditioned = train_adapters(latents, base, run / "adapters", recipe.adapters, recipe.fusion, pairs)
+    latents = _latents(run, recipe)
+    conditioned = train_adapters(
+        latents["one"], base, run / "adapters", recipe.adapters, recipe.fusion, latents.get("two")
+    )
     untouched = load_base(run / "base" / "pipeline")
     save_trained(run / "adapters" / "adapters.safetensors", conditioned, untouched)
     load_adapters(run / "adapters" / "adapters.safetensors", untouched.unet)
@@ -126,8 +142,8 @@ def stage_adapters(run: Path, recipe: Recipe) -> None:
 
 def stage_judge(run: Path, recipe: Recipe) -> None:
     """Train the judge of the evaluation."""
-    pairs = run / "pairs" if recipe.pairs else None
-    judge = train_judge(run / "data", run / "judge", recipe.judge, recipe.samples, pairs, recipe.pairs)
+    data = {of: (rendered, samples) for of, (rendered, _, samples) in _kinds(run, recipe).items()}
+    judge = train_judge(data, run / "judge", recipe.judge)
     report = accuracy_on_renders(judge)
     _write_json(run / "judge" / "report.json", report)
     save_judge(

@@ -43,13 +43,13 @@ def make_unet() -> UNet2DConditionModel:
         sample_size=8,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(96, 192),
+        block_out_channels=(64, 128),
         layers_per_block=2,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=(3, 6),  # diffusers' name for the number of heads
+        attention_head_dim=(2, 4),  # diffusers' name for the number of heads
         norm_num_groups=32,
     )
     for module in unet.modules():

@@ -14,9 +14,10 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from dreamcache.training.world.captions import draw_caption
+from dreamcache.training.world.captions import draw_words
 from dreamcache.training.world.identity import draw_identity
 from dreamcache.training.world.samples import SCENE_NAMES
+from dreamcache.training.world.styles import STYLE_NAMES
 
 TEXT_LENGTH = 32
 VOCABULARY = 1024
@@ -30,7 +31,8 @@ def captions(count: int = 20_000, seed: int = 1) -> Iterator[str]:
     rng = np.random.default_rng(seed)
     for _ in range(count):
         toy = draw_identity(rng, held_out=False)
-        yield draw_caption(toy, SCENE_NAMES[rng.integers(len(SCENE_NAMES))], rng)
+        scene, style = (names[rng.integers(len(names))] for names in (SCENE_NAMES, STYLE_NAMES))
+        yield draw_words(toy, scene, rng, style).caption
 
 
 def make_tokenizer() -> CLIPTokenizer:

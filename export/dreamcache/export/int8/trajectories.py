@@ -166,11 +166,12 @@ class Sampling:
         self.null, self.texts = embedded[:1], [embedded[i : i + 1] for i in range(1, len(embedded))]
 
     def guidance(self) -> Guidance:
-        """Dual guidance that combines as the bundle's own mode does, since it shows both effects."""
+        """The bundle's own where it has three predictions, else dual that combines alike: it shows both effects."""
+        mode = self.defaults.mode
         text, reference = self.defaults.guidance_scale, self.defaults.reference_guidance_scale
-        if self.defaults.mode != "dual":
-            text, reference = (text if self.defaults.mode == "classic" else 1.0), 1.0
-        return Guidance("dual", text, reference, 1.0)
+        if mode in ("dual", "text_first"):
+            return Guidance(mode, text, reference, 1.0)
+        return Guidance("dual", text if mode == "classic" else 1.0, 1.0, 1.0)
 
     def draw_reference(self, graph: GraphSession, index: int, steps: int) -> DrawnReference:
         """A picture of prompt `index`, its middle on white as references come."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from dreamcache.training.ablations.styles import restyle
 from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
@@ -26,7 +27,6 @@ from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.training.ablations.styles import restyle
 from dreamcache.training.ablations.tables import Row, Training
 from dreamcache.training.adapters import save_trained, train_adapters
 from dreamcache.training.console import stderr

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dreamcache.models.config import AdapterConfig
 from dreamcache.training.ablations.styles import STYLES
+
+from dreamcache.models.config import AdapterConfig
 
 PAPER = AdapterConfig()
 

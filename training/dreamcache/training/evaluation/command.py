@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 STAGES = ("all", "generate", "score")
-MODES = ("dual", "classic", "none")
+MODES = ("dual", "text_first", "classic", "none")
 # The options that have a meaning with or without --benchmark alone.
 OF_THE_TOYS = ("identities", "scenes", "condition")
 OF_THE_BENCHMARK = (
@@ -36,7 +36,7 @@ def evaluate(
         ),
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="dual, classic or none; as the adapters recommend by default.")
+        str, typer.Option(help="dual, text_first, classic or none; as the adapters recommend by default.")
     ] = "",
     guidance: Annotated[float | None, typer.Option(help="Scale of the text guidance.")] = None,
     reference_guidance: Annotated[float | None, typer.Option(help="Scale of the reference guidance.")] = None,

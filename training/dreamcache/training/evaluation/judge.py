@@ -1,4 +1,4 @@
-"""The judge: a small network that reads a toy's attributes, its outline and the scene off a 64 × 64 picture.
+"""The judge: a small network that reads a toy's attributes and outline, the scene and the style off a 64 × 64 picture.
 
 It is trained on renders alone and never sees a generated picture, so it can be wrong about them but cannot
 have learned to flatter them. Renders are slightly blurred and noised in training, as decoded pictures are.
@@ -6,6 +6,7 @@ have learned to flatter them. Renders are slightly blurred and noised in trainin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamcache.training.autoencoder import to_tensor
-from dreamcache.training.dataset import Batch, draw_batch, read_shards
+from dreamcache.training.dataset import Batch, Of, draw_batch, read_shards
 from dreamcache.training.device import training_device
 from dreamcache.training.evaluation.halves import halves
 from dreamcache.training.loop import Run, Schedule, step_generator
@@ -90,25 +91,31 @@ def load_judge(path: Path = JUDGE_FILE) -> Judge:
 
 
 def accuracy_on_renders(judge: Judge, samples: int = 2000, seed: int = 99) -> dict[str, float]:
-    """Accuracy of each attribute and mean IoU of the outline on renders of held-out identities."""
+    """Accuracy of each attribute and mean IoU of the outline on renders of held-out identities.
+
+    The style's is of as many pictures in a style again: of the plain ones all have the same.
+    """
     batch = draw_batch(seed, 0, samples, held_out=True)
     verdict = judge.judge(batch.targets)
     report = {
         name: float((verdict.classes[name] == batch.labels[:, i]).mean()) for i, name in enumerate(ATTRIBUTES)
     }
-    truth, found = batch.masks > 127, verdict.masks > 0.5
-    report["outline_iou"] = float(((truth & found).sum((1, 2)) / (truth | found).sum((1, 2))).mean())
+    styled = draw_batch(seed, 0, samples, held_out=True, of="stylised")
+    truth = np.concatenate([batch.labels, styled.labels])[:, list(ATTRIBUTES).index("style")]
+    seen = np.concatenate([verdict.classes["style"], judge.judge(styled.targets).classes["style"]])
+    report["style"] = float((seen == truth).mean())
+    outline, found = batch.masks > 127, verdict.masks > 0.5
+    report["outline_iou"] = float(((outline & found).sum((1, 2)) / (outline | found).sum((1, 2))).mean())
     return report
 
 
-def train_judge(
-    data: Path, directory: Path, schedule: Schedule, samples: int, pairs: Path | None = None, count: int = 0
-) -> Judge:
-    """Train on renders, and on the halves of `count` pictures of two toys; continues where `directory` stands."""
+def train_judge(data: Mapping[Of, tuple[Path, int]], directory: Path, schedule: Schedule) -> Judge:
+    """Train on renders, folder and number of each kind, of two toys on the halves; continues where it stands."""
     device = training_device()
-    shards = list(read_shards(data, samples))
-    if pairs is not None:
-        shards += [_cut(batch, np.random.default_rng(i)) for i, batch in enumerate(read_shards(pairs, count))]
+    shards: list[Batch] = []
+    for of, (folder, samples) in data.items():
+        for number, batch in enumerate(read_shards(folder, samples)):
+            shards.append(_cut(batch, np.random.default_rng(number)) if of == "two" else batch)
     pictures = np.concatenate([b.targets for b in shards])
     masks = np.concatenate([b.masks for b in shards])
     labels = torch.from_numpy(np.concatenate([b.labels for b in shards]))
@@ -149,6 +156,7 @@ def _cut(batch: Batch, rng: np.random.Generator) -> Batch:
         references=batch.references.reshape(-1, *batch.references.shape[2:]),
         labels=batch.labels.reshape(-1, batch.labels.shape[-1]),
         captions=np.repeat(batch.captions, 2),
+        prompts=np.repeat(batch.prompts, 2),
     )
 
 

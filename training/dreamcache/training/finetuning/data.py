@@ -93,7 +93,7 @@ class DrawnWorld:
     def __iter__(self) -> Iterator[Sample]:
         for number in range(self.samples):
             drawn = draw_sample(self.seed, number)
-            yield Sample(f"{number:08d}", drawn.caption, drawn.target, drawn.reference)
+            yield Sample(f"{number:08d}", drawn.prompt, drawn.target, drawn.reference)
 
 
 class TripletFolder:

@@ -66,7 +66,7 @@ class WorldStage:
                     "target.png": encode_png(Image.fromarray(drawn.target)),
                     "reference.png": encode_png(Image.fromarray(drawn.reference)),
                     "mask.png": encode_png(Image.fromarray(drawn.mask)),
-                    "txt": drawn.caption.encode(),
+                    "txt": drawn.prompt.encode(),
                     "json": encode_json(record),
                 },
             )

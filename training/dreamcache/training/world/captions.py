@@ -1,19 +1,22 @@
-"""What a caption says: always the kind and the place, the appearance only sometimes.
+"""What a caption says: always the kind and the place, the appearance in most, a style where there is one.
 
-So the base learns what colour words mean, and a prompt without them leaves something for the reference.
+A *caption* is what the base learns words from. A *prompt* is the same sentence without the appearance, as a
+person would give it with a reference: what is left unsaid is what the adapters have to find there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from dreamcache.training.world.identity import Identity
 from dreamcache.training.world.scenes import SCENES
+from dreamcache.training.world.styles import PLAIN, STYLES
 
-NAMES_BODY = 0.25
-NAMES_ALL = 0.15
+NAMES_BODY = 0.2
+NAMES_ALL = 0.5
 
 TEMPLATES = (
     "a toy {} {place}",
@@ -30,9 +33,17 @@ PAIR_TEMPLATES = (
 )
 
 
-def plain_caption(toy: Identity, scene: str) -> str:
-    """The caption that evaluation uses: kind and place, nothing of the appearance."""
-    return f"a toy {toy.kind} {SCENES[scene].words[0]}"
+@dataclass(frozen=True)
+class Words:
+    """A sentence about a picture: with the appearance or a part of it (mostly), and without."""
+
+    caption: str
+    prompt: str
+
+
+def plain_caption(toy: Identity, scene: str, style: str = PLAIN) -> str:
+    """The prompt that evaluation uses: kind, place and style, nothing of the appearance."""
+    return _styled(f"a toy {toy.kind} {SCENES[scene].words[0]}", style)
 
 
 def pair_caption(toys: tuple[Identity, Identity], scene: str) -> str:
@@ -40,30 +51,37 @@ def pair_caption(toys: tuple[Identity, Identity], scene: str) -> str:
     return f"a toy {toys[0].kind} and a toy {toys[1].kind} {SCENES[scene].words[0]}"
 
 
-def draw_caption(toy: Identity, scene: str, rng: np.random.Generator) -> str:
-    """A caption for the toy in the scene; names the body colour or all attributes only sometimes."""
-    return _draw_caption(TEMPLATES, (toy,), scene, rng)
+def draw_words(toy: Identity, scene: str, rng: np.random.Generator, style: str = PLAIN) -> Words:
+    """Words for the toy in the scene, in a style unless it is PLAIN."""
+    return _draw_words(TEMPLATES, (toy,), scene, rng, style)
 
 
-def draw_pair_caption(toys: tuple[Identity, Identity], scene: str, rng: np.random.Generator) -> str:
-    """A caption for two toys, the left one first; names the appearance of both only sometimes."""
-    return _draw_caption(PAIR_TEMPLATES, toys, scene, rng)
+def draw_pair_words(toys: tuple[Identity, Identity], scene: str, rng: np.random.Generator) -> Words:
+    """Words for two toys, the left one first; the caption names the appearance of both or of neither."""
+    return _draw_words(PAIR_TEMPLATES, toys, scene, rng, PLAIN)
 
 
-def _draw_caption(
-    templates: tuple[str, ...], toys: Sequence[Identity], scene: str, rng: np.random.Generator
-) -> str:
+def _draw_words(
+    templates: tuple[str, ...], toys: Sequence[Identity], scene: str, rng: np.random.Generator, style: str
+) -> Words:
     template = templates[rng.integers(len(templates))]
     words = SCENES[scene].words
     place = words[rng.integers(len(words))]
-    names = [_draw_name(toy, rng) for toy in toys]
-    return template.format(*names, place=place).replace("a orange", "an orange")
-
-
-def _draw_name(toy: Identity, rng: np.random.Generator) -> str:
     draw = rng.random()
+
+    def sentence(names: Sequence[str]) -> str:
+        return _styled(template.format(*names, place=place).replace("a orange", "an orange"), style)
+
+    return Words(sentence([_name(toy, draw) for toy in toys]), sentence([toy.kind for toy in toys]))
+
+
+def _name(toy: Identity, draw: float) -> str:
     if draw < NAMES_ALL:
         return f"{toy.pattern} {toy.body} and {toy.accent} {toy.kind}"
     if draw < NAMES_ALL + NAMES_BODY:
         return f"{toy.body} {toy.kind}"
     return toy.kind
+
+
+def _styled(sentence: str, style: str) -> str:
+    return sentence if style == PLAIN else f"{sentence} {STYLES[style].words}"
