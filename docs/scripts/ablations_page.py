@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from dreamcache.training.ablations.columns import cells, columns
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "ablations.md"
 RECORDS = ROOT / "docs" / "results" / "ablations"
@@ -19,22 +21,9 @@ RECORDS = ROOT / "docs" / "results" / "ablations"
 
 def as_markdown(record: dict[str, Any]) -> str:
     """The rows of a record as a table."""
-    lines = [
-        "| | identity accuracy | body / accent / pattern | scene | colour ΔE | adapters |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in record["rows"]:
-        scores, training = row["scores"], row["training"]
-        identity = scores["identity_accuracy"]
-        cells = (
-            row["name"],
-            f"{identity['mean']:.1%} [{identity['low']:.1%}, {identity['high']:.1%}]",
-            " / ".join(f"{value:.0%}" for value in scores["attributes"].values()),
-            f"{scores['scene_accuracy']['mean']:.1%}",
-            f"{scores['colour_distance']['mean']:.1f}",
-            f"{training['parameters'] / 1e3:,.0f}K" if training else "",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+    titles = columns(record)
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
+    lines += [f"| {' | '.join((row['name'], *cells(row, titles)))} |" for row in record["rows"]]
     return "\n".join(lines)
 
 

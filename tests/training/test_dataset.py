@@ -33,6 +33,7 @@ def test_two_processes_render_the_missing_shard_alone_and_to_the_same_bytes(
         assert np.array_equal(batch.targets[row], sample.target)
         assert np.array_equal(batch.references[row], sample.reference)
         assert batch.captions[row] == sample.caption
+        assert batch.prompts[row] == sample.prompt
     made.unlink()
     render_dataset(tmp_path, 2 * SHARD, processes=1)
     assert made.read_bytes() == first
@@ -79,9 +80,10 @@ def test_latents_are_encoded_once_and_scaled_to_unit_variance(
     # float16 storage: three digits
     assert float(latents.targets.float().std()) == pytest.approx(1.0, abs=2e-3)
     (batch,) = read_shards(small_shard, 1)
-    for ids, caption in zip(latents.tokens, batch.captions, strict=True):
-        spelt = tokenizer.decode(ids, skip_special_tokens=True)
-        assert spelt.replace(" ", "") == caption.replace(" ", "")
+    for tokens, texts in ((latents.tokens, batch.captions), (latents.prompted().tokens, batch.prompts)):
+        for ids, text in zip(tokens, texts, strict=True):
+            spelt = tokenizer.decode(ids, skip_special_tokens=True)
+            assert spelt.replace(" ", "") == text.replace(" ", "")
     shard.unlink()
     encode_dataset(small_shard, tmp_path, 1, vae, tokenizer)
     again = load_latents(tmp_path, 1)

@@ -16,7 +16,8 @@ from dreamcache.training.world.identity import (
     draw_identity,
     is_held_out,
 )
-from dreamcache.training.world.samples import ATTRIBUTES, draw_sample
+from dreamcache.training.world.samples import ATTRIBUTES, draw_sample, draw_stylised
+from dreamcache.training.world.styles import PLAIN, STYLE_NAMES, STYLES
 
 
 def all_identities() -> list[Identity]:
@@ -74,4 +75,7 @@ def test_labels_are_the_sample_s_own_attributes() -> None:
     sample = draw_sample(0, 5)
     named = [names[label] for names, label in zip(ATTRIBUTES.values(), sample.labels, strict=True)]
     toy = sample.identity
-    assert named == [toy.body, toy.accent, toy.pattern, toy.kind, sample.scene]
+    assert named == [toy.body, toy.accent, toy.pattern, toy.kind, sample.scene, PLAIN]
+    styled = draw_stylised(0, 5)
+    assert styled.style in STYLES
+    assert STYLE_NAMES[styled.labels[-1]] == styled.style

@@ -11,13 +11,13 @@ from transformers import CLIPTokenizer
 
 from dreamcache.models.conditioned import Cache
 from dreamcache.training.autoencoder import LATENT_CHANNELS, make_autoencoder
-from dreamcache.training.dataset import draw_batch, read_shards, shard_path, write_npz
+from dreamcache.training.dataset import Of, draw_batch, read_shards, shard_path, write_npz
 from dreamcache.training.evaluation.halves import halves
 from dreamcache.training.evaluation.judge import load_judge
 from dreamcache.training.evaluation.pairs import draw_pair_cases, own_halves, score_pairs
-from dreamcache.training.latents import encode_dataset, load_latents, with_pairs
+from dreamcache.training.latents import encode_dataset, join_samples, load_latents
 from dreamcache.training.world import is_held_out
-from dreamcache.training.world.captions import draw_pair_caption, pair_caption
+from dreamcache.training.world.captions import draw_pair_words, pair_caption
 from dreamcache.training.world.render import render_pair
 from dreamcache.training.world.samples import draw_pair, draw_two
 
@@ -37,7 +37,7 @@ def test_the_first_toy_stands_on_the_left() -> None:
         words = sample.caption.replace(",", "").split()
         assert words.index(kinds[0]) < words.index(kinds[1])
         assert not any(is_held_out(toy) for toy in sample.identities)
-        assert sample.labels.shape == (2, 5)
+        assert sample.labels.shape == (2, 6)
 
 
 def test_a_pair_is_the_same_whoever_draws_it() -> None:
@@ -51,7 +51,7 @@ def test_a_pair_is_the_same_whoever_draws_it() -> None:
 def test_captions_name_both() -> None:
     rng = np.random.default_rng(0)
     toys = draw_two(rng, held_out=False)
-    captions = {draw_pair_caption(toys, "beach", rng) for _ in range(200)}
+    captions = {draw_pair_words(toys, "beach", rng).caption for _ in range(200)}
     assert all(all(toy.kind in caption for toy in toys) for caption in captions)
     assert len(captions) > 20
     plain = pair_caption(toys, "beach")
@@ -61,7 +61,7 @@ def test_captions_name_both() -> None:
 def test_latents_of_pairs_hold_both_references(tmp_path: Path, tokenizer: CLIPTokenizer) -> None:
     torch.manual_seed(0)
     vae = make_autoencoder().eval()
-    write_npz(shard_path(tmp_path / "pairs", 0), **vars(draw_batch(0, 0, 3, pairs=True)))
+    write_npz(shard_path(tmp_path / "pairs", 0), **vars(draw_batch(0, 0, 3, of="two")))
     write_npz(shard_path(tmp_path / "data", 0), **vars(draw_batch(0, 0, 4)))
     for name in ("pairs", "data"):
         encode_dataset(tmp_path / name, tmp_path / f"{name}-latents", 1, vae, tokenizer)
@@ -72,10 +72,10 @@ def test_latents_of_pairs_hold_both_references(tmp_path: Path, tokenizer: CLIPTo
     assert pairs.scale == latents.scale
     assert pairs.references.shape == (3, 2, LATENT_CHANNELS, 8, 8)
     assert not torch.equal(pairs.references[:, 0], pairs.references[:, 1])
-    both = with_pairs(latents, pairs)
-    assert len(both.targets) == len(both.tokens) == 7
+    both = join_samples([latents, pairs])
+    assert len(both.targets) == len(both.tokens) == len(both.prompts) == 7
     assert torch.equal(both.targets[4:], pairs.targets)
-    assert with_pairs(latents, None) is latents
+    assert (both.tokens != both.prompts).any()
 
 
 def test_the_judge_reads_each_half() -> None:
@@ -134,7 +134,7 @@ def test_adapters_learn_from_pairs_at_their_steps(tmp_path: Path, pairs: int) ->
         targets = torch.randn(rows, channels, 8, 8, generator=generator)
         references = torch.randn(rows, *toys, channels, 8, 8, generator=generator)
         tokens = base.tokenizer(["a toy"] * rows, padding="max_length", return_tensors="pt").input_ids
-        return Latents(targets.half(), references.half(), tokens, 1.0)
+        return Latents(targets.half(), references.half(), tokens, tokens, 1.0)
 
     singles, two = latents(6, ()), latents(3, (2,))
     schedule = Schedule(steps=PAIRS_EVERY, batch=2, learning_rate=1e-2, warmup=1, ema=0.0)
@@ -154,10 +154,11 @@ def test_the_judge_learns_from_halves(tmp_path: Path) -> None:
     from dreamcache.training.loop import Schedule
 
     write_npz(shard_path(tmp_path / "data", 0), **vars(draw_batch(0, 0, 2)))
-    write_npz(shard_path(tmp_path / "pairs", 0), **vars(draw_batch(0, 0, 3, pairs=True)))
+    write_npz(shard_path(tmp_path / "pairs", 0), **vars(draw_batch(0, 0, 3, of="two")))
     schedule = Schedule(steps=1, batch=8, learning_rate=1e-2, warmup=1, ema=0.0)
+    singles: dict[Of, tuple[Path, int]] = {"one": (tmp_path / "data", 1)}
     weights = [
-        train_judge(tmp_path / "data", tmp_path / name, schedule, 1, pairs, 1).state_dict()
-        for name, pairs in (("without", None), ("with", tmp_path / "pairs"))
+        train_judge(data, tmp_path / name, schedule).state_dict()
+        for name, data in (("without", singles), ("with", singles | {"two": (tmp_path / "pairs", 1)}))
     ]
     assert any(not torch.equal(value, weights[1][name]) for name, value in weights[0].items())

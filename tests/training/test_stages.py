@@ -40,7 +40,7 @@ def draw_latents(channels: int, tokenizer: CLIPTokenizer) -> Latents:
     targets, references = torch.randn(2, ROWS, channels, 8, 8, generator=generator).half()
     texts = [f"a toy robot number {row}" for row in range(ROWS)]
     tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return Latents(targets, references, tokens, 1.0)
+    return Latents(targets, references, tokens, tokens, 1.0)
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -185,5 +185,5 @@ def test_the_autoencoder_resumes_to_the_same_weights(small_shard: Path, tmp_path
 
 def test_the_judge_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path) -> None:
     resumed_equals_uninterrupted(
-        lambda folder, steps: train_judge(small_shard, folder, schedule(steps), 1), tmp_path
+        lambda folder, steps: train_judge({"one": (small_shard, 1)}, folder, schedule(steps)), tmp_path
     )

@@ -13,12 +13,16 @@ from PIL import Image
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.runtime.cli import main
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.training.ablations.rows import Ablation, Protocol, other_views
-from dreamcache.training.ablations.styles import STYLES, restyle
-from dreamcache.training.ablations.tables import TABLES, Row, Training
+from dreamcache.training.ablations.columns import cells, columns
+from dreamcache.training.ablations.pictures import other_views, prompt_styles, sampling
+from dreamcache.training.ablations.rows import Ablation, Protocol
+from dreamcache.training.ablations.tables import TABLES, Guided, Row, Training
+from dreamcache.training.dataset import Of
 from dreamcache.training.evaluation.benchmark import draw_cases
+from dreamcache.training.world.styles import PLAIN, STYLES, restyle
 
-SMALL = Protocol(samples=1000, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
+OF: tuple[tuple[str, str, Of], ...] = (("data", "latents", "one"), ("pairs", "pair-latents", "two"))
+SMALL = Protocol(samples=1000, pairs=1000, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +33,10 @@ def ablation(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
     from dreamcache.training.latents import encode_dataset
 
     run = tmp_path_factory.mktemp("ablation")
-    write_npz(shard_path(run / "data", 0), **vars(draw_batch(0, 0, 6)))
     base = load_base("mini")
-    encode_dataset(run / "data", run / "latents", 6, base.vae, base.tokenizer)
+    for data, latents, of in OF:
+        write_npz(shard_path(run / data, 0), **vars(draw_batch(0, 0, 6, of=of)))
+        encode_dataset(run / data, run / latents, 6, base.vae, base.tokenizer)
     return Ablation(run, SMALL)
 
 
@@ -63,7 +68,7 @@ def test_strength_0_is_the_text_alone_and_the_others_are_not(ablation: Ablation)
         ablation.record(row)
         return ablation.examples(row)
 
-    # Dual guidance at strength 0 is classic guidance without a reference.
+    # Guidance with three predictions at strength 0 is classic guidance without a reference.
     np.testing.assert_allclose(
         pictures(Row("", strength=0.0)).astype(int), pictures(Row("", None)).astype(int), atol=1
     )
@@ -75,9 +80,41 @@ def test_strength_0_is_the_text_alone_and_the_others_are_not(ablation: Ablation)
         Row("", strength=100.0, foreground=True),
         Row("", strength=100.0, further=(150,)),
         Row("", strength=100.0, style="posterised"),
+        Row("", strength=100.0, prompt_styles=True),
+        Row("", strength=100.0, guidance=Guided("classic", 5.0)),
         Row("", Training(seed=1), strength=100.0),
     ):
         assert (pictures(row) != usual).any(), row
+
+
+def test_every_toy_is_asked_for_in_one_style(ablation: Ablation) -> None:
+    cases = draw_cases(5, 2)
+    assert set(prompt_styles(Row(""), cases)) == {PLAIN}
+    asked = prompt_styles(Row("", prompt_styles=True), cases)
+    assert asked[::2] == asked[1::2] == [*STYLES, next(iter(STYLES))]
+    record = ablation.record(Row("", prompt_styles=True))
+    assert 0 <= record["scores"]["style_accuracy"]["mean"] <= 1
+
+
+def test_guidance_is_the_miniature_s_own_unless_a_row_says_another() -> None:
+    usual = sampling(Row("", strength=0.5), 7)
+    assert (usual.steps, usual.strength) == (7, 0.5)
+    other = sampling(Row("", guidance=Guided("dual", 7.5, 0.4)), 7)
+    assert (other.mode, other.guidance_scale, other.reference_guidance_scale) == ("dual", 7.5, 0.4)
+    assert (usual.mode, usual.guidance_scale) != (other.mode, other.guidance_scale)
+    assert [str(g) for g in (Guided("none"), Guided("classic", 3), Guided("text_first", 3, 8))] == [
+        "none", "classic 3", "text first 3 / 8",
+    ]  # fmt: skip
+
+
+def test_rows_of_two_toys_are_scored_by_each_toy(ablation: Ablation) -> None:
+    joined = ablation.record(Row("a", Training(pairs=True), pair="joined"))
+    assert set(joined["scores"]) == {"own", "other", "kind", "scene", "sides"}
+    alone = ablation.record(Row("b", None, pair="text_only"))
+    assert alone["training"] is None
+    for record in (joined, alone):
+        titles = columns({"rows": [record]})
+        assert len(cells(record, titles)) == len(titles) == 5
 
 
 def test_another_protocol_is_refused(ablation: Ablation) -> None:
@@ -87,7 +124,7 @@ def test_another_protocol_is_refused(ablation: Ablation) -> None:
 
 def test_styles_change_pictures_and_keep_the_subject() -> None:
     reference = np.stack([case.reference for case in draw_cases(2, 1)])
-    assert restyle(reference, "") is reference
+    assert restyle(reference, PLAIN) is reference
     for style in STYLES:
         restyled = restyle(reference, style)
         assert restyled.shape == reference.shape
@@ -121,7 +158,7 @@ def test_the_command_writes_a_table_and_a_picture(
     assert left.value.code == 0
     record = json.loads((run / "foreground.json").read_text())
     assert [row["name"] for row in record["rows"]] == [row.name for row in TABLES["foreground"].rows]
-    assert record["protocol"] == asdict(Protocol(1000, 1, 2, 1, 1))
+    assert record["protocol"] == asdict(Protocol(1000, 8000, 1, 2, 1, 1))
     assert 0 <= record["rows"][0]["scores"]["identity_accuracy"]["mean"] <= 1
     with Image.open(run / "foreground.png") as picture:
         assert picture.width > 3 * 128

@@ -72,7 +72,7 @@ def train(
         )
     if base is None:
         _refuse(context, OF_ANY_BASE, "is for training with --base")
-        counts = {"samples": samples, "pairs": pairs, "stylised": stylised}
+        counts: dict[str, Any] = {"samples": samples, "pairs": pairs, "stylised": stylised}
         schedule = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
         _train_miniature(stage, run or MINIATURE_RUN, counts, schedule)
         return
@@ -93,10 +93,10 @@ def train(
         typer.echo(json.dumps(done.as_dict()) if as_json else done.as_line())
 
 
-def _train_miniature(stage: str, run: Path, data: dict[str, int | None], schedule: dict[str, Any]) -> None:
+def _train_miniature(stage: str, run: Path, counts: dict[str, Any], schedule: dict[str, Any]) -> None:
     from dreamcache.training.recipe import STAGES, Recipe
 
-    recipe = Recipe(**{name: value for name, value in data.items() if value is not None})
+    recipe = Recipe(**{name: value for name, value in counts.items() if value is not None})
     changed = {name: value for name, value in schedule.items() if value is not None}
     for name in ORDER if stage == "all" else (stage,):
         usual = getattr(recipe, name, None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dreamcache.training.ablations.columns import cells, columns
 from dreamcache.training.ablations.tables import TABLES
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def ablate(
         Path | None, typer.Option(help="Folder of TABLE.json and TABLE.png; that of the run by default.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples of the drawn world.")] = 42_000,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Samples with two toys, for the table that needs them.")
+    ] = 8_000,
     steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 300,
     batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 64,
     identities: Annotated[int, typer.Option(min=1, help="Held-out toys.")] = 100,
@@ -46,7 +50,7 @@ def ablate(
         raise typer.BadParameter(
             f"{unknown[0]!r} is not one of {', '.join((*TABLES, 'all'))}", param_hint="'TABLE'"
         )
-    ablation = Ablation(run, Protocol(samples, steps, batch, identities, scenes))
+    ablation = Ablation(run, Protocol(samples, pairs, steps, batch, identities, scenes))
     for name in TABLES if "all" in tables else tables:
         table = TABLES[name]
         record = {
@@ -65,30 +69,26 @@ def _draw(ablation: Ablation, table: Table, path: Path) -> None:
     """A row for each toy: its reference, then the same prompt and noise in every row of the table."""
     from dreamcache.training.sheets import Column, draw_sheet
 
-    cases = ablation.cases[:: ablation.protocol.scenes][:4]
-    columns = [
-        Column("reference", [[case.reference] for case in cases], [[case.prompt[-20:]] for case in cases])
-    ]
+    every = ablation.protocol.scenes
+    if table.rows[0].pair is not None:
+        pairs = ablation.pair_cases[: 4 * every : every]
+        titles = [[f"{c.toys[0].kind} and {c.toys[1].kind}", c.scene] for c in pairs]
+        groups = [Column("references, left and right", [list(case.references) for case in pairs], titles)]
+    else:
+        cases = ablation.cases[: 4 * every : every]
+        places = [[case.prompt[-20:]] for case in cases]
+        groups = [Column("reference", [[case.reference] for case in cases], places)]
     for row in table.rows:
-        pictures = ablation.examples(row)[:: ablation.protocol.scenes]
-        columns.append(Column(row.name, [[picture] for picture in pictures[: len(cases)]]))
-    draw_sheet(columns, path, table.question)
+        pictures = ablation.examples(row)[: 4 * every : every]
+        groups.append(Column(row.name, [[picture] for picture in pictures]))
+    draw_sheet(groups, path, table.question)
 
 
 def _as_table(record: dict[str, Any]) -> Any:
     from rich.table import Table as Printed
 
-    table = Printed(
-        "", "identity accuracy", "body / accent / pattern", "scene", "ΔE", title=record["question"]
-    )
+    titles = columns(record)
+    table = Printed("", *titles, title=record["question"])
     for row in record["rows"]:
-        scores = row["scores"]
-        identity = scores["identity_accuracy"]
-        table.add_row(
-            row["name"],
-            f"{identity['mean']:.1%} [{identity['low']:.1%}, {identity['high']:.1%}]",
-            " / ".join(f"{value:.0%}" for value in scores["attributes"].values()),
-            f"{scores['scene_accuracy']['mean']:.1%}",
-            f"{scores['colour_distance']['mean']:.1f}",
-        )
+        table.add_row(row["name"], *cells(row, titles))
     return table

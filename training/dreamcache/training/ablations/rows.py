@@ -1,44 +1,33 @@
 """One row: its adapters trained (once, and continued after a kill), its pictures made and judged.
 
-A run is a folder: `data/` and `latents/` as the miniature's, `adapters/<training>/`, and `rows/` with a record and
-the first pictures of each row. What is there is not made again.
+A run is a folder: samples and latents as the miniature's, `adapters/<training>/`, and `rows/` with a record and the
+first pictures of each row. What is there is not made again.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from dreamcache.training.ablations.styles import restyle
 from numpy.typing import NDArray
-from rich.progress import track
-from torch import Tensor
-from torch.nn import functional
 
 from dreamcache.models.base import MINI_ADAPTERS, load_base
-from dreamcache.models.caching import join_caches
 from dreamcache.models.checkpoint import read_adapters
-from dreamcache.models.conditioned import Cache
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.ablations.pictures import picture_pairs, picture_toys
 from dreamcache.training.ablations.tables import Row, Training
 from dreamcache.training.adapters import save_trained, train_adapters
-from dreamcache.training.console import stderr
-from dreamcache.training.dataset import SHARD, render_dataset, write_npz
+from dreamcache.training.dataset import SHARD, Of, render_dataset, write_npz
 from dreamcache.training.evaluation.benchmark import Case, draw_cases
-from dreamcache.training.evaluation.judge import load_judge
-from dreamcache.training.evaluation.painter import cache_batch, paint_batch, recommended
-from dreamcache.training.evaluation.scores import score
-from dreamcache.training.latents import encode_dataset, load_latents
+from dreamcache.training.evaluation.pairs import PairCase, draw_pair_cases
+from dreamcache.training.latents import Latents, encode_dataset, load_latents
 from dreamcache.training.loop import Schedule
-from dreamcache.training.world.identity import Identity
-from dreamcache.training.world.render import render_reference
+from dreamcache.training.world.styles import PLAIN
 
 EXAMPLES = 6
 BASE = "mini"
@@ -48,11 +37,12 @@ BASE = "mini"
 class Protocol:
     """What all rows of a run have in common.
 
-    samples: of the drawn world. steps, batch: of each training. identities, scenes: held-out toys, and pictures of
-    each. sampling_steps: of each picture.
+    samples, pairs: of the drawn world, with one toy and with two. steps, batch: of each training. identities, scenes:
+    held-out toys, and pictures of each; of two toys as many pictures. sampling_steps: of each picture.
     """
 
     samples: int = 42_000
+    pairs: int = 8_000
     steps: int = 300
     batch: int = 64
     identities: int = 100
@@ -100,13 +90,17 @@ class Ablation:
         """The pictures to make."""
         return draw_cases(self.protocol.identities, self.protocol.scenes)
 
+    @cached_property
+    def pair_cases(self) -> list[PairCase]:
+        """The pictures of two toys to make."""
+        return draw_pair_cases(self.protocol.identities * self.protocol.scenes)
+
     def adapters(self, training: Training) -> Path:
         """The adapters of a training, trained where they are not there yet."""
         folder = self.run / "adapters" / training.name
         path = folder / "adapters.safetensors"
         if not path.exists():
             samples = self.protocol.samples if training.samples is None else training.samples
-            self._prepare(-(-samples // SHARD) * SHARD)
             schedule = Schedule(
                 steps=self.protocol.steps,
                 batch=self.protocol.batch,
@@ -115,40 +109,39 @@ class Ablation:
                 muon=True,
                 seed=training.seed,
             )
-            latents = load_latents(self.run / "latents", samples)
-            trained = train_adapters(latents, load_base(BASE), folder, schedule, training.config)
+            latents = self._latents("one", samples)
+            pairs = self._latents("two", self.protocol.pairs, latents.scale) if training.pairs else None
+            trained = train_adapters(latents, load_base(BASE), folder, schedule, training.config, pairs)
             save_trained(path, trained, load_base(BASE))
         return path
 
-    def _prepare(self, samples: int) -> None:
-        """Render and encode what the training needs and is not there."""
-        if not (self.run / "latents" / f"latents-{samples // SHARD - 1:05d}.npz").exists():
+    def _latents(self, of: Of, samples: int, scale: float | None = None) -> Latents:
+        """The first `samples`, rendered and encoded where they are not there."""
+        data, latents = {"one": ("data", "latents"), "two": ("pairs", "pair-latents")}[of]
+        whole = -(-samples // SHARD) * SHARD
+        if not (self.run / latents / f"latents-{whole // SHARD - 1:05d}.npz").exists():
             base = load_base(BASE)
-            render_dataset(self.run / "data", samples)
-            encode_dataset(self.run / "data", self.run / "latents", samples, base.vae, base.tokenizer)
+            render_dataset(self.run / data, whole, of=of)
+            encode_dataset(self.run / data, self.run / latents, whole, base.vae, base.tokenizer)
+        return load_latents(self.run / latents, samples, scale)
 
     def _measure(self, row: Row) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-        cases = self.cases
-        record: dict[str, Any] = {
-            "strength": row.strength,
-            "references": row.references,
-            "further_timesteps": list(row.further),
-            "foreground": row.foreground,
-            "style": row.style,
-            "training": None,
-        }
+        record: dict[str, Any] = asdict(row)
+        del record["name"]
         if row.training is not None:
-            record["training"] = asdict(row.training) | self._training_record(row.training)
-        pictures = self._paint(row, cases)
-        scores = score(
-            load_judge(),
-            pictures,
-            [case.toy for case in cases],
-            [case.scene for case in cases],
-            np.stack([case.reference for case in cases]),
-            np.stack([case.mask for case in cases]),
+            record["training"] |= self._training_record(row.training)
+        pipeline = DreamCachePipeline.load(
+            BASE, MINI_ADAPTERS if row.training is None else self.adapters(row.training)
         )
-        return record | {"scores": asdict(scores)}, pictures[: EXAMPLES * self.protocol.scenes]
+        if row.further:
+            config = pipeline.conditioned.config
+            pipeline.conditioned.config = replace(config, further_timesteps=row.further)
+        steps = self.protocol.sampling_steps
+        if row.pair is None:
+            pictures, scores = picture_toys(pipeline, row, self.cases, steps)
+        else:
+            pictures, scores = picture_pairs(pipeline, row, self.pair_cases, steps)
+        return record | {"scores": scores}, pictures[: EXAMPLES * self.protocol.scenes]
 
     def _training_record(self, training: Training) -> dict[str, Any]:
         path = self.adapters(training)
@@ -161,48 +154,16 @@ class Ablation:
             "loss": round(float(np.mean(tail)), 5),
         }
 
-    def _paint(self, row: Row, cases: list[Case]) -> NDArray[np.uint8]:
-        path = MINI_ADAPTERS if row.training is None else self.adapters(row.training)
-        pipeline = DreamCachePipeline.load(BASE, path)
-        if row.further:
-            config = pipeline.conditioned.config
-            pipeline.conditioned.config = replace(config, further_timesteps=row.further)
-        how = replace(recommended(MINI_ADAPTERS), steps=self.protocol.sampling_steps, strength=row.strength)
-        pictures = []
-        for start in track(range(0, len(cases), 50), row.name, console=stderr):
-            part = cases[start : start + 50]
-            cache = None if row.training is None else self._cache(pipeline, row, part)
-            visible = _foreground(cache, part) if cache is not None and row.foreground else None
-            prompts, seeds = [case.prompt for case in part], [case.seed for case in part]
-            pictures.append(paint_batch(pipeline, prompts, cache, seeds, how, visible))
-        return np.concatenate(pictures)
-
-    def _cache(self, pipeline: DreamCachePipeline, row: Row, cases: list[Case]) -> Cache:
-        views = [np.stack([case.reference for case in cases])]
-        others = [other_views(case.toy, row.references - 1) for case in cases]
-        views += [np.stack([seen[i] for seen in others]) for i in range(row.references - 1)]
-        return join_caches([cache_batch(pipeline, restyle(view, row.style)) for view in views])
-
-
-def other_views(toy: Identity, count: int) -> list[NDArray[np.uint8]]:
-    """Further references of a toy, uint8 [64, 64, 3], in other poses; the same for every picture of it."""
-    rng = np.random.default_rng([zlib.crc32(toy.key.encode()), 1])
-    return [render_reference(toy, rng).image for _ in range(count)]
-
-
-def _foreground(cache: Cache, cases: list[Case]) -> dict[str, Tensor]:
-    """Which tokens hold a part of the toy: site to bool [n, 1, m]."""
-    masks = torch.from_numpy(np.stack([case.mask for case in cases]))[:, None]
-    sides = {name: round(tokens.shape[1] ** 0.5) for name, tokens in cache.items()}
-    return {name: functional.adaptive_avg_pool2d(masks, side).flatten(2) > 0 for name, side in sides.items()}
-
 
 def _key(row: Row) -> str:
     """A file's name, the same for rows that are made alike."""
-    if row.training is None:
-        return "text-only"
-    parts = [row.training.name, f"strength{row.strength:g}", f"references{row.references}"]
+    parts = ["text-only"] if row.training is None else [row.training.name]
+    if row.training is not None:
+        parts += [f"strength{row.strength:g}", f"references{row.references}"]
     parts += ["and" + "+".join(map(str, row.further))] if row.further else []
     parts += ["foreground"] if row.foreground else []
-    parts += [row.style.replace(" ", "_")] if row.style else []
+    parts += [row.style.replace(" ", "_")] if row.style != PLAIN else []
+    parts += ["prompt_styles"] if row.prompt_styles else []
+    parts += [str(row.guidance).replace(" / ", "+").replace(" ", "_")] if row.guidance else []
+    parts += [row.pair] if row.pair else []
     return "-".join(parts)

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dreamcache.training.ablations.styles import STYLES
-
 from dreamcache.models.config import AdapterConfig
+from dreamcache.models.guidance import GuidanceMode
+from dreamcache.training.evaluation.pairs import PairCondition
+from dreamcache.training.world.styles import PLAIN, STYLE_NAMES
 
 PAPER = AdapterConfig()
 
 
 @dataclass(frozen=True)
 class Training:
-    """One set of adapters. samples: None is all that there are. seed: of initial weights and batches."""
+    """One set of adapters.
+
+    samples: None is all that there are. seed: of initial weights and batches. pairs: every fourth batch is of two toys.
+    """
 
     config: AdapterConfig = PAPER
     samples: int | None = None
     seed: int = 0
+    pairs: bool = False
 
     @property
     def name(self) -> str:
@@ -30,7 +35,21 @@ class Training:
         parts += [config.cache_prompt.replace(" ", "_")] if config.cache_prompt else []
         parts += [f"{self.samples}"] if self.samples is not None else []
         parts += [f"seed{self.seed}"] if self.seed else []
+        parts += ["pairs"] if self.pairs else []
         return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Another guidance than the miniature recommends: mode and scales, as `dreamcache.models.guidance` has them."""
+
+    mode: GuidanceMode
+    text: float = 1.0
+    reference: float = 1.0
+
+    def __str__(self) -> str:
+        scales = {"none": (), "classic": (self.text,)}.get(self.mode, (self.text, self.reference))
+        return f"{self.mode.replace('_', ' ')} {' / '.join(f'{scale:g}' for scale in scales)}".strip()
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,8 @@ class Row:
     training: None pictures the text alone. strength: of the adapters. references: how many pictures of the toy, in
     other poses, are cached. further: timesteps at which a reference is cached as well, by adapters that never saw
     that. foreground: tokens that hold no part of the toy are not read. style: what is done to the reference.
+    prompt_styles: the prompts ask for a style, each for another one by turns. guidance: None is the miniature's own.
+    pair: pictures of two toys, and what they are made from; of the others only training and guidance then matter.
     """
 
     name: str
@@ -48,7 +69,10 @@ class Row:
     references: int = 1
     further: tuple[int, ...] = ()
     foreground: bool = False
-    style: str = ""
+    style: str = PLAIN
+    prompt_styles: bool = False
+    guidance: Guided | None = None
+    pair: PairCondition | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +88,13 @@ TEXT_ONLY = Row("no reference", None)
 
 def _trained(name: str, **changes: object) -> Row:
     return Row(name, Training(replace(PAPER, **changes)))  # type: ignore[arg-type]  # fields of the config
+
+
+TWO: dict[PairCondition, str] = {
+    "joined": "joined",
+    "masked": "masked",
+    "left_alone": "left one's cache alone",
+}
 
 
 TABLES: dict[str, Table] = {
@@ -124,12 +155,49 @@ TABLES: dict[str, Table] = {
         "Is the background of the reference needed?",
         (Row("all tokens"), Row("subject alone", foreground=True)),
     ),
+    "guidance": Table(
+        "How do text and reference share the guidance?",
+        tuple(
+            Row(str(guided), guidance=guided)
+            for guided in (
+                Guided("none"),
+                Guided("classic", 3.0),
+                Guided("dual", 7.5, 0.4),
+                Guided("dual", 3.0, 3.0),
+                Guided("dual", 2.0, 5.0),
+                Guided("text_first", 3.0, 3.0),
+                Guided("text_first", 3.0, 5.0),
+                Guided("text_first", 3.0, 8.0),
+                Guided("text_first", 3.0, 12.0),
+            )
+        ),
+    ),
     "styles": Table(
         "What if the reference is stylised?",
         tuple(
-            Row(f"{style or 'as drawn'}, {known}", Training(samples=samples), style=style)
+            Row(f"{style}, {known}", Training(samples=samples), style=style)
             for samples, known in ((None, "all"), (1000, "1,000"))
-            for style in ("", *STYLES)
+            for style in STYLE_NAMES
+        ),
+    ),
+    "prompts": Table(
+        "What if the prompt asks for a style?",
+        (
+            Row("no reference", None, prompt_styles=True),
+            Row("1,000", Training(samples=1000), prompt_styles=True),
+            Row("5,000", Training(samples=5000), prompt_styles=True),
+            Row("all", prompt_styles=True),
+        ),
+    ),
+    "subjects": Table(
+        "Two subjects in one picture?",
+        (
+            Row("no reference", None, pair="text_only"),
+            *(
+                Row(f"{what}, {trained}", Training(pairs=pairs), pair=pair)
+                for pairs, trained in ((True, "trained with pairs"), (False, "never saw a pair"))
+                for pair, what in TWO.items()
+            ),
         ),
     ),
 }

@@ -1,10 +1,10 @@
 """The scores: identity accuracy, scene accuracy and masked colour distance, with bootstrap intervals.
 
 Identity accuracy is the share of the attributes that the prompt did not name (body colour, accent colour,
-pattern) which the judge finds in the picture as they are on the reference toy. Scene accuracy is the share of
-pictures in which it finds the prompted scene. Colour distance is the CIE76 ΔE between the mean sRGB colours
-of the reference's and the picture's toy, under the reference's exact mask and the mask that the judge finds.
-Every toy weighs the same, however many pictures show it.
+pattern) which the judge finds in the picture as they are on the reference toy. Scene and style accuracy are the
+shares of pictures in which it finds the prompted scene and style. Colour distance is the CIE76 ΔE between the mean
+sRGB colours of the reference's and the picture's toy, under the reference's exact mask and the mask that the judge
+finds. Every toy weighs the same, however many pictures show it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dreamcache.training.evaluation.intervals import Interval, cluster_bootstrap
 from dreamcache.training.evaluation.judge import Judge
 from dreamcache.training.world.identity import Identity
 from dreamcache.training.world.samples import ATTRIBUTES
+from dreamcache.training.world.styles import PLAIN
 
 IDENTITY_ATTRIBUTES = ("body", "accent", "pattern")
 
@@ -31,6 +32,7 @@ class Scores:
     scene_accuracy: Interval
     kind_accuracy: Interval
     colour_distance: Interval
+    style_accuracy: Interval
     attributes: dict[str, float]
 
 
@@ -62,8 +64,12 @@ def score(
     scenes: Sequence[str],
     references: NDArray[np.uint8],
     reference_masks: NDArray[np.float32],
+    styles: Sequence[str] | None = None,
 ) -> Scores:
-    """Scores of pictures [n, 64, 64, 3] that should show toys[i] in scenes[i] as on references[i]."""
+    """Scores of pictures [n, 64, 64, 3] that should show toys[i] in scenes[i] as on references[i].
+
+    styles: which the prompts ask for; None is none.
+    """
     verdict = judge.judge(pictures)
     _, groups = np.unique([toy.key for toy in toys], return_inverse=True)
 
@@ -80,6 +86,7 @@ def score(
         identity_accuracy=cluster_bootstrap(np.mean(list(parts.values()), axis=0), groups),
         scene_accuracy=cluster_bootstrap(right("scene", scenes), groups),
         kind_accuracy=cluster_bootstrap(right("kind", [toy.kind for toy in toys]), groups),
+        style_accuracy=cluster_bootstrap(right("style", styles or [PLAIN] * len(toys)), groups),
         colour_distance=cluster_bootstrap(distance, groups),
         attributes={name: float(values.mean()) for name, values in parts.items()},
     )
