@@ -22,7 +22,7 @@ from dreamcache.models.checkpoint import save_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.pipeline import DreamCachePipeline
-from dreamcache.training.device import training_device
+from dreamcache.training.device import training_device, training_dtype
 from dreamcache.training.evaluation.benchmark import draw_cases
 from dreamcache.training.evaluation.painter import Sampling, cache_batch, paint_batch
 from dreamcache.training.latents import Latents
@@ -53,11 +53,12 @@ def train_adapters(
     config = AdapterConfig() if config is None else config
     conditioned = ConditionedUNet(base.unet, config)
     run = Run(directory, dict(conditioned.adapters.named_parameters()), schedule)
-    conditioned.to(torch.bfloat16)
+    dtype = training_dtype(device)
+    conditioned.to(dtype)
     base.unet.set_attn_processor(AttnProcessor())  # see text_to_image: the fused CPU kernel is slow backwards
     null = null_tokens(base.tokenizer)
     latents, pairs = latents.prompted(), None if pairs is None else pairs.prompted()
-    cache_text = base.encode_text([config.cache_prompt]).bfloat16()
+    cache_text = base.encode_text([config.cache_prompt]).to(dtype)
 
     def loss(step: int) -> Tensor:
         drawn = pairs if pairs is not None and step % PAIRS_EVERY == PAIRS_EVERY - 1 else latents
@@ -83,8 +84,8 @@ def train_adapters(
                 ]
             )
             with torch.no_grad():
-                text = base.text_encoder(tokens.to(device)).last_hidden_state.bfloat16()
-            predicted = conditioned(noisy.bfloat16(), timestep.to(device), text, cache)
+                text = base.text_encoder(tokens.to(device)).last_hidden_state.to(dtype)
+            predicted = conditioned(noisy.to(dtype), timestep.to(device), text, cache)
         return functional.mse_loss(predicted.float(), velocity)
 
     cases = draw_cases(8, 3, seed=1)
@@ -96,7 +97,7 @@ def train_adapters(
         pipeline = DreamCachePipeline(base, conditioned)
         drawn = paint_batch(pipeline, prompts, cache_batch(pipeline, references), seeds, Sampling())
         save_sheet([[references[3 * i], *drawn[3 * i : 3 * i + 3]] for i in range(len(cases) // 3)], path)
-        conditioned.to(torch.bfloat16)
+        conditioned.to(dtype)
 
     run.train(loss, sheet, sheet_every=4 * schedule.checkpoint_every)
     return conditioned.float()
@@ -105,7 +106,7 @@ def train_adapters(
 def save_trained(path: Path, conditioned: ConditionedUNet, untouched: Base) -> None:
     """Write what `train_adapters` gave, as float16.
 
-    The base went through bfloat16 in training: the adapters are saved for it as it is on disk, which is `untouched`.
+    The base may have been rounded to bfloat16: the adapters are saved for it as it is on disk, which is `untouched`.
     """
     fresh = ConditionedUNet(untouched.unet, conditioned.config)
     fresh.adapters.load_state_dict(conditioned.adapters.state_dict())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dreamcache.training.dataset import Batch, draw_batch, read_shards
-from dreamcache.training.device import training_device
+from dreamcache.training.device import autocast, training_device
 from dreamcache.training.loop import Run, Schedule, step_generator
 from dreamcache.training.plots import save_sheet
 
@@ -97,7 +97,7 @@ def train_autoencoder(data: Path, directory: Path, schedule: Schedule, samples: 
         chosen = torch.randint(len(pictures), (schedule.batch,), generator=generator).numpy()
         target = to_tensor(pictures[chosen]).to(device)
         weight = 1 + TOY_WEIGHT / 255 * torch.from_numpy(masks[chosen]).to(device).float()[:, None]
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             posterior = vae.encode(target).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()

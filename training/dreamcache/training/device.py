@@ -1,8 +1,25 @@
-"""Where training runs: on a CUDA device when there is one, else on the CPU."""
+"""Where the miniature's stages run, and in which precision."""
+
+from __future__ import annotations
 
 import torch
 
 
 def training_device() -> torch.device:
-    """CUDA when present, else the CPU."""
+    """A CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where products of it are faster than of float32: on GPUs, and on CPUs that have instructions for it.
+
+    Elsewhere the same stage takes ten times as long in bfloat16.
+    """
+    if device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Products in `training_dtype`, where weights stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=training_dtype(device) is torch.bfloat16)

@@ -22,6 +22,7 @@ from dreamcache.training.augmentation import augment_reference
 from dreamcache.training.autoencoder import to_tensor
 from dreamcache.training.console import stderr
 from dreamcache.training.dataset import SHARD, read_shards, write_npz
+from dreamcache.training.device import autocast
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Latents:
 
 def _encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 50) -> NDArray[np.float16]:
     weight = next(vae.parameters())
-    with torch.no_grad(), torch.autocast(weight.device.type, torch.bfloat16):
+    with torch.no_grad(), autocast(weight.device):
         parts = [
             vae.encode(to_tensor(pictures[i : i + batch]).to(weight.device, weight.dtype)).latent_dist.mode()
             for i in range(0, len(pictures), batch)

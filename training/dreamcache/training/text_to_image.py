@@ -21,7 +21,7 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreamcache.training.autoencoder import LATENT_CHANNELS, to_pictures
-from dreamcache.training.device import training_device
+from dreamcache.training.device import training_device, training_dtype
 from dreamcache.training.latents import Latents
 from dreamcache.training.loop import Run, Schedule, step_generator
 from dreamcache.training.plots import save_sheet
@@ -139,7 +139,8 @@ def train_text_to_image(
     scheduler, null = make_scheduler(), null_tokens(tokenizer)
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).to(device)
     run = Run(directory, dict(model.named_parameters()), schedule)
-    model.to(torch.bfloat16)
+    dtype = training_dtype(device)
+    model.to(dtype)
     # plain products: the fused CPU kernel is slow backwards at 64 tokens
     unet.set_attn_processor(AttnProcessor())
     text_encoder.set_attn_implementation("eager")
@@ -151,7 +152,7 @@ def train_text_to_image(
         clean = latents.targets[chosen.cpu()].to(device).float()
         noisy, velocity = noised(scheduler, clean, noise, timestep)
         text = text_encoder(tokens).last_hidden_state
-        predicted = unet(noisy.bfloat16(), timestep, text).sample
+        predicted = unet(noisy.to(dtype), timestep, text).sample
         return functional.mse_loss(predicted.float(), velocity)
 
     def sheet(path: Path) -> None:

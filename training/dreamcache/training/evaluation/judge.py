@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from dreamcache.training.autoencoder import to_tensor
 from dreamcache.training.dataset import Batch, Of, draw_batch, read_shards
-from dreamcache.training.device import training_device
+from dreamcache.training.device import autocast, training_device
 from dreamcache.training.evaluation.halves import halves
 from dreamcache.training.loop import Run, Schedule, step_generator
 from dreamcache.training.world.samples import ATTRIBUTES
@@ -131,7 +131,7 @@ def train_judge(data: Mapping[Of, tuple[Path, int]], directory: Path, schedule: 
         outline = functional.avg_pool2d(torch.from_numpy(masks[chosen.numpy()]).float()[:, None] / 255, 4).to(
             device
         )
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             logits, found = judge(x)
         truth = labels[chosen].to(device)
         total = functional.binary_cross_entropy_with_logits(found.float(), outline)
