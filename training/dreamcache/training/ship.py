@@ -34,8 +34,9 @@ pipeline_tag: text-to-image
 # DreamCache miniature
 
 A latent diffusion model of Stable Diffusion's shape for 64 × 64 pictures of drawn toys, trained from scratch, with
-the adapters that personalise it from one reference picture. It draws twelve kinds of toy in thirteen places and
-nothing else: it exists so that every part of the project runs, and is tested, on a model that was really trained.
+the adapters that personalise it from one reference picture. It draws twelve kinds of toy in thirteen places, one or
+two of them, plain or in four styles, and nothing else: it exists so that every part of the project runs, and is
+tested, on a model that was really trained.
 
 `StableDiffusionPipeline.from_pretrained` loads the folder; `adapters.safetensors` is loaded by
 `dreamcache.models.checkpoint.load_adapters`.
@@ -47,8 +48,9 @@ nothing else: it exists so that every part of the project runs, and is tested, o
 ## Data
 
 {samples:,} samples of the drawn world (`dreamcache.training.world`), seed {seed}: a toy in a scene with a caption, and
-the same toy in another pose on white. Toys come from the nine tenths of 174,960 identities that a hash does not hold
-out. References are flipped, jittered and partly erased as in the paper.
+the same toy in another pose on white; {pairs:,} with two toys, and {stylised:,} in a style. Captions name the
+appearance, or a part of it, in seven of ten; what the adapters read never does. Toys come from the nine tenths of
+174,960 identities that a hash does not hold out. References are flipped, jittered and partly erased as in the paper.
 
 ## Training
 
@@ -129,6 +131,8 @@ def ship(run: Path, recipe: Recipe, guidance: dict[str, Any]) -> Path:
     card = CARD.format(
         parts=f"| weights (float16) | parameters | MB |\n|---|---|---|\n{parts}",
         samples=recipe.samples,
+        pairs=recipe.pairs,
+        stylised=recipe.stylised,
         seed=recipe.seed,
         stages=header + "\n".join(_stage_row(run, name) for name in TRAINED),
         hardware=_hardware(),
