@@ -1,7 +1,7 @@
 """The training loop that the stages share: AdamW or Muon on fp32 master weights, EMA, checkpoints, loss curve.
 
 The parameters that are trained may be bfloat16: the loop keeps an fp32 copy of each, updates that and rounds it
-back, which on CPUs without fast fp32 convolutions halves a step. A checkpoint holds all that the next step depends
+back, which on CPUs with instructions for bfloat16 halves a step. A checkpoint holds all that the next step depends
 on (master weights, both moments, EMA, losses so far); batches are drawn from generators seeded by (seed, step), so
 a run that was killed continues to the same weights.
 """
@@ -23,7 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dreamcache.training.console import stderr
+from dreamcache.training.device import training_dtype
 from dreamcache.training.errors import CheckpointError
+from dreamcache.training.muon import Muon
 from dreamcache.training.plots import plot_losses
 
 MUON_SMALLEST = 16
@@ -84,8 +86,8 @@ def _make_optimizers(masters: Mapping[str, Tensor], schedule: Schedule) -> list[
     matrices = [masters[name] for name in hidden]
     return [
         adamw,
-        torch.optim.Muon(
-            matrices, lr=schedule.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
+        Muon(
+            matrices, lr=schedule.learning_rate, weight_decay=decay, dtype=training_dtype(matrices[0].device)
         ),
     ]
 
