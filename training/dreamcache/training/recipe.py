@@ -40,7 +40,7 @@ AUTOENCODER = Schedule(
     checkpoint_every=100,
     muon=True,
 )
-BASE = Schedule(steps=2400, batch=64, learning_rate=2e-3, checkpoint_every=100, muon=True)
+BASE = Schedule(steps=2000, batch=64, learning_rate=2e-3, checkpoint_every=100, muon=True)
 ADAPTERS = Schedule(steps=1000, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
 JUDGE = Schedule(steps=1200, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
 
