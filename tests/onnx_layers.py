@@ -9,6 +9,8 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
+from dreamcache.runtime.profiles import WHOLE_SUMS
+
 Array = NDArray[np.float32]
 
 
@@ -63,8 +65,10 @@ class Layers:
 
 def run(model: ir.Model, **inputs: NDArray[Any]) -> Array:
     """The first output in ONNX Runtime."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*WHOLE_SUMS)
     session = onnxruntime.InferenceSession(
-        ir.serde.serialize_model(model).SerializeToString(), providers=["CPUExecutionProvider"]
+        ir.serde.serialize_model(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     result: Array = session.run(None, inputs)[0]
     return result

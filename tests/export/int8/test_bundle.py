@@ -21,6 +21,7 @@ from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.unet import Effort
 from dreamcache.export.parity import measure_parity
 from dreamcache.export.shared_weights import write_shared
+from dreamcache.export.unfinished import open_unfinished
 from dreamcache.models.base import load_base
 from dreamcache.models.checkpoint import load_adapters, save_adapters
 from dreamcache.models.conditioned import ConditionedUNet
@@ -135,12 +136,10 @@ def test_the_gate_refuses_3_bits(
 
 
 def outputs(folder: Path, contract: Contract, feed: dict[str, Array]) -> dict[str, Array]:
-    import onnxruntime
-
     found = {}
     for name, value in feed.items():
         spec = contract.graphs.by_name()[name]
-        session = onnxruntime.InferenceSession(str(folder / spec.file), providers=["CPUExecutionProvider"])
+        session = open_unfinished(name, folder / spec.file)
         found[name] = session.run([spec.outputs[0].name], {spec.inputs[0].name: value})[0]
     return found
 

@@ -26,13 +26,13 @@ IDENTITY_ATTRIBUTES = ("body", "accent", "pattern")
 
 @dataclass(frozen=True)
 class Scores:
-    """How well pictures of one condition show their toys and scenes."""
+    """How well pictures of one condition show their toys and scenes; styles where the judge reads them."""
 
     identity_accuracy: Interval
     scene_accuracy: Interval
     kind_accuracy: Interval
     colour_distance: Interval
-    style_accuracy: Interval
+    style_accuracy: Interval | None
     attributes: dict[str, float]
 
 
@@ -86,7 +86,11 @@ def score(
         identity_accuracy=cluster_bootstrap(np.mean(list(parts.values()), axis=0), groups),
         scene_accuracy=cluster_bootstrap(right("scene", scenes), groups),
         kind_accuracy=cluster_bootstrap(right("kind", [toy.kind for toy in toys]), groups),
-        style_accuracy=cluster_bootstrap(right("style", styles or [PLAIN] * len(toys)), groups),
+        style_accuracy=(
+            cluster_bootstrap(right("style", styles or [PLAIN] * len(toys)), groups)
+            if "style" in verdict.classes
+            else None
+        ),
         colour_distance=cluster_bootstrap(distance, groups),
         attributes={name: float(values.mean()) for name, values in parts.items()},
     )
