@@ -48,7 +48,7 @@ def test_large_weights_are_stored_in_16_bits_unless_they_overflow() -> None:
 def half(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("half")
     # What another reference changes must stand out from what 16 bits do.
-    adapters = write_tiny_adapters(folder / "adapters.safetensors", tiny_base, scale=3.0)
+    adapters = write_tiny_adapters(folder / "adapters.safetensors", tiny_base, scale=2.0)
     out = folder / "bundle"
     export(out=out, base=str(tiny_base), adapters=adapters, precision="fp16", resolution=64)
     return out

@@ -53,7 +53,7 @@ def test_captions_name_both() -> None:
     toys = draw_two(rng, held_out=False)
     captions = {draw_pair_words(toys, "beach", rng).caption for _ in range(200)}
     assert all(all(toy.kind in caption for toy in toys) for caption in captions)
-    assert len(captions) > 20
+    assert len(captions) > 15
     plain = pair_caption(toys, "beach")
     assert plain == f"a toy {toys[0].kind} and a toy {toys[1].kind} on the beach"
 

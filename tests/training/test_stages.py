@@ -20,6 +20,7 @@ from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.training.adapters import CAPTION_DROP, train_adapters
 from dreamcache.training.autoencoder import LATENT_CHANNELS, make_autoencoder, train_autoencoder
+from dreamcache.training.device import training_dtype
 from dreamcache.training.evaluation.judge import train_judge
 from dreamcache.training.latents import Latents
 from dreamcache.training.loop import Schedule
@@ -27,6 +28,7 @@ from dreamcache.training.text_to_image import draw_step, noised, null_tokens, tr
 from tiny_models import randomise_adapters, write_tiny_base
 
 ROWS = 12
+PRECISION = training_dtype(torch.device("cpu"))
 
 
 def schedule(steps: int, batch: int = 4) -> Schedule:
@@ -81,7 +83,7 @@ def test_adapters_train_and_the_base_stays_bit_for_bit(base: Base, tmp_path: Pat
     for name, start in fresh.items():
         assert not torch.equal(masters[name].view_as(start), start), name
         # what is left is the average, in the precision of training
-        assert torch.equal(trained[name], kept[f"average.{name}"].view_as(start).bfloat16().float())
+        assert torch.equal(trained[name], kept[f"average.{name}"].view_as(start).to(PRECISION).float())
         assert trained[name].isfinite().all()
 
 
@@ -94,20 +96,24 @@ def test_adapters_start_at_the_loss_of_the_base(base: Base, tmp_path: Path) -> N
         latents, schedule(1), 0, CAPTION_DROP, null_tokens(base.tokenizer)
     )
     noisy, velocity = noised(base.scheduler, latents.targets[chosen].float(), noise, timestep)
-    conditioned = ConditionedUNet(base.unet).to(torch.bfloat16)
+    conditioned = ConditionedUNet(base.unet).to(PRECISION)
     base.unet.set_attn_processor(AttnProcessor())
 
     def loss(reference: Tensor | None) -> float:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            text = base.text_encoder(tokens).last_hidden_state.bfloat16()
+            text = base.text_encoder(tokens).last_hidden_state.to(PRECISION)
             cache = (
                 None
                 if reference is None
                 else cache_reference(
-                    base.unet, conditioned.sites, reference.bfloat16(), 1, base.encode_text([""]).bfloat16()
+                    base.unet,
+                    conditioned.sites,
+                    reference.to(PRECISION),
+                    1,
+                    base.encode_text([""]).to(PRECISION),
                 )
             )
-            predicted = conditioned(noisy.bfloat16(), timestep, text, cache)
+            predicted = conditioned(noisy.to(PRECISION), timestep, text, cache)
         return float((predicted.float() - velocity).square().mean())
 
     # losses are kept to six decimals

@@ -128,6 +128,25 @@ def test_real_weights(how: Format, least_db: float) -> None:
     assert psnr_db(expected, run(coarse, x=picture)) < 30
 
 
+def test_no_two_convolutions_share_a_zero_point() -> None:
+    """ONNX Runtime cannot open a graph in which they do where it turns weights unsigned."""
+    build = Layers(x=(1, 4, 6, 6))
+    y = build.inputs["x"]
+    for name in ("unet.first.conv", "unet.second.conv"):
+        y = build("Conv", name, y, 0.3 * normal(4, 4, 3, 3), normal(4), pads=[1] * 4)
+    model = build.model(y=(y, (1, 4, 6, 6)))
+    changed = in_8_bits(model, "static", *[Range(-8.0, 8.0)] * 4)
+    of_weights = [n for n in changed.graph if n.op_type == "DequantizeLinear" and _is_weight(n.inputs[0])]
+    assert len(of_weights) == 2
+    assert len({n.inputs[2] for n in of_weights}) == 2
+    picture = normal(1, 4, 6, 6, seed=2)
+    assert psnr_db(run(model, x=picture), run(changed, x=picture)) > 20
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None and len(value.const_value.shape) == 4
+
+
 def test_a_channel_without_weights_keeps_its_bias() -> None:
     weight, bias = normal(4, 3, 3, 3), np.array([0.5, -3.0, 0.0, 2.0], np.float32)
     weight[0], weight[1] = 0.0, weight[1] * 1e-9

@@ -52,7 +52,7 @@ def test_wrong_folders_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_the_drawn_world_is_a_source() -> None:
     source = open_source("world:3", 64)
-    assert [sample.caption for sample in source] == [draw_sample(0, i).caption for i in range(3)]
+    assert [sample.caption for sample in source] == [draw_sample(0, i).prompt for i in range(3)]
     assert source.fingerprint != open_source("world:4", 64).fingerprint
     with pytest.raises(SettingsError, match=r"512 x 512 px are expected, received 64 x 64.*resolution=64"):
         open_source("world:3", 512)

@@ -64,7 +64,7 @@ def test_samples_are_the_worlds_own(world: Path) -> None:
         assert np.array_equal(triplet.target, drawn.target)
         assert np.array_equal(triplet.reference, drawn.reference)
         assert np.array_equal(triplet.mask, drawn.mask)
-        assert triplet.caption == drawn.caption
+        assert triplet.caption == drawn.prompt
 
 
 def test_every_sample_is_seen_once_over_processes_and_workers(world: Path) -> None:

@@ -198,8 +198,8 @@ class _Writer:
     def _transpose(self, node: ir.Node, value: ir.Value, order: list[int]) -> ir.Value:
         return self._add(node, "Transpose", [value], attributes=[ir.AttrInt64s("perm", order)]).outputs[0]
 
-    def _zeros(self, count: int, kind: type[np.int8 | np.int32]) -> ir.Value:
-        return self._constant(f"zeros.{kind.__name__}.{count}", np.zeros(count, kind))
+    def _zeros(self, count: int) -> ir.Value:
+        return self._constant(f"zeros.{count}", np.zeros(count, np.int32))
 
     def _integers(self, values: list[int]) -> ir.Value:
         return self._constant("integers." + "_".join(map(str, values)), np.array(values, np.int64))
@@ -222,7 +222,8 @@ class _Writer:
         weight = _with_room_for_bias(weight, _constant_bias(node), inside)
         codes = self._constant(f"{name}.codes", weight.codes)
         scales = self._constant(f"{name}.scales", weight.scales)
-        none = self._zeros(len(weight.scales), np.int8)
+        # One for each layer: where ONNX Runtime turns weights unsigned, it writes a zero point anew for each.
+        none = self._constant(f"{name}.zeros", np.zeros(len(weight.scales), np.int8))
         axis = [ir.AttrInt64("axis", 0)]
         inputs = [
             self._static(node, activation, inside),
@@ -241,7 +242,7 @@ class _Writer:
         inputs = [
             self._constant(f"{name}.bias_codes", codes),
             self._constant(f"{name}.bias_scales", scales.astype(np.float32)),
-            self._zeros(len(scales), np.int32),
+            self._zeros(len(scales)),
         ]
         return self._add(node, "DequantizeLinear", inputs, attributes=[ir.AttrInt64("axis", 0)]).outputs[0]
 
