@@ -40,8 +40,8 @@ AUTOENCODER = Schedule(
     checkpoint_every=100,
     muon=True,
 )
-BASE = Schedule(steps=2000, batch=64, learning_rate=2e-3, checkpoint_every=100, muon=True)
-ADAPTERS = Schedule(steps=1000, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
+BASE = Schedule(steps=2600, batch=64, learning_rate=2e-3, checkpoint_every=100, muon=True)
+ADAPTERS = Schedule(steps=1500, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
 JUDGE = Schedule(steps=1200, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
 
 
