@@ -47,7 +47,7 @@ JUDGE = Schedule(steps=1200, batch=64, learning_rate=1e-3, checkpoint_every=200,
 
 @dataclass(frozen=True)
 class Recipe:
-    """All choices of a run; the defaults made the shipped miniature.
+    """All choices of a run. The defaults are the next miniature's; those of the shipped one are on its card.
 
     samples: with one toy. pairs: with two, in addition. stylised: with one, in a style, in addition.
     """
