@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from dreamcache.runtime.profiles import WHOLE_SUMS
+from dreamcache.runtime.profiles import session_options
 
 Array = NDArray[np.float32]
 
@@ -65,10 +65,9 @@ class Layers:
 
 def run(model: ir.Model, **inputs: NDArray[Any]) -> Array:
     """The first output in ONNX Runtime."""
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(*WHOLE_SUMS)
+    content = ir.serde.serialize_model(model).SerializeToString()
     session = onnxruntime.InferenceSession(
-        ir.serde.serialize_model(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        content, session_options("speed"), providers=["CPUExecutionProvider"]
     )
     result: Array = session.run(None, inputs)[0]
     return result

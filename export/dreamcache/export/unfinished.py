@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.profiles import WHOLE_SUMS
+from dreamcache.runtime.profiles import session_options
 
 
 def open_unfinished(name: str, path: Path, *, pack: bool = False) -> Any:
@@ -23,9 +23,7 @@ def open_unfinished(name: str, path: Path, *, pack: bool = False) -> Any:
     Raises:
         ExportError: ONNX Runtime refuses the graph.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry(*WHOLE_SUMS)
+    options = session_options("speed", repeated=True)
     if not pack:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")

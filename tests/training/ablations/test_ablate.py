@@ -17,11 +17,9 @@ from dreamcache.training.ablations.columns import cells, columns
 from dreamcache.training.ablations.pictures import other_views, prompt_styles, sampling
 from dreamcache.training.ablations.rows import Ablation, Protocol
 from dreamcache.training.ablations.tables import TABLES, Guided, Row, Training
-from dreamcache.training.dataset import Of
 from dreamcache.training.evaluation.benchmark import draw_cases
 from dreamcache.training.world.styles import PLAIN, STYLES, restyle
 
-OF: tuple[tuple[str, str, Of], ...] = (("data", "latents", "one"), ("pairs", "pair-latents", "two"))
 SMALL = Protocol(samples=1000, pairs=1000, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
 
 
@@ -30,11 +28,11 @@ def ablation(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
     """With a shard of six samples where a thousand would be, as a run that was prepared."""
     from dreamcache.models.base import load_base
     from dreamcache.training.dataset import draw_batch, shard_path, write_npz
-    from dreamcache.training.latents import encode_dataset
+    from dreamcache.training.latents import FOLDERS, encode_dataset
 
     run = tmp_path_factory.mktemp("ablation")
     base = load_base("mini")
-    for data, latents, of in OF:
+    for of, (data, latents) in FOLDERS.items():
         write_npz(shard_path(run / data, 0), **vars(draw_batch(0, 0, 6, of=of)))
         encode_dataset(run / data, run / latents, 6, base.vae, base.tokenizer)
     return Ablation(run, SMALL)

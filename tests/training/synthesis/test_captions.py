@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,12 +117,11 @@ def test_what_will_not_do_is_counted_by_its_reason(caption_stage: CaptionStage) 
     assert len(kept) + report.rejected.total() == 4
     assert report.rejected["duplicate"] >= 1
     # asked about something that it never learned to name
-    stranger = replace(caption_stage, subjects=("zebra",), tries=2)
+    # cold as well: how a hot one rambles is not the same on every kind of processor
+    stranger = replace(caption_stage, subjects=("zebra",), sampling=Sampling(temperature=0.2), tries=2)
     report = Report()
     assert list(stranger.samples(0, report)) == []
-    # the tiny model comes out a little different on every kind of processor, and may ramble besides
-    assert report.rejected.total() == 4
-    assert report.rejected["without the subject"] >= 2
+    assert report.rejected == Counter({"without the subject": 4})
 
 
 def test_captions_without_the_subject_leave_nothing(tmp_path: Path, caption_stage: CaptionStage) -> None:

@@ -21,8 +21,13 @@ from transformers import CLIPTokenizer
 from dreamcache.training.augmentation import augment_reference
 from dreamcache.training.autoencoder import to_tensor
 from dreamcache.training.console import stderr
-from dreamcache.training.dataset import SHARD, read_shards, write_npz
+from dreamcache.training.dataset import SHARD, Of, read_shards, write_npz
 from dreamcache.training.device import autocast
+
+FOLDERS: dict[Of, tuple[str, str]] = {
+    "one": ("data", "latents"), "two": ("pairs", "pair-latents"), "stylised": ("stylised", "stylised-latents"),
+}  # fmt: skip
+"""Where a run keeps samples of each kind, and their latents."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,14 @@ from dreamcache.training.adapters import save_trained, train_adapters
 from dreamcache.training.autoencoder import psnr_db, train_autoencoder
 from dreamcache.training.dataset import Of, draw_batch, read_shards, render_dataset
 from dreamcache.training.evaluation.judge import accuracy_on_renders, save_judge, train_judge
-from dreamcache.training.latents import Latents, encode_dataset, join_samples, latent_scale, load_latents
+from dreamcache.training.latents import (
+    FOLDERS,
+    Latents,
+    encode_dataset,
+    join_samples,
+    latent_scale,
+    load_latents,
+)
 from dreamcache.training.loop import Schedule
 from dreamcache.training.ship import ship
 from dreamcache.training.text_to_image import train_text_to_image
@@ -75,12 +82,10 @@ def _write_json(path: Path, record: object) -> None:
 
 def _kinds(run: Path, recipe: Recipe) -> dict[Of, tuple[Path, Path, int]]:
     """Where samples of each kind and their latents lie, and how many there are; kinds of none are left out."""
-    kinds: dict[Of, tuple[Path, Path, int]] = {
-        "one": (run / "data", run / "latents", recipe.samples),
-        "two": (run / "pairs", run / "pair-latents", recipe.pairs),
-        "stylised": (run / "stylised", run / "stylised-latents", recipe.stylised),
+    counts: dict[Of, int] = {"one": recipe.samples, "two": recipe.pairs, "stylised": recipe.stylised}
+    return {
+        of: (run / data, run / latents, counts[of]) for of, (data, latents) in FOLDERS.items() if counts[of]
     }
-    return {of: kind for of, kind in kinds.items() if kind[2]}
 
 
 def stage_data(run: Path, recipe: Recipe) -> None:

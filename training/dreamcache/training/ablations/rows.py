@@ -25,7 +25,7 @@ from dreamcache.training.adapters import save_trained, train_adapters
 from dreamcache.training.dataset import SHARD, Of, render_dataset, write_npz
 from dreamcache.training.evaluation.benchmark import Case, draw_cases
 from dreamcache.training.evaluation.pairs import PairCase, draw_pair_cases
-from dreamcache.training.latents import Latents, encode_dataset, load_latents
+from dreamcache.training.latents import FOLDERS, Latents, encode_dataset, load_latents
 from dreamcache.training.loop import Schedule
 from dreamcache.training.world.styles import PLAIN
 
@@ -117,7 +117,7 @@ class Ablation:
 
     def _latents(self, of: Of, samples: int, scale: float | None = None) -> Latents:
         """The first `samples`, rendered and encoded where they are not there."""
-        data, latents = {"one": ("data", "latents"), "two": ("pairs", "pair-latents")}[of]
+        data, latents = FOLDERS[of]
         whole = -(-samples // SHARD) * SHARD
         if not (self.run / latents / f"latents-{whole // SHARD - 1:05d}.npz").exists():
             base = load_base(BASE)

@@ -70,8 +70,8 @@ def paint_batch(
     visible: site to bool [n, 1, m], which of its cached tokens a picture may read; None is all.
     """
     base, count = pipeline.base, len(prompts)
-    if cache is None and how.mode in ("dual", "text_first"):
-        # without a reference these are classic guidance; two predictions do
+    if cache is None and how.mode != "none":
+        # without a reference every guidance is classic guidance; two predictions do
         how = replace(how, mode="classic")
     branches = BRANCHES[how.mode]
     text = torch.cat([base.encode_text(prompts if b.text else [""] * count) for b in branches])
