@@ -105,10 +105,10 @@ def test_the_runners_picture_is_pytorchs(
     prepared = prepare_reference(Image.fromarray(pixels), size=32).image
     reference, runner = DreamCachePipeline.load(str(tiny_base), tiny_adapters), Pipeline.load(tiny_bundle)
     subject = runner.cache(Image.fromarray(pixels))
-    expected = reference.generate("a robot", reference.cache(prepared), 4, 3, mode, 7.5, 0.4)[0]
+    expected = reference.generate("a robot", reference.cache(prepared), 4, 3, mode, 7.5, 4.0)[0]
     options = {"steps": 4, "seed": 3, "guidance_mode": mode, "scheduler": "ddim"}
     received = runner.generate(
-        "a robot", subject, guidance_scale=7.5, reference_guidance_scale=0.4, **options
+        "a robot", subject, guidance_scale=7.5, reference_guidance_scale=4.0, **options
     )
     # One level of 255 is rounding.
     assert np.abs(np.asarray(expected, int) - np.asarray(received, int)).max() <= 1
