@@ -62,12 +62,17 @@ def test_adapters_sit_in_the_middle_and_in_every_second_decoder_block() -> None:
         "up_blocks.1.attentions.0",
         "up_blocks.1.attentions.2",
     ]
-    assert {site.width for site in conditioned.sites} == {96, 192}
+    assert {site.width for site in conditioned.sites} == {64, 128}
     _, metadata = read_adapters(MINI_ADAPTERS)
     assert json.loads(metadata["guidance"])["mode"] in {"dual", "text_first", "classic"}
 
 
 def test_the_card_states_data_steps_losses_and_commands() -> None:
+    configs = [path.read_text(encoding="utf-8") for path in MINI_DIR.rglob("*config.json")]
+    assert len(configs) == 5
+    assert not [text for text in configs if "_name_or_path" in text], (
+        "a folder of the machine that trained it"
+    )
     card = (MINI_DIR / "README.md").read_text(encoding="utf-8")
     for word in ("apache-2.0", "174,960", "seconds", "seed", "dreamcache train all", "dB"):
         assert word in card

@@ -76,6 +76,8 @@ def figures_of_the_results() -> list[str]:
         figures += [f"{scores[name]['mean']:.1%}" for name in ("identity_accuracy", "scene_accuracy")]
         figures += [f"{value:.1%}" for value in scores["attributes"].values()]
         figures.append(f"{scores['colour_distance']['mean']:.1f}")
+    for pair in evaluation["pairs"]["results"].values():
+        figures += [f"{pair[name]['mean']:.1%}" for name in ("own", "other", "kind", "scene")]
     stages = ("text", "cache", "step", "vae_decode", "total")
     figures += [f"{demo['latency_ms'][stage]:.1f} ms" for stage in stages]
     figures.append(f"{demo['peak_private_mb']:.0f} MB")

@@ -50,7 +50,7 @@ def test_a_row_is_made_once(ablation: Ablation) -> None:
     first = ablation.record(Row("a"))
     adapters = ablation.adapters(Training())
     written = adapters.stat().st_mtime_ns
-    assert first["training"]["parameters"] == 555_264
+    assert first["training"]["parameters"] == 247_296
     assert first["training"]["config"]["sites"] == "middle+decoder"
     again = ablation.record(Row("b"))
     assert again == {**first, "name": "b"}

@@ -47,14 +47,14 @@ AUTOENCODER = Schedule(
     checkpoint_every=100,
     muon=True,
 )
-BASE = Schedule(steps=2600, batch=64, learning_rate=2e-3, checkpoint_every=100, muon=True)
-ADAPTERS = Schedule(steps=1500, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
-JUDGE = Schedule(steps=1200, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
+BASE = Schedule(steps=5000, batch=64, learning_rate=2e-3, checkpoint_every=100, muon=True)
+ADAPTERS = Schedule(steps=2000, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
+JUDGE = Schedule(steps=3000, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All choices of a run. The defaults are the next miniature's; those of the shipped one are on its card.
+    """All choices of a run; the defaults made the shipped miniature.
 
     samples: with one toy. pairs: with two, in addition. stylised: with one, in a style, in addition.
     """

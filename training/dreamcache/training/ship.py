@@ -110,6 +110,10 @@ def ship(run: Path, recipe: Recipe, guidance: dict[str, Any]) -> Path:
     out = run / "ship"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run / "base" / "pipeline", out)
+    for path in out.rglob("config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)  # a folder of the machine that trained it
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors, metadata = read_adapters(run / "adapters" / "adapters.safetensors")
     save_file(tensors, out / "adapters.safetensors", metadata | {"guidance": json.dumps(guidance)})
     curves = out / "training"

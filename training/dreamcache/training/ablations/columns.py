@@ -32,7 +32,7 @@ def cells(row: dict[str, Any], titles: tuple[str, ...]) -> tuple[str, ...]:
             "identity accuracy": _interval(scores["identity_accuracy"]),
             "body / accent / pattern": " / ".join(f"{v:.0%}" for v in scores["attributes"].values()),
             "scene": _share(scores["scene_accuracy"]),
-            "style": _interval(scores["style_accuracy"]) if scores.get("style_accuracy") else "",
+            "style": _interval(scores["style_accuracy"]),
             "colour ΔE": f"{scores['colour_distance']['mean']:.1f}",
         }
     return tuple(shown[title] for title in titles)

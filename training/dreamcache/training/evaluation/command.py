@@ -10,7 +10,7 @@ import typer
 STAGES = ("all", "generate", "score")
 MODES = ("dual", "text_first", "classic", "none")
 # The options that have a meaning with or without --benchmark alone.
-OF_THE_TOYS = ("identities", "scenes", "condition")
+OF_THE_TOYS = ("identities", "scenes", "condition", "pairs")
 OF_THE_BENCHMARK = (
     "out", "dino", "clip", "reference_image", "images", "subject", "prompts", "seed", "masks", "masked", "stage",
 )  # fmt: skip
@@ -29,6 +29,9 @@ def evaluate(
     ] = None,
     identities: Annotated[int, typer.Option(min=1, help="Held-out toys.")] = 200,
     scenes: Annotated[int, typer.Option(min=1, max=12, help="Scenes for each toy.")] = 4,
+    pairs: Annotated[
+        int, typer.Option(min=0, help="Also so many pictures of two held-out toys each, from PyTorch.")
+    ] = 0,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -106,6 +109,8 @@ def evaluate(
     if benchmark is None:
         if bundle and len(bundle) > 1:
             raise typer.BadParameter("give one, or several with --benchmark", param_hint="'--bundle'")
+        if bundle and pairs:
+            raise typer.BadParameter("is of PyTorch: leave out --bundle", param_hint="'--pairs'")
         from dreamcache.training.evaluation.toys import evaluate_toys
 
         evaluate_toys(
@@ -114,6 +119,7 @@ def evaluate(
             bundle=bundle[0] if bundle else None,
             identities=identities,
             scenes=scenes,
+            pairs=pairs,
             steps=TOY_STEPS if steps is None else steps,
             mode=mode,
             guidance=guidance,

@@ -6,7 +6,7 @@ have learned to flatter them. Renders are slightly blurred and noised in trainin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,19 +44,18 @@ class Verdict:
 
 
 class Judge(nn.Module):
-    """Pictures [n, 3, 64, 64] in −1..1 → logits per attribute [n, classes], of the outline [n, 1, 16, 16].
+    """Pictures [n, 3, 64, 64] in −1..1 → logits per attribute [n, classes], of the outline [n, 1, 16, 16]."""
 
-    attributes: which of ATTRIBUTES it reads.
-    """
-
-    def __init__(self, attributes: Sequence[str] = tuple(ATTRIBUTES)) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 5, stride=2, padding=2), nn.SiLU())
         self.fine = _stage(32, 64)
         self.outline = nn.Conv2d(64, 1, 3, padding=1)
         self.coarse = nn.Sequential(_stage(64, 128), _stage(128, 192))
         self.hidden = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(192 * 16, 256), nn.SiLU())
-        self.heads = nn.ModuleDict({name: nn.Linear(256, len(ATTRIBUTES[name])) for name in attributes})
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(256, len(classes)) for name, classes in ATTRIBUTES.items()}
+        )
 
     def forward(self, pictures: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """See the class."""
@@ -86,16 +85,15 @@ def load_judge(path: Path = JUDGE_FILE) -> Judge:
     """
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run `dreamcache train judge` first")
-    weights = {name: value.float() for name, value in load_file(path).items()}
-    judge = Judge([name for name in ATTRIBUTES if f"heads.{name}.weight" in weights])
-    judge.load_state_dict(weights)
+    judge = Judge()
+    judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return judge.eval()
 
 
 def accuracy_on_renders(judge: Judge, samples: int = 2000, seed: int = 99) -> dict[str, float]:
     """Accuracy of each attribute and mean IoU of the outline on renders of held-out identities.
 
-    A judge of styles is asked for them on as many pictures in a style again: the plain ones all have the same.
+    For styles there are as many pictures in a style again: the plain ones all have the same.
     """
     batch = draw_batch(seed, 0, samples, held_out=True)
     verdict = judge.judge(batch.targets)
@@ -103,11 +101,10 @@ def accuracy_on_renders(judge: Judge, samples: int = 2000, seed: int = 99) -> di
         name: float((found == batch.labels[:, list(ATTRIBUTES).index(name)]).mean())
         for name, found in verdict.classes.items()
     }
-    if "style" in verdict.classes:
-        styled = draw_batch(seed, 0, samples, held_out=True, of="stylised")
-        truth = np.concatenate([batch.labels, styled.labels])[:, list(ATTRIBUTES).index("style")]
-        seen = np.concatenate([verdict.classes["style"], judge.judge(styled.targets).classes["style"]])
-        report["style"] = float((seen == truth).mean())
+    styled = draw_batch(seed, 0, samples, held_out=True, of="stylised")
+    truth = np.concatenate([batch.labels, styled.labels])[:, list(ATTRIBUTES).index("style")]
+    seen = np.concatenate([verdict.classes["style"], judge.judge(styled.targets).classes["style"]])
+    report["style"] = float((seen == truth).mean())
     outline, found = batch.masks > 127, verdict.masks > 0.5
     report["outline_iou"] = float(((outline & found).sum((1, 2)) / (outline | found).sum((1, 2))).mean())
     return report

@@ -99,6 +99,17 @@ def paint_pairs(
     return np.concatenate(pictures)
 
 
+def run_pairs(
+    pipeline: DreamCachePipeline, count: int, judge: Judge, how: Sampling
+) -> dict[PairCondition, PairScores]:
+    """Paint `count` pairs of held-out toys under every condition and score them."""
+    cases = draw_pair_cases(count)
+    return {
+        condition: score_pairs(judge, paint_pairs(pipeline, cases, condition, how), cases)
+        for condition in PAIR_CONDITIONS
+    }
+
+
 def own_halves(cache: Cache, batch: int) -> dict[str, Tensor]:
     """Which tokens of two joined caches a picture's tokens read, by their half: site to bool [batch, n, 2n]."""
     found = {}

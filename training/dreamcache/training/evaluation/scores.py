@@ -26,13 +26,13 @@ IDENTITY_ATTRIBUTES = ("body", "accent", "pattern")
 
 @dataclass(frozen=True)
 class Scores:
-    """How well pictures of one condition show their toys and scenes; styles where the judge reads them."""
+    """How well pictures of one condition show their toys, scenes and styles."""
 
     identity_accuracy: Interval
     scene_accuracy: Interval
     kind_accuracy: Interval
     colour_distance: Interval
-    style_accuracy: Interval | None
+    style_accuracy: Interval
     attributes: dict[str, float]
 
 
@@ -86,11 +86,7 @@ def score(
         identity_accuracy=cluster_bootstrap(np.mean(list(parts.values()), axis=0), groups),
         scene_accuracy=cluster_bootstrap(right("scene", scenes), groups),
         kind_accuracy=cluster_bootstrap(right("kind", [toy.kind for toy in toys]), groups),
-        style_accuracy=(
-            cluster_bootstrap(right("style", styles or [PLAIN] * len(toys)), groups)
-            if "style" in verdict.classes
-            else None
-        ),
+        style_accuracy=cluster_bootstrap(right("style", styles or [PLAIN] * len(toys)), groups),
         colour_distance=cluster_bootstrap(distance, groups),
         attributes={name: float(values.mean()) for name, values in parts.items()},
     )

@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from dreamcache.training.evaluation.benchmark import Condition
+    from dreamcache.training.evaluation.intervals import Interval
+    from dreamcache.training.evaluation.pairs import PairCondition, PairScores
     from dreamcache.training.evaluation.scores import Scores
 
 
@@ -21,6 +25,7 @@ def evaluate_toys(
     bundle: Path | None,
     identities: int,
     scenes: int,
+    pairs: int,
     steps: int,
     mode: str,
     guidance: float | None,
@@ -36,6 +41,7 @@ def evaluate_toys(
     from dreamcache.training.evaluation.benchmark import CONDITIONS, as_record, draw_cases, run_benchmark
     from dreamcache.training.evaluation.judge import accuracy_on_renders, load_judge
     from dreamcache.training.evaluation.painter import Sampling, TorchPainter, recommended
+    from dreamcache.training.evaluation.pairs import run_pairs
 
     unknown = sorted(set(condition or ()) - set(CONDITIONS))
     if unknown:
@@ -44,6 +50,7 @@ def evaluate_toys(
     judge = load_judge()
     cases = draw_cases(identities, scenes)
     settings: dict[str, Any]
+    of_two: dict[PairCondition, PairScores] = {}
     if bundle is not None:
         from dreamcache.runtime import Pipeline
         from dreamcache.runtime.settings import Options
@@ -68,6 +75,7 @@ def evaluate_toys(
             ),
         )
         results = run_benchmark(cases, TorchPainter(pipeline, how), judge, wanted)
+        of_two = run_pairs(pipeline, pairs, judge, how) if pairs else {}
         settings = {"from": "pytorch", **asdict(how)}
     record = {
         "identities": identities,
@@ -76,13 +84,20 @@ def evaluate_toys(
         "judge_accuracy_on_held_out_renders": accuracy_on_renders(judge),
         "results": as_record(results),
     }
+    if of_two:
+        record["pairs"] = {
+            "pictures": pairs,
+            "results": {condition: asdict(scores) for condition, scores in of_two.items()},
+        }
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     Console().print(_table(results))
+    if of_two:
+        Console().print(_table_of_two(of_two))
 
 
-def _table(results: dict[Condition, Scores]) -> Any:
+def _table(results: dict[Condition, Scores]) -> Table:
     from rich.table import Table
 
     table = Table("condition", "identity accuracy", "body / accent / pattern", "scene accuracy", "colour ΔE")
@@ -90,9 +105,23 @@ def _table(results: dict[Condition, Scores]) -> Any:
         identity, scene = scores.identity_accuracy, scores.scene_accuracy
         table.add_row(
             condition.replace("_", " "),
-            f"{identity.mean:.1%} [{identity.low:.1%}, {identity.high:.1%}]",
+            _interval(identity),
             " / ".join(f"{value:.1%}" for value in scores.attributes.values()),
-            f"{scene.mean:.1%} [{scene.low:.1%}, {scene.high:.1%}]",
+            _interval(scene),
             f"{scores.colour_distance.mean:.1f}",
         )
     return table
+
+
+def _table_of_two(results: dict[PairCondition, PairScores]) -> Table:
+    from rich.table import Table
+
+    table = Table("two toys", "own attributes", "the other's", "kind", "scene accuracy")
+    for condition, scores in results.items():
+        shares = (scores.own, scores.other, scores.kind, scores.scene)
+        table.add_row(condition.replace("_", " "), *map(_interval, shares))
+    return table
+
+
+def _interval(share: Interval) -> str:
+    return f"{share.mean:.1%} [{share.low:.1%}, {share.high:.1%}]"
