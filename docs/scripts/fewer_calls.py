@@ -2,8 +2,8 @@
 
     python docs/scripts/fewer_calls.py BUNDLE --reference PICTURE --json docs/results/fewer-calls.json
 
-Every row makes the same pictures from the same noise, one thread, graphs open. Rows take turns seed by seed; the time is
-the median over seeds of a row's CPU time over the exact row's.
+Every row makes the same pictures from the same noise, one thread, graphs open. Rows take turns seed by seed; the
+time is the median over seeds of a row's CPU time over the exact row's.
 """
 
 from __future__ import annotations
