@@ -115,6 +115,27 @@ def test_photographs_go_through_and_change_the_picture(bundle: Path, tmp_path: P
     assert np.abs(pictures["with"] - pictures["without"]).mean() > 3
 
 
+def test_evaluation_guides_a_bundle_as_it_is_asked_to(bundle: Path, tmp_path: Path) -> None:
+    def evaluated(name: str, *more: str) -> dict[str, Any]:
+        few = ["--identities", "1", "--scenes", "1", "--steps", "3", "--condition", "dreamcache"]
+        command = [*COMMAND, "evaluate", "--bundle", str(bundle), *few, "--json", str(tmp_path / name), *more]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        record: dict[str, Any] = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+        return record
+
+    usual, other, again = (
+        evaluated("a"),
+        evaluated("b", "--mode", "classic", "--guidance", "2"),
+        evaluated("c"),
+    )
+    assert other["settings"]["guidance_mode"] == "classic"
+    assert usual["results"] == again["results"]
+    assert (
+        usual["results"]["dreamcache"]["colour_distance"] != other["results"]["dreamcache"]["colour_distance"]
+    )
+
+
 def test_verify_passes_and_fails_once_a_weight_is_touched(bundle: Path) -> None:
     verify = [*COMMAND, "verify", str(bundle), "--json"]
     done = subprocess.run(verify, capture_output=True, text=True, check=False)

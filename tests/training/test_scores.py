@@ -18,6 +18,7 @@ from dreamcache.training.evaluation.judge import (
     accuracy_on_renders,
     load_judge,
     save_judge,
+    stated_accuracy,
 )
 from dreamcache.training.evaluation.scores import Scores, mean_colour, score
 from dreamcache.training.world import Identity
@@ -174,13 +175,21 @@ def test_mean_colours_are_those_of_the_tables(
 def test_a_judge_is_the_same_from_its_file(judge: Judge, pictures: NDArray[np.uint8], tmp_path: Path) -> None:
     rounded = Judge()
     rounded.load_state_dict({name: value.half().float() for name, value in judge.state_dict().items()})
-    save_judge(judge, tmp_path / "judge.safetensors", {"note": "random"})
+    save_judge(judge, tmp_path / "judge.safetensors", {"body": 0.25})
+    assert stated_accuracy(tmp_path / "judge.safetensors") == {"body": 0.25}
     loaded = load_judge(tmp_path / "judge.safetensors")
     ours, theirs = rounded.eval().judge(pictures), loaded.judge(pictures)
     assert all(np.array_equal(ours.classes[name], theirs.classes[name]) for name in ATTRIBUTES)
     assert np.array_equal(ours.masks, theirs.masks)
     with pytest.raises(FileNotFoundError, match="dreamcache train judge"):
         load_judge(tmp_path / "absent.safetensors")
+
+
+def test_the_shipped_judge_is_as_good_as_its_file_says() -> None:
+    stated, found = stated_accuracy(), accuracy_on_renders(load_judge(), samples=150)
+    assert set(stated) == set(found)
+    assert min(stated.values()) > 0.8
+    assert max(abs(stated[name] - found[name]) for name in stated) < 0.05
 
 
 def test_a_random_judge_is_near_chance_on_renders(judge: Judge) -> None:

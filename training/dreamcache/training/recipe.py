@@ -151,9 +151,7 @@ def stage_judge(run: Path, recipe: Recipe) -> None:
     judge = train_judge(data, run / "judge", recipe.judge)
     report = accuracy_on_renders(judge)
     _write_json(run / "judge" / "report.json", report)
-    save_judge(
-        judge, run / "judge" / "judge.safetensors", {"accuracy_on_held_out_renders": json.dumps(report)}
-    )
+    save_judge(judge, run / "judge" / "judge.safetensors", report)
 
 
 def stage_ship(run: Path, recipe: Recipe) -> None:

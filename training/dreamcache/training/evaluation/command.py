@@ -104,6 +104,8 @@ def evaluate(
                 "does not go with --benchmark" if benchmark is not None else "belongs to --benchmark",
                 param_hint=f"'--{name.replace('_', '-')}'",
             )
+    if mode and mode not in MODES:
+        raise typer.BadParameter(f"one of {', '.join(MODES)} is expected", param_hint="'--mode'")
     if not bundle and (guidance_interval is not None or step_cache > 1):
         raise typer.BadParameter("belongs to --bundle", param_hint="'--guidance-interval' / '--step-cache'")
     if benchmark is None:
@@ -132,8 +134,6 @@ def evaluate(
         return
     if stage not in STAGES:
         raise typer.BadParameter(f"one of {', '.join(STAGES)} is expected", param_hint="'--stage'")
-    if mode and mode not in MODES:
-        raise typer.BadParameter(f"one of {', '.join(MODES)} is expected", param_hint="'--mode'")
     names = [path.resolve().name for path in bundle or ()]
     if len({*names, "pytorch"}) <= len(names):
         raise typer.BadParameter(

@@ -6,6 +6,7 @@ have learned to flatter them. Renders are slightly blurred and noised in trainin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -88,6 +90,13 @@ def load_judge(path: Path = JUDGE_FILE) -> Judge:
     judge = Judge()
     judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return judge.eval()
+
+
+def stated_accuracy(path: Path = JUDGE_FILE) -> dict[str, float]:
+    """What `accuracy_on_renders` found when the judge of a file was trained."""
+    with safe_open(path, framework="pt") as file:
+        stated: dict[str, float] = json.loads(file.metadata()["accuracy_on_held_out_renders"])
+    return stated
 
 
 def accuracy_on_renders(judge: Judge, samples: int = 2000, seed: int = 99) -> dict[str, float]:
@@ -170,6 +179,7 @@ def _soften(x: Tensor, generator: torch.Generator) -> Tensor:
     return x + share * (blurred - x) + 0.03 * torch.randn(x.shape, generator=generator)
 
 
-def save_judge(judge: Judge, path: Path, metadata: dict[str, str]) -> None:
-    """Write the weights as float16."""
+def save_judge(judge: Judge, path: Path, accuracy: dict[str, float]) -> None:
+    """Write the weights as float16, with what `accuracy_on_renders` found."""
+    metadata = {"accuracy_on_held_out_renders": json.dumps(accuracy)}
     save_file({name: value.half().contiguous() for name, value in judge.state_dict().items()}, path, metadata)

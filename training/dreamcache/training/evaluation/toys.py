@@ -39,7 +39,7 @@ def evaluate_toys(
     from rich.console import Console
 
     from dreamcache.training.evaluation.benchmark import CONDITIONS, as_record, draw_cases, run_benchmark
-    from dreamcache.training.evaluation.judge import accuracy_on_renders, load_judge
+    from dreamcache.training.evaluation.judge import load_judge, stated_accuracy
     from dreamcache.training.evaluation.painter import Sampling, TorchPainter, recommended
     from dreamcache.training.evaluation.pairs import run_pairs
 
@@ -57,7 +57,14 @@ def evaluate_toys(
         from dreamcache.training.evaluation.bundle_painter import BundlePainter
 
         pipe = Pipeline.load(bundle, keep_sessions=True)
-        options = Options(steps=steps, guidance_interval=guidance_interval, step_cache=step_cache)
+        options = Options(
+            steps=steps,
+            guidance_mode=mode or None,  # type: ignore[typeddict-item]  # one of MODES, as the command checks
+            guidance_scale=guidance,
+            reference_guidance_scale=reference_guidance,
+            guidance_interval=guidance_interval,
+            step_cache=step_cache,
+        )
         results = run_benchmark(cases, BundlePainter(pipe, options), judge, wanted)
         settings = {"from": "bundle", "precision": pipe.contract.precision, **options}
     else:
@@ -68,7 +75,7 @@ def evaluate_toys(
         usual = recommended(MINI_ADAPTERS if adapters is None else adapters)
         how = Sampling(
             steps=steps,
-            mode=mode if mode else usual.mode,  # type: ignore[arg-type]  # checked when it is used
+            mode=mode if mode else usual.mode,  # type: ignore[arg-type]  # one of MODES
             guidance_scale=usual.guidance_scale if guidance is None else guidance,
             reference_guidance_scale=(
                 usual.reference_guidance_scale if reference_guidance is None else reference_guidance
@@ -81,7 +88,7 @@ def evaluate_toys(
         "identities": identities,
         "scenes_per_identity": scenes,
         "settings": settings,
-        "judge_accuracy_on_held_out_renders": accuracy_on_renders(judge),
+        "judge_accuracy_on_held_out_renders": stated_accuracy(),
         "results": as_record(results),
     }
     if of_two:
