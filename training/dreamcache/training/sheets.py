@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,10 @@ def draw_sheet(columns: Sequence[Column], path: Path, heading: str) -> None:
     """Groups of columns side by side, one row for each subject, enlarged without smoothing."""
     title_font, font, small = (ImageFont.load_default(size) for size in (20, 15, 11))
     line = 16 if any(column.captions for column in columns) else 0
-    widths = [len(column.rows[0]) * (TILE + GAP) - GAP for column in columns]
+    widths = [
+        max(len(column.rows[0]) * (TILE + GAP) - GAP, math.ceil(font.getlength(column.title)))
+        for column in columns
+    ]
     width = sum(widths) + GROUP_GAP * (len(columns) - 1) + 2 * MARGIN
     row_height = TILE + line + GAP
     height = 2 * HEADER + MARGIN + len(columns[0].rows) * row_height + MARGIN

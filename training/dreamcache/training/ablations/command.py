@@ -76,7 +76,7 @@ def _draw(ablation: Ablation, table: Table, path: Path) -> None:
         groups = [Column("references, left and right", [list(case.references) for case in pairs], titles)]
     else:
         cases = ablation.cases[: 4 * every : every]
-        places = [[case.prompt[-20:]] for case in cases]
+        places = [[f"{case.toy.kind}, {case.scene}"] for case in cases]
         groups = [Column("reference", [[case.reference] for case in cases], places)]
     for row in table.rows:
         pictures = ablation.examples(row)[: 4 * every : every]

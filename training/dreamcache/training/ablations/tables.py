@@ -93,7 +93,7 @@ def _trained(name: str, **changes: object) -> Row:
 TWO: dict[PairCondition, str] = {
     "joined": "joined",
     "masked": "masked",
-    "left_alone": "left one's cache alone",
+    "left_alone": "left only",
 }
 
 
@@ -195,7 +195,7 @@ TABLES: dict[str, Table] = {
             Row("no reference", None, pair="text_only"),
             *(
                 Row(f"{what}, {trained}", Training(pairs=pairs), pair=pair)
-                for pairs, trained in ((True, "trained with pairs"), (False, "never saw a pair"))
+                for pairs, trained in ((True, "pairs"), (False, "singles"))
                 for pair, what in TWO.items()
             ),
         ),
