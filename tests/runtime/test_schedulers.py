@@ -142,7 +142,10 @@ def test_other_settings_equal_diffusers(
 ) -> None:
     config = changed(**settings)
     ours = trajectory(make_scheduler(config, kind, 20))
-    assert largest_error(ours, their_trajectory(config, kind, 20, monkeypatch)) <= TOLERANCE
+    # From a noise of 10⁴ Euler comes down to latents of 10: what float32 rounds off the first is 6e-5 of the last.
+    zero_snr_euler = kind == "euler" and settings.get("rescale_betas_zero_snr", False)
+    tolerance = 6e-5 if zero_snr_euler else TOLERANCE
+    assert largest_error(ours, their_trajectory(config, kind, 20, monkeypatch)) <= tolerance
 
 
 @pytest.mark.parametrize("kind", KINDS)
