@@ -126,6 +126,21 @@ def test_every_figure_comes_from_a_committed_record() -> None:
     assert "123.4 ms" not in README, "a figure that no record holds"
 
 
+def test_what_fewer_calls_gain_and_cost_is_that_of_the_record() -> None:
+    record = json.loads((ROOT / "docs" / "results" / "fewer-calls.json").read_text())
+    page = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    shown = re.findall(
+        r"^\| `(--(?:guidance|step).*?)` \|.*\| (\d\.\d\d) \| (\d+\.\d) dB \|$", page, re.MULTILINE
+    )
+    measured = [
+        (name, f"{row['cpu_time']:.2f}", f"{row['latent_db']:.1f}")
+        for name, row in record["rows"].items()
+        if name != "exact"
+    ]
+    assert shown == measured
+    assert len(shown) == 6
+
+
 def test_what_a_shallow_call_gains_is_that_of_the_record() -> None:
     record = json.loads((ROOT / "docs" / "results" / "sd15-int8-step-cache.json").read_text())
     whole, shallow = (median(record["samples"][name]) / 1e3 for name in ("step", "shallow_step"))

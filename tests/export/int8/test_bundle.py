@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from dreamcache.export import gates, unet_export
+from dreamcache.export import unet_export
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
 from dreamcache.export.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
@@ -45,8 +45,6 @@ def eight(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "prompts.txt").write_text("a robot\n\na red car in the snow\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unet_export, "SMALL", QUICK)
-        # 8 bits take more nodes to describe, and here the description is a fifth of the weights.
-        patch.setattr(gates, "DISK_GRANT_BYTES", 1 << 18)
         export(
             out=folder / "bundle",
             base=str(tiny_base),

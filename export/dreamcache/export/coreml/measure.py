@@ -89,12 +89,15 @@ def check_measured(measured: Measured, samples: Mapping[str, float], weights: st
         ExportError: one fails; a line that names it.
     """
     least = LEAST_DB[weights]
+    remedy = (
+        "give --coreml-weights more bits, or mixed" if weights != "fp16" else "report the base that fails"
+    )
     for name, db in measured.psnr_db.items():
-        check_psnr(f"Core ML {name} in {arithmetic}", db, least)
+        check_psnr(f"Core ML {name} in {arithmetic}", db, least, remedy)
     for name, db in samples.items():
         unet = name.startswith(("cache", "denoise"))
-        check_psnr(f"Core ML {name} in {arithmetic}", db, least if unet else LEAST_COMPONENT_DB)
-    check_condition(measured.findings, "give --coreml-weights more bits")
+        check_psnr(f"Core ML {name} in {arithmetic}", db, least if unet else LEAST_COMPONENT_DB, remedy)
+    check_condition(measured.findings, remedy)
     if weights == "fp16":
         # What coarse weights lose may be more than a young adapter's whole effect, whose size is then all that counts.
         check_sensitivity(measured.findings, least, 1.0)
