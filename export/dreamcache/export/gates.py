@@ -21,7 +21,7 @@ MIN_SEAM_DB = 45.0
 CONDITION_TOLERANCE = 0.05
 MAX_DISK_RATIO = 1.05
 DISK_GRANT_BYTES = 1 << 18
-"""The description of a second graph costs one to two hundred kilobytes, most in 8 bits, however small the model is."""
+"""The description of a second graph costs 130 kilobytes, in 8 bits 250, however small the model is."""
 MAX_DB = 200.0
 """Stands for exact equality, since the contract holds no infinities."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dreamcache.training.evaluation.intervals import Interval
+
 OF_ONE = ("identity accuracy", "body / accent / pattern", "scene", "colour ΔE", "adapters")
 OF_STYLE = (*OF_ONE[:3], "style", *OF_ONE[3:])
 OF_TWO = ("own attributes", "the other's", "kind", "scene", "adapters")
@@ -22,17 +24,17 @@ def cells(row: dict[str, Any], titles: tuple[str, ...]) -> tuple[str, ...]:
     shown = {"adapters": f"{training['parameters'] / 1e3:,.0f}K" if training else ""}
     if row.get("pair"):
         shown |= {
-            "own attributes": _interval(scores["own"]),
-            "the other's": _interval(scores["other"]),
+            "own attributes": str(Interval(**scores["own"])),
+            "the other's": str(Interval(**scores["other"])),
             "kind": _share(scores["kind"]),
             "scene": _share(scores["scene"]),
         }
     else:
         shown |= {
-            "identity accuracy": _interval(scores["identity_accuracy"]),
+            "identity accuracy": str(Interval(**scores["identity_accuracy"])),
             "body / accent / pattern": " / ".join(f"{v:.0%}" for v in scores["attributes"].values()),
             "scene": _share(scores["scene_accuracy"]),
-            "style": _interval(scores["style_accuracy"]),
+            "style": str(Interval(**scores["style_accuracy"])),
             "colour ΔE": f"{scores['colour_distance']['mean']:.1f}",
         }
     return tuple(shown[title] for title in titles)
@@ -40,7 +42,3 @@ def cells(row: dict[str, Any], titles: tuple[str, ...]) -> tuple[str, ...]:
 
 def _share(value: dict[str, float]) -> str:
     return f"{value['mean']:.1%}"
-
-
-def _interval(value: dict[str, float]) -> str:
-    return f"{value['mean']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"

@@ -20,6 +20,10 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """As a share: the mean in per cent, its interval in brackets."""
+        return f"{self.mean:.1%} [{self.low:.1%}, {self.high:.1%}]"
+
 
 def cluster_bootstrap(
     values: NDArray[np.float64] | Sequence[float], groups: NDArray[Any] | Sequence[str], seed: int = 0

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dreamcache.training.evaluation.benchmark import Condition
-    from dreamcache.training.evaluation.intervals import Interval
     from dreamcache.training.evaluation.pairs import PairCondition, PairScores
     from dreamcache.training.evaluation.scores import Scores
 
@@ -112,9 +111,9 @@ def _table(results: dict[Condition, Scores]) -> Table:
         identity, scene = scores.identity_accuracy, scores.scene_accuracy
         table.add_row(
             condition.replace("_", " "),
-            _interval(identity),
+            str(identity),
             " / ".join(f"{value:.1%}" for value in scores.attributes.values()),
-            _interval(scene),
+            str(scene),
             f"{scores.colour_distance.mean:.1f}",
         )
     return table
@@ -126,9 +125,5 @@ def _table_of_two(results: dict[PairCondition, PairScores]) -> Table:
     table = Table("two toys", "own attributes", "the other's", "kind", "scene accuracy")
     for condition, scores in results.items():
         shares = (scores.own, scores.other, scores.kind, scores.scene)
-        table.add_row(condition.replace("_", " "), *map(_interval, shares))
+        table.add_row(condition.replace("_", " "), *map(str, shares))
     return table
-
-
-def _interval(share: Interval) -> str:
-    return f"{share.mean:.1%} [{share.low:.1%}, {share.high:.1%}]"
