@@ -29,9 +29,8 @@ def test_pictures_of_one_toy_and_of_two(tmp_path: Path, capsys: pytest.CaptureFi
     assert record["pairs"]["pictures"] == 3
     of_two = record["pairs"]["results"]
     assert list(of_two) == list(PAIR_CONDITIONS)
-    assert all(
-        0 <= share["low"] <= share["mean"] <= share["high"] <= 1 for share in (of_two["joined"]["own"],)
-    )
+    shares = [scores["own"] for scores in of_two.values()]
+    assert all(0 <= share["low"] <= share["mean"] <= share["high"] <= 1 for share in shares)
     shown = capsys.readouterr().out
     assert "left alone" in shown
     assert f"{of_two['joined']['own']['mean']:.1%}" in shown
