@@ -11,6 +11,9 @@ import pytest
 # tests/ is no package, so its shared module is found by path.
 sys.path.insert(0, str(Path(__file__).parent))
 
+# Before onnxruntime is imported by a test's own hand.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # One of several processes (pytest-xdist) leaves the other cores to the others; before PyTorch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
