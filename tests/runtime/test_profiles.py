@@ -18,7 +18,6 @@ from dreamcache.runtime import Pipeline
 from dreamcache.runtime.bundle import open_bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.optimised import FOLDER_VARIABLE, OptimisedGraph, graph_folder
-from dreamcache.runtime.profiles import PROFILES, Profile, session_options
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -156,27 +155,6 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     assert graph_folder() == tmp_path / "dreamcache"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert graph_folder() == Path.home() / ".cache/dreamcache"
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_8_bit_sums_are_whole_on_every_processor(profile: Profile, tmp_path: Path) -> None:
-    """Of unsigned and signed 8-bit numbers: x86 before VNNI would add pairs of them in 16 bits, which saturate."""
-    import onnxruntime
-
-    weight = onnx.numpy_helper.from_array(np.full((64, 8), 127, np.int8), "w")
-    ends = (("x", TensorProto.UINT8, [4, 64]), ("y", TensorProto.INT32, [4, 8]))
-    graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["x", "w"], ["y"])],
-        "product",
-        *([helper.make_tensor_value_info(*end)] for end in ends),
-        [weight],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save_model(model, tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", session_options(profile, 1))
-    (sums,) = session.run(None, {"x": np.full((4, 64), 255, np.uint8)})
-    assert (sums == 255 * 127 * 64).all()
-    assert np.iinfo(np.int16).max < 2 * 255 * 127, "a pair that 16 bits cannot hold"
 
 
 _PROGRAM = """

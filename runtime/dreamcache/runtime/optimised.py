@@ -28,7 +28,8 @@ from dreamcache.runtime.contract import GraphSpec
 from dreamcache.runtime.errors import DreamCacheError
 from dreamcache.runtime.files import replacing
 from dreamcache.runtime.onnx_weights import tensors_in
-from dreamcache.runtime.profiles import WHOLE_SUMS, Profile, session_options
+from dreamcache.runtime.overflow import guard_entries
+from dreamcache.runtime.profiles import Profile, session_options
 
 FOLDER_VARIABLE = "DREAMCACHE_CACHE"
 _FORMAT = "dreamcache-graph-1"
@@ -71,7 +72,7 @@ class OptimisedGraph:
             "onnxruntime": onnxruntime.__version__,
             "processor": [platform.system(), platform.machine(), *_processor_features()],
             "profile": self.profile,
-            "sums": WHOLE_SUMS,
+            "guard": guard_entries(),
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -1,31 +1,24 @@
 """Two ways to hold a graph: as fast as it goes, or in as little private memory as it goes.
 
-"speed" is ONNX Runtime's own defaults but one: weights are copied into the layout its kernels like best.
+"speed" is ONNX Runtime's own defaults: weights are copied into the layout its kernels like best.
 "memory" leaves the weights in their file, mapped, and gives each activation back as soon as it is dead. What each
 setting brings is in docs/memory.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from dreamcache.runtime.allocator import map_large_blocks
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.overflow import guard_entries
 
 Profile = Literal["speed", "memory"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 # Blocks from this size on are mapped, and so are returned when they are freed.
 _MMAP_BYTES = 1 << 18
-
-
-WHOLE_SUMS = ("session.x64quantprecision", "1")
-"""Entry of a session's configuration: 8-bit products that cannot overflow.
-
-x86 processors before VNNI add pairs of products of unsigned and signed 8-bit numbers in 16 bits, which saturate: a
-picture in 8 bits falls apart. This makes ONNX Runtime take unsigned weights there, slower and right. Where sums are
-whole anyhow, it does nothing (onnxruntime_session_options_config_keys.h).
-"""
 
 
 def check_profile(profile: str) -> Profile:
@@ -36,16 +29,24 @@ def check_profile(profile: str) -> Profile:
     raise SettingsError(f"profile: one of {', '.join(PROFILES)} is expected, received {profile!r}")
 
 
-def session_options(profile: Profile, threads: int | None = None, repeated: bool = False) -> Any:
+def session_options(
+    profile: Profile,
+    threads: int | None = None,
+    repeated: bool = False,
+    *,
+    guard: Sequence[tuple[str, str]] | None = None,
+) -> Any:
     """ONNX Runtime's SessionOptions of a profile.
 
-    threads: None leaves the number to ONNX Runtime. repeated: the graph runs at every step.
+    threads: None leaves the number to ONNX Runtime. repeated: the graph runs at every step. guard: entries against
+    sums that overflow; None is what this processor needs (`overflow.guard_entries`).
     """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.add_session_config_entry(*WHOLE_SUMS)
+    for name, value in guard_entries() if guard is None else guard:
+        options.add_session_config_entry(name, value)
     if threads is not None:
         options.intra_op_num_threads = threads
     if profile == "memory":
