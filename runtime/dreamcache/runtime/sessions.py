@@ -41,6 +41,8 @@ __all__ = [
 
 Array = NDArray[Any]
 
+# The caching graph reads the null text, so that its cross-attention's keys and values are stored, not computed.
+_CONSTANT_KEYS = {"cache"}
 _EVERY_STEP = {"denoiser", "shallow", "plain"}
 _DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
 
@@ -138,7 +140,7 @@ class SessionOpener:
                     str(self.bundle.path(spec.file)),
                     options,
                     providers=list(self.providers),
-                    provider_options=provider_options(self.providers, self.math),
+                    provider_options=provider_options(self.providers, self.math, name in _CONSTANT_KEYS),
                 )
         except BundleError:
             raise
