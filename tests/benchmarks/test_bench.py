@@ -133,6 +133,7 @@ def test_bad_input_is_refused_before_anything_runs(
 ) -> None:
     assert "profile" in refused(capsys, "bench", str(gated), "--profile", "fast")
     assert "provider" in refused(capsys, "bench", str(gated), "--provider", "abacus")
+    assert "provider cpu computes in fp32" in refused(capsys, "bench", str(gated), "--math", "fast")
     assert "threads" in refused(capsys, "bench", str(gated), "--threads", "0")
     assert "steps" in refused(capsys, "bench", str(gated), "--steps", "5000")
     assert "guidance mode" in refused(capsys, "bench", str(gated), "--guidance-mode", "triple")

@@ -30,6 +30,19 @@ def test_a_failed_gate_is_said_in_every_form(record: Record) -> None:
     assert "FAILED" not in to_csv([record])
 
 
+def test_fast_math_is_said_in_every_form(record: Record) -> None:
+    quick = record.model_copy(
+        update={"conditions": record.conditions.model_copy(update={"math": "fast"}), "others": ()}
+    )
+    (row,) = rows([quick])
+    assert row.labels["math"] == "fast"
+    for text in (to_markdown([quick]), to_csv([quick])):
+        assert "1. math fast: OpenVINO computes in bf16" in text
+    (exact, _) = rows([record])
+    assert exact.labels["math"] == "exact"
+    assert not any("bf16" in note for note in exact.notes)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [

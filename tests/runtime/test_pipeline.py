@@ -18,8 +18,8 @@ from PIL import Image
 from dreamcache.runtime import Pipeline, Subject
 from dreamcache.runtime.contract import SchedulerKind
 from dreamcache.runtime.errors import ImageError, SettingsError
+from dreamcache.runtime.providers import ProviderWarning, warn_of_attention
 from dreamcache.runtime.schedulers.noise_schedule import signal_levels
-from dreamcache.runtime.sessions import ProviderWarning, warn_of_attention
 
 PROMPT = "a robot on the beach"
 

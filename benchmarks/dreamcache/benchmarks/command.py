@@ -30,6 +30,9 @@ def bench(
         list[str] | None,
         typer.Option("--provider", help="ONNX Runtime provider, e.g. cpu, cuda; repeatable."),
     ] = None,
+    math: Annotated[
+        str, typer.Option(help="exact, or fast: bf16 in provider openvino, where the CPU has it.")
+    ] = "exact",
     threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Denoising steps a picture: 20, or 4 with --quick.")
@@ -87,7 +90,7 @@ def bench(
             raise typer.BadParameter(
                 "exactly one bundle is measured against another", param_hint="'--against'"
             )
-        settings = checked_settings(profile, provider, threads)
+        settings = checked_settings(profile, provider, threads, math)
         plan = Plan(
             settings,
             steps,

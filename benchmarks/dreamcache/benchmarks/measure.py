@@ -255,6 +255,7 @@ def _conditions(case: Case) -> Conditions:
         profile=case.settings.profile,
         providers=case.settings.providers,
         threads=case.settings.threads,
+        math=case.settings.math,
         width=shape.image_width,
         height=shape.image_height,
         batch=shape.batch,

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from dreamcache.runtime.errors import DreamCacheError
-from dreamcache.runtime.sessions import Profile, check_profile, check_threads, choose_providers, short_name
+from dreamcache.runtime.providers import Math, check_math, choose_providers, short_name
+from dreamcache.runtime.sessions import Profile, check_profile, check_threads
 
 _PATIENCE_S = 30
 _MODULE = "dreamcache.benchmarks.worker"
@@ -43,17 +44,20 @@ class Settings:
     providers: tuple[str, ...] = ("cpu",)
     threads: int | None = None
     graphs: Path | None = None
+    math: Math = "exact"
 
 
 def checked_settings(
-    profile: str, providers: Sequence[str] | None = None, threads: int | None = None
+    profile: str, providers: Sequence[str] | None = None, threads: int | None = None, math: str = "exact"
 ) -> Settings:
     """Settings as a command line gives them, refused before any process is started.
 
-    Raises: SettingsError for a profile that does not exist, a provider that is absent, threads below 1.
+    Raises: SettingsError for a profile that does not exist, a provider that is absent, threads below 1, fast math where
+    nothing would be faster.
     """
     chosen = choose_providers(providers or None)
-    return Settings(check_profile(profile), tuple(map(short_name, chosen)), check_threads(threads))
+    names = tuple(map(short_name, chosen))
+    return Settings(check_profile(profile), names, check_threads(threads), math=check_math(math, chosen))
 
 
 class Process:
@@ -108,6 +112,7 @@ class Process:
             profile=settings.profile,
             providers=list(settings.providers),
             threads=settings.threads,
+            math=settings.math,
             graph=graph,
             graphs=None if settings.graphs is None else str(settings.graphs),
         )

@@ -21,6 +21,7 @@ from dreamcache.benchmarks.record import (
     numbered,
 )
 from dreamcache.benchmarks.scaling import scaling_points
+from dreamcache.runtime.providers import describe_math
 
 ABSENT = "–"
 _SPEEDS = {name for name in Metrics.model_fields if name.endswith(("_ms", "_ms_p50", "_ms_p90"))}
@@ -87,6 +88,8 @@ def _row(title: str, record: Record, one: Measurement) -> Row:
             f"sustained {one.sustained.minutes:.3g} min: last {one.sustained.window_s:.0f} s at "
             f"{one.sustained.ratio:.2f} of the first's speed"
         )
+    if (done := describe_math(one.conditions.math)) is not None:
+        notes.append(done)
     notes += [f"{name}: {reason}" for name, reason in one.absent.items()]
     conditions = one.conditions
     shallow = f" + {conditions.shallow_calls} shallow" if conditions.shallow_calls else ""
@@ -99,6 +102,7 @@ def _row(title: str, record: Record, one: Measurement) -> Row:
         "size": f"{conditions.width}×{conditions.height}",
         "profile": conditions.profile,
         "provider": "+".join(conditions.providers),
+        "math": conditions.math,
         "threads": "all" if conditions.threads is None else str(conditions.threads),
         "steps": str(conditions.steps),
         "guidance": _guidance(conditions),

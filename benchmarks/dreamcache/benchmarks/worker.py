@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dreamcache.runtime.pipeline import Pipeline
+    from dreamcache.runtime.providers import Math
     from dreamcache.runtime.sessions import GraphSession
     from dreamcache.runtime.subject import Subject
 
@@ -49,6 +50,7 @@ class Measured:
         profile: str,
         providers: Sequence[str],
         threads: int | None,
+        math: Math,
         graph: str | None,
         graphs: str | None,
     ) -> list[float]:
@@ -68,6 +70,7 @@ class Measured:
             profile=check_profile(profile),
             providers=providers,
             threads=threads,
+            math=math,
             check_hashes=False,
             observe=self._observe,
         )

@@ -27,7 +27,8 @@ from dreamcache.runtime.denoiser import Denoiser, Latent
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.guidance import Branch
 from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.sessions import SessionOpener, check_threads, choose_providers
+from dreamcache.runtime.providers import choose_providers
+from dreamcache.runtime.sessions import SessionOpener, check_threads
 
 # Least recorded signal-to-noise of the two UNet graphs against PyTorch (docs/method.md, "Gates").
 _LEAST_PSNR_DB = {"fp32": 80.0, "fp16": 50.0}

@@ -33,6 +33,9 @@ Threads = Annotated[int | None, typer.Option(help="Threads within an operator.")
 ProfileOption = Annotated[
     str, typer.Option("--profile", help="speed, or memory: slower, with the weights left on disk.")
 ]
+MathOption = Annotated[
+    str, typer.Option("--math", help="exact, or fast: bf16 in provider openvino, where the CPU has it.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -114,12 +117,14 @@ def generate(
         ),
     ] = None,
     provider: Providers = None,
+    math: MathOption = "exact",
     threads: Threads = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw new pictures of a subject from a prompt."""
     from dreamcache.runtime.decoding import check_tiled
+    from dreamcache.runtime.providers import describe_math
     from dreamcache.runtime.settings import resolve_settings
 
     if (reference is None) == (not subject):
@@ -140,7 +145,9 @@ def generate(
             tiled_vae,
             max(1, len(subject or ())),
         )
-    pipeline = _load(bundle, provider, threads, profile)
+    pipeline = _load(bundle, provider, threads, profile, math)
+    if (done := describe_math(pipeline.sessions.math)) is not None:
+        typer.echo(f"dreamcache: {done}", err=True)
     if tiled_vae:
         check_tiled(pipeline.contract.graphs)
     options: dict[str, Any] = {
@@ -169,6 +176,7 @@ def generate(
         "seeds": seeds,
         "steps": settings.steps,
         "scheduler": settings.scheduler,
+        "math": pipeline.sessions.math,
         "background": chosen[0].background,
     }
     lines = [f"{name}: seed {seed}" for name, seed in zip(names, seeds, strict=True)]
@@ -271,15 +279,23 @@ def _plan(
     return plan.profile, plan.tiled
 
 
-def _load(bundle: Path, providers: list[str] | None, threads: int | None, profile: str = "speed") -> Pipeline:
+def _load(
+    bundle: Path,
+    providers: list[str] | None,
+    threads: int | None,
+    profile: str = "speed",
+    math: str = "exact",
+) -> Pipeline:
     from dreamcache.runtime.pipeline import Pipeline
     from dreamcache.runtime.profiles import check_profile
+    from dreamcache.runtime.providers import check_math, choose_providers
 
-    chosen = check_profile(profile)
+    # An option that was not given arrives as an empty list.
+    chosen = choose_providers(providers or None)
+    kind, precise = check_profile(profile), check_math(math, chosen)
     with progress_bar("checking the bundle") as advance:
-        # An option that was not given arrives as an empty list.
         return Pipeline.load(
-            bundle, providers=providers or None, threads=threads, profile=chosen, progress=advance
+            bundle, providers=chosen, threads=threads, profile=kind, math=precise, progress=advance
         )
 
 

@@ -6,7 +6,6 @@ names and shapes without asking. ONNX Runtime itself is imported with the first 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from dreamcache.runtime.allocator import release_freed
 from dreamcache.runtime.bundle import Bundle
-from dreamcache.runtime.contract import Contract, GraphSpec, TensorSpec
+from dreamcache.runtime.contract import GraphSpec, TensorSpec
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.optimised import OptimisedGraph, graph_folder
 from dreamcache.runtime.profiles import (
@@ -28,36 +27,24 @@ from dreamcache.runtime.profiles import (
     prepare_process,
     session_options,
 )
+from dreamcache.runtime.providers import Math, provider_options, short_name
 
 __all__ = [
     "PROFILES",
     "GraphSession",
     "Profile",
-    "ProviderWarning",
     "RunnableGraph",
     "SessionOpener",
     "check_profile",
     "check_threads",
-    "choose_providers",
-    "short_name",
-    "warn_of_attention",
 ]
 
 Array = NDArray[Any]
 
-# onnxruntime and its variants are one module: two of them installed overwrite each other's files.
-_PACKAGES = {
-    "openvino": 'in an environment without onnxruntime: pip install "onnxruntime-openvino>=1.24"',
-}
-# Providers that leave com.microsoft.MultiHeadAttention to the CPU, and with it most of what they are chosen for.
-_WITHOUT_ATTENTION = {"openvino"}
+# The caching graph reads the null text, so that its cross-attention's keys and values are stored, not computed.
+_CONSTANT_KEYS = {"cache"}
 _EVERY_STEP = {"denoiser", "shallow", "plain"}
-_SUFFIX = "ExecutionProvider"
 _DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
-
-
-class ProviderWarning(UserWarning):
-    """A provider can run the bundle, but not all of it by itself."""
 
 
 class RunnableGraph(Protocol):
@@ -107,7 +94,8 @@ class SessionOpener:
 
     providers: full names ("CPUExecutionProvider"). threads: None leaves the number to ONNX Runtime.
     keep: leave each graph open after its first use, for many pictures in a row. profile: see `profiles.py`.
-    graphs: where the memory profile keeps optimised graphs; None is the user's cache folder.
+    graphs: where the memory profile keeps optimised graphs; None is the user's cache folder. math: as `check_math`
+    allowed it.
     """
 
     bundle: Bundle
@@ -116,6 +104,7 @@ class SessionOpener:
     keep: bool = False
     profile: Profile = "speed"
     graphs: Path | None = None
+    math: Math = "exact"
     _kept: dict[str, GraphSession] = field(default_factory=dict, repr=False, compare=False)
 
     @contextmanager
@@ -148,7 +137,10 @@ class SessionOpener:
             if session is None:
                 options = session_options(self.profile, self.threads, name in _EVERY_STEP)
                 session = onnxruntime.InferenceSession(
-                    str(self.bundle.path(spec.file)), options, providers=list(self.providers)
+                    str(self.bundle.path(spec.file)),
+                    options,
+                    providers=list(self.providers),
+                    provider_options=provider_options(self.providers, self.math, name in _CONSTANT_KEYS),
                 )
         except BundleError:
             raise
@@ -169,47 +161,6 @@ class SessionOpener:
         folder = graph_folder() if self.graphs is None else self.graphs
         kept = OptimisedGraph(self.bundle, spec, self.profile, folder, name in _EVERY_STEP)
         return kept.open(self.threads)
-
-
-def short_name(provider: str) -> str:
-    """ "CPUExecutionProvider" -> "cpu"."""
-    return provider.removesuffix(_SUFFIX).lower()
-
-
-def choose_providers(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Full provider names for short or full ones; None is the CPU.
-
-    Raises: SettingsError for a provider that this ONNX Runtime does not have.
-    """
-    import onnxruntime
-
-    available = {short_name(name): name for name in onnxruntime.get_available_providers()}
-    if names is None:
-        return ("CPUExecutionProvider",)
-    chosen = []
-    for name in names:
-        short = short_name(name) if name.endswith(_SUFFIX) else name.lower()
-        if short not in available:
-            raise SettingsError(
-                f"provider {name!r} is not in this onnxruntime, which has: {', '.join(sorted(available))}; "
-                f"{_PACKAGES.get(short, 'install the onnxruntime package that brings it')}"
-            )
-        chosen.append(available[short])
-    if not chosen:
-        raise SettingsError("at least one provider is expected, received none; leave it out for the CPU")
-    return tuple(chosen)
-
-
-def warn_of_attention(contract: Contract, providers: Sequence[str]) -> None:
-    """Warns: ProviderWarning where a provider has to leave the bundle's attention to the CPU."""
-    first = short_name(providers[0])
-    if contract.attention == "multi_head_attention" and first in _WITHOUT_ATTENTION:
-        warnings.warn(
-            f"{first} has no operator for this bundle's attention, which the CPU provider computes instead; "
-            "a bundle exported with --attention plain runs on it as a whole",
-            ProviderWarning,
-            stacklevel=3,
-        )
 
 
 def check_threads(threads: int | None) -> int | None:
