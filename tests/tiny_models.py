@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
 from dreamcache.models.checkpoint import save_adapters
@@ -77,6 +77,34 @@ def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def save_as_transformers_5(folder: Path) -> None:
+    """Leave of a tokenizer's folder what transformers 5 writes: tokenizer.json and a config of its own entries."""
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    names = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    config = {
+        "backend": "tokenizers",
+        "extra_special_tokens": tokenizer.additional_special_tokens,
+        "is_local": True,
+        "model_max_length": tokenizer.model_max_length,
+        "tokenizer_class": "CLIPTokenizer",
+        **names,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def add_tokens(base: Path, *tokens: str) -> None:
+    """Give a base tokens of its own with random embeddings, as a textual inversion does."""
+    tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(base / "text_encoder")
+    assert tokenizer.add_tokens(list(tokens)) == len(tokens)
+    text_encoder.resize_token_embeddings(len(tokenizer))
+    tokenizer.save_pretrained(base / "tokenizer")
+    text_encoder.save_pretrained(base / "text_encoder", safe_serialization=True)
 
 
 def write_tiny_base(

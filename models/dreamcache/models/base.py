@@ -15,7 +15,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.diffusers_folder import load_folder
 from dreamcache.models.distillation import Sampling, fold_guidance, recognise_sampling
@@ -42,7 +42,7 @@ class Base:
 
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    tokenizer: CLIPTokenizerFast
     unet: UNet2DConditionModel
     scheduler: DDIMScheduler
     path: Path | None

@@ -6,7 +6,6 @@ float32.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
+from dreamcache.models.clip_tokenizer import load_tokenizer
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.parts import Parts
+from dreamcache.models.parts import Parts, read_json
 
 INDEX = "model_index.json"
 WEIGHED = ("unet", "vae", "text_encoder")
@@ -67,16 +67,16 @@ def load_folder(folder: Path, variant: str | None = None) -> Parts:
         variant: such as ``fp16`` or ``non_ema``; None takes the plain weights where there are any.
 
     Raises:
-        AdapterError: an unsupported model, no such variant, or weights that are incomplete or pickles.
+        AdapterError: an unsupported model or tokenizer, no such variant, or weights that are incomplete or pickles.
         FileNotFoundError: a part is missing.
         OSError: a part cannot be read (diffusers and transformers say which).
     """
     chosen = _chosen(folder, variant)
     return Parts(
+        tokenizer=load_tokenizer(folder / "tokenizer"),
         vae=_load(AutoencoderKL, folder / "vae", chosen["vae"], "torch_dtype"),
         # transformers has renamed the argument that diffusers still calls torch_dtype.
         text_encoder=_load(CLIPTextModel, folder / "text_encoder", chosen["text_encoder"], "dtype"),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         unet=_load(UNet2DConditionModel, folder / "unet", chosen["unet"], "torch_dtype"),
         scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
     )
@@ -98,22 +98,6 @@ def weight_files(folder: Path, variant: str | None = None) -> dict[str, list[Pat
         part: [path for path in sorted((folder / part).glob("*.safetensors")) if _variant(path) == chosen]
         for part, chosen in _chosen(folder, variant).items()
     }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        AdapterError: no JSON object.
-        OSError: no such file.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"{path} is no JSON ({error}); download the base again") from error
-    if not isinstance(record, dict):
-        raise AdapterError(f"{path} holds a {type(record).__name__}, expected an object")
-    return record
 
 
 def _is_held(kind: object) -> bool:

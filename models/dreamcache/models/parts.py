@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.errors import AdapterError
 
@@ -16,7 +18,7 @@ class Parts(NamedTuple):
 
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    tokenizer: CLIPTokenizerFast
     unet: UNet2DConditionModel
     scheduler: dict[str, Any]
 
@@ -29,7 +31,8 @@ def check_together(name: str, parts: Parts) -> None:
         parts: all of them.
 
     Raises:
-        AdapterError: an inpainting or editing UNet, or a UNet made for another text encoder.
+        AdapterError: an inpainting or editing UNet, a UNet made for another text encoder, or more tokens than it
+            has embeddings for.
     """
     takes, latents = int(parts.unet.config.in_channels), int(parts.vae.config.latent_channels)
     if takes != latents:
@@ -47,3 +50,25 @@ def check_together(name: str, parts: Parts) -> None:
             f"the UNet of {name} reads text of width {min(widths)} and its text encoder writes {writes}; "
             "give parts of one base"
         )
+    ids, embeddings = max(parts.tokenizer.get_vocab().values()) + 1, int(parts.text_encoder.config.vocab_size)
+    if ids > embeddings:
+        raise AdapterError(
+            f"the tokenizer of {name} has {ids} tokens and its text encoder {embeddings} embeddings; save both "
+            "again after resize_token_embeddings"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        AdapterError: no JSON object.
+        OSError: no such file.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterError(f"{path} is no JSON ({error}); download the base again") from error
+    if not isinstance(record, dict):
+        raise AdapterError(f"{path} holds a {type(record).__name__}, expected an object")
+    return record

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizerFast
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
 from dreamcache.models.architectures import (
@@ -50,7 +50,7 @@ def random_base(architecture: str, folder: Path, seed: int = 0) -> Base:
     return Base.of(Parts(vae, text_encoder, tokenizer, unet, known.scheduler))
 
 
-def _byte_tokenizer(folder: Path) -> CLIPTokenizer:
+def _byte_tokenizer(folder: Path) -> CLIPTokenizerFast:
     """A CLIP tokenizer of the true size that knows bytes alone: random weights know no words."""
     folder.mkdir(parents=True)
     letters = list(bytes_to_unicode().values())
@@ -59,4 +59,6 @@ def _byte_tokenizer(folder: Path) -> CLIPTokenizer:
     vocabulary = {piece: i for i, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TEXT_LENGTH)
+    return CLIPTokenizerFast(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TEXT_LENGTH
+    )

@@ -21,12 +21,13 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.architectures import ARCHITECTURES, VAE_CONFIG, text_config
-from dreamcache.models.diffusers_folder import known_entries, read_json, refuse_missing
+from dreamcache.models.clip_tokenizer import load_tokenizer
+from dreamcache.models.diffusers_folder import known_entries, refuse_missing
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.parts import Parts
+from dreamcache.models.parts import Parts, read_json
 
 _UNET = "model.diffusion_model."
 _CONV_IN = f"{_UNET}input_blocks.0.0.weight"
@@ -183,18 +184,18 @@ def _filled(path: Path, part: str, model: Any, converted: dict[str, Tensor]) -> 
     return model
 
 
-def _tokenizer(folder: Path | None, pads_with_zero: bool) -> CLIPTokenizer:
+def _tokenizer(folder: Path | None, pads_with_zero: bool) -> CLIPTokenizerFast:
     """The folder's tokenizer, else CLIP's own: from the Hub's cache, or the Hub."""
     if folder is not None:
-        return CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        return load_tokenizer(folder / "tokenizer")
     # Stable Diffusion 2 pads with token 0, which is "!", where 1 pads with the end.
     arguments = {"pad_token": "!"} if pads_with_zero else {}
     try:
-        return CLIPTokenizer.from_pretrained(_TOKENIZER, local_files_only=True, **arguments)
+        return CLIPTokenizerFast.from_pretrained(_TOKENIZER, local_files_only=True, **arguments)
     except OSError:
         pass
     try:
-        return CLIPTokenizer.from_pretrained(_TOKENIZER, **arguments)
+        return CLIPTokenizerFast.from_pretrained(_TOKENIZER, **arguments)
     except OSError as error:
         raise AdapterError(
             f"a checkpoint holds no tokenizer, and {_TOKENIZER} cannot be fetched; "

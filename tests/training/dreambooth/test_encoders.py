@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +17,10 @@ from torch.nn import functional
 from transformers import CLIPImageProcessor, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dreamcache.training.dreambooth.encoders import ClipEncoder, DinoEncoder, dino_pixels
-from dreamcache.training.dreambooth.metric_weights import MetricWeights
+from dreamcache.training.dreambooth.metric_weights import MetricWeights, find_weights
+from dreamcache.training.errors import MetricModelError
 from tiny_metrics import PATCH, SIDE, WIDTH, photographs
+from tiny_models import save_as_transformers_5
 
 PICTURES = [*photographs("tabby"), *photographs("coffee")]
 
@@ -114,6 +120,21 @@ def test_clip_s_prompts_by_its_other_class(clip: MetricWeights) -> None:
         ).numpy()
     assert cosines(vectors, expected) == pytest.approx(1, abs=1e-5)
     assert cosines(vectors, np.roll(expected, 1, axis=0)).max() < 0.99
+
+
+def test_clip_s_tokenizer_may_be_in_the_newer_form(clip: MetricWeights, tmp_path: Path) -> None:
+    prompts = ["a red cat", "a cup in the jungle"]
+    folder = shutil.copytree(clip.folder, tmp_path / "clip")
+    (tmp_path / "tokenizer").mkdir()
+    for name in ("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json"):
+        shutil.move(folder / name, tmp_path / "tokenizer" / name)
+    save_as_transformers_5(tmp_path / "tokenizer")
+    shutil.copytree(tmp_path / "tokenizer", folder, dirs_exist_ok=True)
+    newer = ClipEncoder(find_weights("clip", str(folder))).prompts(prompts)
+    assert np.array_equal(newer, ClipEncoder(clip).prompts(prompts))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(MetricModelError, match=r"holds neither tokenizer.json nor vocab.json"):
+        ClipEncoder(replace(clip, folder=folder))
 
 
 def test_a_vector_is_the_same_in_any_batch(dino: MetricWeights) -> None:

@@ -93,8 +93,7 @@ def export_coreml(
             recipe = find_recipe(place, parts["denoise"], recording, architecture, choices, progress)
         writers = _writers(place, parts, components, choices, recipe, progress)
         for name in ("vocab.json", "merges.txt"):
-            if (folder / "tokenizer" / name).is_file():
-                shutil.copy(folder / "tokenizer" / name, place / name)
+            shutil.copy(folder / "tokenizer" / name, place / name)
         part = _written_to_fit(folder, writers, choices, recipe, architecture, recording, progress)
         guide = write_guide(
             part,

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer, ViTModel
+from transformers import CLIPImageProcessor, CLIPModel, ViTModel
 
+from dreamcache.models.clip_tokenizer import load_tokenizer
 from dreamcache.training.device import training_device
 from dreamcache.training.dreambooth.metric_weights import MetricWeights
 from dreamcache.training.errors import MetricModelError
@@ -76,7 +77,7 @@ class ClipEncoder:
         self._model = _load(CLIPModel, weights).to(self._device)
         try:
             self._processor = CLIPImageProcessor.from_pretrained(weights.folder)
-            self._tokenizer = CLIPTokenizer.from_pretrained(weights.folder)
+            self._tokenizer = load_tokenizer(weights.folder)
         except (OSError, ValueError) as error:
             raise MetricModelError(f"{weights.folder}: {_first_line(error)}; fetch it again") from error
 

@@ -110,7 +110,9 @@ def find_weights(metric: Metric, source: str) -> MetricWeights:
         raise MetricModelError(
             f"{kind.title}: {source} holds {held}; to get safetensors, {how_to_get(metric)}"
         )
-    missing = [name for name in kind.files if not (folder / name).is_file()]
+    # A tokenizer that transformers 5 saved is one file in place of two.
+    whole = {"vocab.json", "merges.txt"} if (folder / "tokenizer.json").is_file() else set()
+    missing = [name for name in kind.files if name not in whole and not (folder / name).is_file()]
     if missing:
         raise MetricModelError(
             f"{kind.title}: {source} lacks {', '.join(missing)}; to get the whole folder, {how_to_get(metric)}"
