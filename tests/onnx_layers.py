@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from dreamcache.runtime.profiles import session_options
+from dreamcache.runtime.sessions.profiles import session_options
 
 Array = NDArray[np.float32]
 

@@ -15,8 +15,8 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from dreamcache.runtime.contract import CONTRACT_NAME, Contract
-from dreamcache.runtime.tensors import Architecture, TensorSpec
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract
+from dreamcache.runtime.bundle.tensors import Architecture, TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
@@ -60,8 +60,8 @@ def written() -> set[str]:
     """Files and folders of a bundle, by the constants of the code that writes and reads them."""
     pytest.importorskip("torch")
     pytest.importorskip("coremltools")
-    from dreamcache.export import components, decoder_export, unet_export
     from dreamcache.export.coreml.packages import FOLDER
+    from dreamcache.export.parts import components, decoder_export, unet_export
 
     files = {
         unet_export.CACHE_FILE,
@@ -98,10 +98,10 @@ def test_what_is_named_exists(document: str, written: set[str]) -> None:
 
 def test_what_does_not_exist_is_noticed(written: set[str]) -> None:
     wrong = (
-        "`dreamcache.runtime.contract.lose`, `dreamcache.nowhere`, `guidance.sharpness`, `graphs.cache.colour`, "
+        "`dreamcache.runtime.bundle.contract.lose`, `dreamcache.nowhere`, `guidance.sharpness`, `graphs.cache.colour`, "
         "`architecture.sites.depth`, `unet/cash.onnx`, `cash.json`, `runtime/nowhere/`"
     )
-    assert missing_names(wrong) == ["dreamcache.runtime.contract.lose", "dreamcache.nowhere"]
+    assert missing_names(wrong) == ["dreamcache.runtime.bundle.contract.lose", "dreamcache.nowhere"]
     assert missing_fields(wrong) == ["guidance.sharpness", "graphs.cache.colour", "architecture.sites.depth"]
     assert missing_paths(wrong, written) == ["unet/cash.onnx", "cash.json", "runtime/nowhere/"]
 

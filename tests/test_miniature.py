@@ -13,11 +13,11 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from dreamcache.models.base import MINI_ADAPTERS, MINI_DIR, load_base
+from dreamcache.models.bases.base import MINI_ADAPTERS, MINI_DIR, load_base
 from dreamcache.models.checkpoint import load_adapters, read_adapters
 
 LIMIT_MB = 60
-COMMAND = [sys.executable, "-m", "dreamcache.runtime.cli"]
+COMMAND = [sys.executable, "-m", "dreamcache.runtime.cli.cli"]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime.overflow import _PRODUCT
+from dreamcache.runtime.sessions.overflow import _PRODUCT
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks where onnxruntime keeps its id on Linux"
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.skipif(
 # Whatever imports onnxruntime by itself, in a module of each root; and the root alone, for a caller's own import.
 _ENTRIES = {
     "runtime": "from dreamcache.runtime import Pipeline",
-    "runtime session": "from dreamcache.runtime.overflow import guard_entries; guard_entries()",
-    "command line": "import dreamcache.runtime.cli",
-    "export": "import dreamcache.export.unfinished",
+    "runtime session": "from dreamcache.runtime.sessions.overflow import guard_entries; guard_entries()",
+    "command line": "import dreamcache.runtime.cli.cli",
+    "export": "import dreamcache.export.graphs.unfinished",
     "training": "import dreamcache.training",
-    "benchmarks": "import dreamcache.benchmarks.worker",
+    "benchmarks": "import dreamcache.benchmarks.process.worker",
 }
 _OPEN_AND_LEAVE = f"""
 import onnxruntime

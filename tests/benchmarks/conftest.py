@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 
 from dreamcache.benchmarks.record import Record, read_record
-from dreamcache.runtime.cli import main
-from dreamcache.runtime.contract import ParityReport
+from dreamcache.runtime.bundle.contract import ParityReport
+from dreamcache.runtime.cli.cli import main
 
 PARITY = ParityReport(
     psnr_db={"denoiser": 120.0, "cache": 130.0},

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamcache.benchmarks.measure import Plan, bench
-from dreamcache.benchmarks.page_cache import drop_from_page_cache, resident_share
-from dreamcache.benchmarks.process import Settings
-from dreamcache.benchmarks.protocol import BLOCK, QUICK
+from dreamcache.benchmarks.process.page_cache import drop_from_page_cache, resident_share
+from dreamcache.benchmarks.process.process import Settings
+from dreamcache.benchmarks.protocol.measure import Plan, bench
+from dreamcache.benchmarks.protocol.protocol import BLOCK, QUICK
 from dreamcache.benchmarks.record import Record, ScalingPoint
-from dreamcache.runtime.cli import main
-from dreamcache.runtime.contract import ParityReport
+from dreamcache.runtime.bundle.contract import ParityReport
+from dreamcache.runtime.cli.cli import main
 
 Build = Callable[..., Path]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.benchmarks.calls import unet_calls
-from dreamcache.runtime.bundle import open_contract
-from dreamcache.runtime.contract import Contract
+from dreamcache.benchmarks.protocol.calls import unet_calls
+from dreamcache.runtime.bundle.bundle import open_contract
+from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.settings import Options, resolve_settings
 
 

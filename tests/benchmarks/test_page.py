@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dreamcache.benchmarks.break_even import Method, cheaper_from, methods, read_methods
-from dreamcache.benchmarks.page import to_html
-from dreamcache.benchmarks.plots import stage_seconds
 from dreamcache.benchmarks.record import Metrics, Record, RecordError
+from dreamcache.benchmarks.report.break_even import Method, cheaper_from, methods, read_methods
+from dreamcache.benchmarks.report.page import to_html
+from dreamcache.benchmarks.report.plots import stage_seconds
 
 OURS = Method("ours", subject_s=3.0, picture_s=2.0)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dreamcache.benchmarks.break_even import read_methods
+from dreamcache.benchmarks.report.break_even import read_methods
 from peers.cases import Case, Row, all_cases
 from peers.command import REQUIREMENTS, main
 from peers.figures import Figures, bars, row_figures

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from dreamcache.benchmarks import command, fit_command, memory, protocol, samples, scaling
-from dreamcache.benchmarks.protocol import FULL, QUICK
+from dreamcache.benchmarks import command, fit_command
+from dreamcache.benchmarks.process.process import memory
+from dreamcache.benchmarks.protocol.protocol import FULL, QUICK, protocol, samples, scaling
 from dreamcache.benchmarks.record import SCHEMA_VERSION, Metrics
 
 ROOT = Path(__file__).resolve().parents[2]

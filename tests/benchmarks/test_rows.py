@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dreamcache.benchmarks.record import Fidelity, Record
-from dreamcache.benchmarks.rows import formatted, rows, to_csv, to_markdown
+from dreamcache.benchmarks.report.rows import formatted, rows, to_csv, to_markdown
 
 
 def test_a_record_without_the_gate_loses_its_speeds_and_keeps_its_memory(record: Record) -> None:

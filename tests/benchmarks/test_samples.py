@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dreamcache.benchmarks.protocol import BLOCK, FULL, QUICK
-from dreamcache.benchmarks.samples import alternate, is_warm, median, p90, spread_of, sustained_speeds
+from dreamcache.benchmarks.protocol.protocol import BLOCK, FULL, QUICK
+from dreamcache.benchmarks.protocol.samples import (
+    alternate,
+    is_warm,
+    median,
+    p90,
+    spread_of,
+    sustained_speeds,
+)
 
 
 def test_percentiles_of_known_samples() -> None:

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreamcache.export.declarations import declare_architecture
+from dreamcache.export.declare.declarations import declare_architecture
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
-from dreamcache.export.graphs import CachingGraph, DenoiserGraph
-from dreamcache.export.parity import measure_parity
-from dreamcache.export.unet_export import declare_unet, export_unet
-from dreamcache.models.base import load_base
+from dreamcache.export.modules.graphs import CachingGraph, DenoiserGraph
+from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
+from dreamcache.export.parity.parity import measure_parity
+from dreamcache.export.parts.unet_export import declare_unet, export_unet
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.runtime.bundle import open_bundle
+from dreamcache.runtime.bundle.bundle import open_bundle
 from tiny_models import MINI_SHAPED, TEXT_WIDTH, randomise_adapters, tiny_unet
 
 

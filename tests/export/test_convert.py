@@ -15,7 +15,7 @@ import torch
 from dreamcache.export.convert import convert, read_released
 from dreamcache.export.errors import ExportError
 from dreamcache.export.sources import trained_source
-from dreamcache.models.base import load_base
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import adapter_state, load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.errors import OutputError

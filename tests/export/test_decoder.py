@@ -18,19 +18,18 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dreamcache.export.decoder_export import (
+from dreamcache.export.modules.decoder_graphs import DecoderHead, cut_strips
+from dreamcache.export.parity.gates import MIN_PSNR_DB, MIN_SEAM_DB, psnr_db
+from dreamcache.export.parts.decoder_export import (
     CUT_BYTES,
     VAE_DECODER_WEIGHTS,
     export_decoder,
     find_cut,
     plan_decoder,
 )
-from dreamcache.export.decoder_graphs import DecoderHead, cut_strips
-from dreamcache.export.gates import MIN_PSNR_DB, MIN_SEAM_DB, psnr_db
-from dreamcache.models.base import MINI_DIR, load_base
-from dreamcache.runtime.bundle import open_bundle
-from dreamcache.runtime.checks import verify_bundle
-from dreamcache.runtime.contract import (
+from dreamcache.models.bases.base import MINI_DIR, load_base
+from dreamcache.runtime.bundle.bundle import open_bundle
+from dreamcache.runtime.bundle.contract import (
     CONTRACT_NAME,
     Contract,
     FileRecord,
@@ -39,11 +38,12 @@ from dreamcache.runtime.contract import (
     graph_fingerprint,
     strip_name,
 )
-from dreamcache.runtime.decoding import RowMap, StripState, decode_in_strips, run_strip
+from dreamcache.runtime.bundle.strips import even_rows, scale_of, windows
+from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.strips import even_rows, scale_of, windows
+from dreamcache.runtime.sampling.decoding import RowMap, StripState, decode_in_strips, run_strip
 
 Array = NDArray[np.float32]
 
@@ -215,7 +215,7 @@ def test_a_bundle_of_small_pictures_has_no_strips(tiny_bundle: Path) -> None:
 
 @pytest.mark.parametrize(("pixels", "cut"), [(128, None), (256, 2), (512, 1), (768, 0)])
 def test_the_cut_is_where_maps_grow_large(pixels: int, cut: int | None) -> None:
-    from dreamcache.models.architectures import VAE_CONFIG
+    from dreamcache.models.bases.architectures import VAE_CONFIG
 
     with torch.device("meta"):
         vae = AutoencoderKL(**VAE_CONFIG)
@@ -255,7 +255,7 @@ def test_windows_give_every_row_once_from_neighbours_that_are_there(scale: int) 
 FREED = """
 from pathlib import Path
 import numpy as np
-from dreamcache.runtime.allocator import map_large_blocks, release_freed, reuse_freed_blocks
+from dreamcache.runtime.sessions.allocator import map_large_blocks, release_freed, reuse_freed_blocks
 
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6

@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from dreamcache.export.derived_graphs import derive_plain, derive_shallow
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import psnr_db
-from dreamcache.runtime.contract import Contract, parse_contract
-from dreamcache.runtime.tensors import TensorSpec
+from dreamcache.export.graphs.derived_graphs import derive_plain, derive_shallow
+from dreamcache.export.parity.gates import psnr_db
+from dreamcache.runtime.bundle.contract import Contract, parse_contract
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from onnx_layers import Layers
 
 Feed = dict[str, NDArray[Any]]

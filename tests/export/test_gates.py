@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import (
+from dreamcache.export.parity.gates import (
     DISK_GRANT_BYTES,
     MAX_DB,
     Finding,

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dreamcache.export.command import export
-from dreamcache.export.half import store_half
-from dreamcache.runtime.bundle import open_bundle
+from dreamcache.export.graphs.half import store_half
+from dreamcache.runtime.bundle.bundle import open_bundle
 from dreamcache.runtime.checks import verify_bundle
 from tiny_models import write_tiny_adapters
 

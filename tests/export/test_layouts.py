@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreamcache.export.attention import attend
-from dreamcache.export.graphs import CachingGraph, DenoiserGraph
-from dreamcache.export.layouts import ChannelNorm, ChannelsFirst, PointwiseConvolution
+from dreamcache.export.modules.attention import attend
+from dreamcache.export.modules.graphs import CachingGraph, DenoiserGraph
+from dreamcache.export.modules.layouts import ChannelNorm, ChannelsFirst, PointwiseConvolution
 from dreamcache.models.conditioned import ConditionedUNet
 from tiny_models import MINI_SHAPED, TEXT_WIDTH, randomise_adapters, tiny_unet
 

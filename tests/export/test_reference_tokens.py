@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 
 from dreamcache.export.command import export
-from dreamcache.export.declarations import declare_architecture
+from dreamcache.export.declare.declarations import declare_architecture
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
-from dreamcache.models.base import load_base
+from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.errors import SubjectError
-from dreamcache.runtime.masks import prepare_reference
 from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.reference_tokens import kept_positions
+from dreamcache.runtime.reference.masks import prepare_reference
+from dreamcache.runtime.reference.reference_tokens import kept_positions
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from dreamcache.export.resources import (
     size_of_files,
     size_of_model,
 )
-from dreamcache.models.base import load_base
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.errors import AdapterError
 from ldm_layout import write_ldm_checkpoint

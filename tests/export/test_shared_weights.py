@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.shared_weights import PAGE_ALIGNMENT, PAGED_BYTES, SMALL_ALIGNMENT, write_shared
+from dreamcache.export.graphs.shared_weights import PAGE_ALIGNMENT, PAGED_BYTES, SMALL_ALIGNMENT, write_shared
 
 
 def adder(**weights: np.ndarray) -> ir.Model:

@@ -19,11 +19,11 @@ from PIL import Image
 
 from dreamcache.export.command import export
 from dreamcache.export.convert import convert
-from dreamcache.export.declarations import declare_guidance, declare_scheduler
+from dreamcache.export.declare.declarations import declare_guidance, declare_scheduler
 from dreamcache.export.errors import ExportError
 from dreamcache.export.sources import loaded_base, trained_source
-from dreamcache.models.architectures import ARCHITECTURES
-from dreamcache.models.base import load_base
+from dreamcache.models.bases.architectures import ARCHITECTURES
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import save_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime import Pipeline

@@ -11,11 +11,11 @@ import pytest
 
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
-from dreamcache.models.base import load_base
-from dreamcache.runtime.bundle import open_bundle
-from dreamcache.runtime.contract import CONTRACT_NAME, dump_contract, parse_contract
+from dreamcache.models.bases.base import load_base
+from dreamcache.runtime.bundle.bundle import open_bundle
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME, dump_contract, parse_contract
 from dreamcache.runtime.files import sha256_file
-from dreamcache.runtime.prompts import PromptTokenizer
+from dreamcache.runtime.sampling.prompts import PromptTokenizer
 from tiny_models import add_tokens, save_as_transformers_5
 
 PROMPTS = [
@@ -39,7 +39,7 @@ def _base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
-@pytest.mark.filterwarnings("ignore::dreamcache.runtime.prompts.PromptWarning")
+@pytest.mark.filterwarnings("ignore::dreamcache.runtime.sampling.prompts.PromptWarning")
 def test_the_runner_s_ids_are_pytorch_s(base: Path, tiny_adapters: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     export(out=bundle, base=str(base), adapters=tiny_adapters)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dreamcache.export.twins import (
+from dreamcache.export.modules.twins import (
     Constant,
     Pointwise,
     PointwisePicture,

@@ -8,9 +8,9 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 
-from dreamcache.models.architectures import ARCHITECTURES, UNET_CONFIGS, known_architecture
+from dreamcache.models.bases.architectures import ARCHITECTURES, UNET_CONFIGS, known_architecture
+from dreamcache.models.bases.distillation import recognise_sampling
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.models.distillation import recognise_sampling
 from dreamcache.models.sites import find_sites
 from dreamcache.models.unet import stock, walk
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, LCMScheduler, UNet2DConditionModel
 
-from dreamcache.models import hub
-from dreamcache.models.base import Base, load_base
+from dreamcache.models.bases import hub
+from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.checkpoint import base_fingerprint
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.errors import AdapterError

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from transformers import CLIPTokenizer
 
-from dreamcache.models.base import load_base
-from dreamcache.models.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.random_base import _byte_tokenizer
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.random_base import _byte_tokenizer
 from ldm_layout import write_ldm_checkpoint
 from tiny_models import add_tokens, save_as_transformers_5, tiny_tokenizer
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from diffusers import LatentConsistencyModelPipeline
 
-from dreamcache.models.base import load_base
+from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.distillation import LCM_GUIDANCE_SCALE, fold_guidance, guidance_embedding
 from dreamcache.models.checkpoint import base_fingerprint
-from dreamcache.models.distillation import LCM_GUIDANCE_SCALE, fold_guidance, guidance_embedding
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.unet import walk
 from tiny_models import MINI_SHAPED, TEXT_WIDTH, tiny_unet, write_tiny_base

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs import check_exportable
+from dreamcache.export.modules.graphs import check_exportable
 from dreamcache.models.caching import cache_clean, cache_reference, join_caches, noise_reference
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.config import AdapterConfig, Fusion

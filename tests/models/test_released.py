@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamcache.models.bases.released import adapters_from_released, released_name
 from dreamcache.models.checkpoint import adapter_state
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.released import adapters_from_released, released_name
 from released_layout import RELEASED_SITES, as_released
 from tiny_models import MINI_SHAPED, randomise_adapters, tiny_unet
 

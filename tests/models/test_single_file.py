@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from dreamcache.models import single_file
-from dreamcache.models.base import Base, load_base
+from dreamcache.models.bases import single_file
+from dreamcache.models.bases.base import Base, load_base
+from dreamcache.models.bases.single_file import check_layout, recognise
 from dreamcache.models.checkpoint import base_fingerprint
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.single_file import check_layout, recognise
 from ldm_layout import write_ldm_checkpoint
 from tiny_models import MINI_SHAPED, SD15_SHAPED, write_tiny_base
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from dreamcache.models.architectures import UNET_CONFIGS
+from dreamcache.models.bases.architectures import UNET_CONFIGS
 from dreamcache.models.checkpoint import adapter_state
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig, SiteSet

@@ -14,11 +14,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dreamcache.runtime import Pipeline
-from dreamcache.runtime.bundle import non_finite_weights, open_bundle
+from dreamcache.runtime.bundle.bundle import non_finite_weights, open_bundle
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME
+from dreamcache.runtime.bundle.onnx_weights import is_finite, stored_tensors
 from dreamcache.runtime.checks import verify_bundle
-from dreamcache.runtime.contract import CONTRACT_NAME
 from dreamcache.runtime.errors import BundleError, DreamCacheError
-from dreamcache.runtime.onnx_weights import is_finite, stored_tensors
 
 
 def test_a_whole_bundle_opens_and_reports_progress(pristine: Path) -> None:

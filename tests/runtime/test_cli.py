@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamcache.runtime import cli
-from dreamcache.runtime.contract import CONTRACT_NAME, parse_contract
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME, parse_contract
+from dreamcache.runtime.cli import cli
 
-RUN = [sys.executable, "-m", "dreamcache.runtime.cli"]
+RUN = [sys.executable, "-m", "dreamcache.runtime.cli.cli"]
 NAMES = {"cache", "generate", "inspect", "verify"}
 
 
@@ -102,7 +102,7 @@ def test_verify_finds_a_graph_that_ignores_its_reference(
 
 def _stored(bundle: Path) -> dict[str, tuple[int, int]]:
     """Offset and count in float32 elements of each weight of the denoiser."""
-    from dreamcache.runtime.onnx_weights import stored_tensors
+    from dreamcache.runtime.bundle.onnx_weights import stored_tensors
 
     return {
         tensor.name: (tensor.offset // 4, (tensor.size or 0) // 4)
@@ -215,11 +215,11 @@ def test_debug_lets_the_traceback_through(tmp_path: Path) -> None:
 def test_the_help_lists_every_command_and_imports_none() -> None:
     program = """
 import sys
-from dreamcache.runtime import cli
+from dreamcache.runtime.cli import cli
 try:
     cli.main(["--help"])
 except SystemExit:
-    loaded = {"dreamcache.runtime.commands", "dreamcache.training", "numpy", "onnxruntime"} & set(sys.modules)
+    loaded = {"dreamcache.runtime.cli.commands", "dreamcache.training", "numpy", "onnxruntime"} & set(sys.modules)
     loaded -= {"dreamcache.training"}
     assert not loaded, loaded
 """

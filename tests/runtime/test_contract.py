@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dreamcache.runtime.contract import (
+from dreamcache.runtime.bundle.contract import (
     CONTRACT_NAME,
     FORMAT_VERSION,
     denoiser_inputs,

@@ -14,8 +14,8 @@ import pytest
 
 from dreamcache.runtime import Pipeline, Subject
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.guidance import Branch, Guidance
-from dreamcache.runtime.sessions import GraphSession, SessionOpener
+from dreamcache.runtime.sampling.guidance import Branch, Guidance
+from dreamcache.runtime.sessions.sessions import GraphSession, SessionOpener
 
 PROMPT = "a robot on the beach"
 

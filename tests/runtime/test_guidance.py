@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.guidance import MODES, Branch, Guidance
+from dreamcache.runtime.sampling.guidance import MODES, Branch, Guidance
 
 
 @pytest.fixture

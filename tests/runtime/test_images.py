@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, _webp
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.runtime.images import MAX_PIXELS, load_image, load_mask
+from dreamcache.runtime.reference.images import MAX_PIXELS, load_image, load_mask
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 

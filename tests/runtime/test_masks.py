@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.runtime.images import LoadedImage
-from dreamcache.runtime.masks import MIN_FILL, PreparedReference, prepare_reference
-from dreamcache.runtime.segmentation import connected, grabcut, plain_background
+from dreamcache.runtime.reference.images import LoadedImage
+from dreamcache.runtime.reference.masks import MIN_FILL, PreparedReference, prepare_reference
+from dreamcache.runtime.reference.segmentation import connected, grabcut, plain_background
 
 SIZE = 64
 BOX = (30, 50, 90, 80)  # left, top, right, bottom of the drawn subject

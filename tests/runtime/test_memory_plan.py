@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime import cli
-from dreamcache.runtime.bundle import open_contract
-from dreamcache.runtime.contract import Contract, FileRecord
+from dreamcache.benchmarks.memory.stage_peaks import main
+from dreamcache.runtime.bundle.bundle import open_contract
+from dreamcache.runtime.bundle.contract import Contract, FileRecord
+from dreamcache.runtime.cli import cli
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.memory_factors import FACTORS, MeasuredPeak, Quantities, fit_factors
-from dreamcache.runtime.memory_plan import parse_bytes, plan_memory, predict_peaks, stage_quantities
-from dreamcache.runtime.stage_peaks import main
+from dreamcache.runtime.memory.memory_factors import FACTORS, MeasuredPeak, Quantities, fit_factors
+from dreamcache.runtime.memory.memory_plan import parse_bytes, plan_memory, predict_peaks, stage_quantities
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -125,7 +125,14 @@ def test_measured_stages_are_near_the_prediction(
     pristine: Path, contract: Contract, tmp_path: Path, profile: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The tiny bundle is all process; the miniature and full sizes are in docs/memory.md."""
-    command = [sys.executable, "-m", "dreamcache.runtime.stage_peaks", str(pristine), "--profile", profile]
+    command = [
+        sys.executable,
+        "-m",
+        "dreamcache.benchmarks.memory.stage_peaks",
+        str(pristine),
+        "--profile",
+        profile,
+    ]
     environment = {"DREAMCACHE_CACHE": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

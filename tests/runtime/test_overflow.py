@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from dreamcache.runtime.overflow import GUARD, _product_here, guard_entries, sums_saturate
-from dreamcache.runtime.profiles import PROFILES, Profile, session_options
+from dreamcache.runtime.sessions.overflow import GUARD, _product_here, guard_entries, sums_saturate
+from dreamcache.runtime.sessions.profiles import PROFILES, Profile, session_options
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -54,7 +54,7 @@ def _product(weight: NDArray[np.int8], rows: int) -> onnx.ModelProto:
 
 
 def test_the_graph_in_the_source_is_the_one_that_onnx_writes() -> None:
-    from dreamcache.runtime.overflow import _PRODUCT
+    from dreamcache.runtime.sessions.overflow import _PRODUCT
 
     model = onnx.load_model_from_string(_PRODUCT)
     onnx.checker.check_model(model)
@@ -76,9 +76,9 @@ def test_sums_are_whole_in_every_profile(profile: Profile, guard: Any) -> None:
 
 _MEMORY = """
 import sys
-from dreamcache.runtime.stage_peaks import private_bytes
-from dreamcache.runtime.overflow import GUARD
-from dreamcache.runtime.profiles import prepare_process, session_options
+from dreamcache.benchmarks.memory.stage_peaks import private_bytes
+from dreamcache.runtime.sessions.overflow import GUARD
+from dreamcache.runtime.sessions.profiles import prepare_process, session_options
 import onnxruntime
 guard = (GUARD,) if sys.argv[2] == "forced" else ()
 prepare_process("memory")

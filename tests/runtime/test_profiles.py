@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from dreamcache.runtime import Pipeline
-from dreamcache.runtime.bundle import open_bundle
+from dreamcache.runtime.bundle.bundle import open_bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
-from dreamcache.runtime.optimised import FOLDER_VARIABLE, OptimisedGraph, graph_folder
+from dreamcache.runtime.sessions.optimised import FOLDER_VARIABLE, OptimisedGraph, graph_folder
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -127,7 +127,7 @@ def test_whatever_changes_the_graph_changes_its_name(
     names = {graph.fingerprint(), other.fingerprint(), replace(graph, profile="speed").fingerprint()}
     monkeypatch.setattr("onnxruntime.__version__", "0.0.1")
     names.add(graph.fingerprint())
-    monkeypatch.setattr("dreamcache.runtime.optimised._processor_features", lambda: ["abacus"])
+    monkeypatch.setattr("dreamcache.runtime.sessions.optimised._processor_features", lambda: ["abacus"])
     names.add(graph.fingerprint())
     assert len(names) == 5
     assert _graph(pristine, kept).fingerprint() == graph.fingerprint()
@@ -160,9 +160,9 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
 _PROGRAM = """
 import gc, sys
 import numpy as np
-from dreamcache.runtime.stage_peaks import private_bytes, sampled_peak
-from dreamcache.runtime.allocator import release_freed
-from dreamcache.runtime.profiles import prepare_process, session_options
+from dreamcache.benchmarks.memory.stage_peaks import private_bytes, sampled_peak
+from dreamcache.runtime.sessions.allocator import release_freed
+from dreamcache.runtime.sessions.profiles import prepare_process, session_options
 import onnxruntime
 profile, graph, keep_view = sys.argv[1], sys.argv[2], sys.argv[3] == "view"
 prepare_process(profile)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
-from dreamcache.runtime.bundle import open_bundle
+from dreamcache.runtime.bundle.bundle import open_bundle
 from dreamcache.runtime.errors import BundleError
-from dreamcache.runtime.prompts import PromptTokenizer, PromptWarning
+from dreamcache.runtime.sampling.prompts import PromptTokenizer, PromptWarning
 
 PROMPTS = [
     "",
@@ -35,7 +35,7 @@ def tokenizer(pristine: Path) -> PromptTokenizer:
     return PromptTokenizer(open_bundle(pristine))
 
 
-@pytest.mark.filterwarnings("ignore::dreamcache.runtime.prompts.PromptWarning")
+@pytest.mark.filterwarnings("ignore::dreamcache.runtime.sampling.prompts.PromptWarning")
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_ids_equal_those_of_the_clip_tokenizer(
     tokenizer: PromptTokenizer, pristine: Path, prompt: str

@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dreamcache.runtime import Pipeline
-from dreamcache.runtime.cli import main
+from dreamcache.runtime.cli.cli import main
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.providers import (
+from dreamcache.runtime.sessions.providers import (
     MATHS,
     Math,
     check_math,

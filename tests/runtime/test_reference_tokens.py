@@ -11,18 +11,23 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.runtime.checks import verify_bundle
-from dreamcache.runtime.errors import SubjectError
-from dreamcache.runtime.masks import prepare_reference
-from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.reference_tokens import bayer_order, keep_tokens, kept_positions, mask_on_white
-from dreamcache.runtime.tensors import (
+from dreamcache.runtime.bundle.tensors import (
     Architecture,
     SiteSpec,
     cache_tensors,
     caching_graph_outputs,
     denoiser_inputs,
     shallow_inputs,
+)
+from dreamcache.runtime.checks import verify_bundle
+from dreamcache.runtime.errors import SubjectError
+from dreamcache.runtime.pipeline import Pipeline
+from dreamcache.runtime.reference.masks import prepare_reference
+from dreamcache.runtime.reference.reference_tokens import (
+    bayer_order,
+    keep_tokens,
+    kept_positions,
+    mask_on_white,
 )
 
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dreamcache.runtime.contract import SchedulerSpec
+from dreamcache.runtime.bundle.contract import SchedulerSpec
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.schedulers import Scheduler, make_scheduler
+from dreamcache.runtime.sampling.schedulers import Scheduler, make_scheduler
 
 KINDS = ("ddim", "euler", "dpm", "lcm")
 SHAPE = (2, 4, 6, 5)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from tokenizers.pre_tokenizers import ByteLevel  # type: ignore[import-untyped]
 
-from dreamcache.runtime.contract import (
+from dreamcache.runtime.bundle.contract import (
     CONTRACT_NAME,
     Architecture,
     Contract,
@@ -37,8 +37,8 @@ from dreamcache.runtime.contract import (
     dump_contract,
     graph_fingerprint,
 )
+from dreamcache.runtime.bundle.tensors import DeepSpec
 from dreamcache.runtime.files import sha256_file
-from dreamcache.runtime.tensors import DeepSpec
 
 Weights = dict[str, NDArray[np.float32]]
 

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from dreamcache.runtime.contract import (
+from dreamcache.runtime.bundle.contract import (
     Architecture,
     GraphSpec,
     SiteSpec,
@@ -25,7 +25,7 @@ from dreamcache.runtime.contract import (
     denoiser_inputs,
     denoiser_outputs,
 )
-from dreamcache.runtime.tensors import plain_inputs, plain_outputs, shallow_inputs
+from dreamcache.runtime.bundle.tensors import plain_inputs, plain_outputs, shallow_inputs
 
 Weights = dict[str, NDArray[np.float32]]
 

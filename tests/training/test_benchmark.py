@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dreamcache.training.evaluation.benchmark import PLACES, draw_cases
-from dreamcache.training.evaluation.scores import IDENTITY_ATTRIBUTES
+from dreamcache.training.evaluation.toys.benchmark import PLACES, draw_cases
+from dreamcache.training.evaluation.toys.scores import IDENTITY_ATTRIBUTES
 from dreamcache.training.world import is_held_out
 from dreamcache.training.world.captions import plain_caption
 

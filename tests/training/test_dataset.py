@@ -9,9 +9,16 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from dreamcache.training.autoencoder import LATENT_CHANNELS, make_autoencoder
-from dreamcache.training.dataset import SHARD, draw_batch, read_shards, render_dataset, shard_path, write_npz
-from dreamcache.training.latents import encode_dataset, load_latents
+from dreamcache.training.miniature.autoencoder import LATENT_CHANNELS, make_autoencoder
+from dreamcache.training.miniature.latents import encode_dataset, load_latents
+from dreamcache.training.world.dataset import (
+    SHARD,
+    draw_batch,
+    read_shards,
+    render_dataset,
+    shard_path,
+    write_npz,
+)
 from dreamcache.training.world.samples import draw_sample
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime import cli
-from dreamcache.training.evaluation.benchmark import CONDITIONS
-from dreamcache.training.evaluation.pairs import PAIR_CONDITIONS
+from dreamcache.runtime.cli import cli
+from dreamcache.training.evaluation.toys.benchmark import CONDITIONS
+from dreamcache.training.evaluation.toys.pairs import PAIR_CONDITIONS
 
 FEW = ("--identities", "2", "--scenes", "1", "--steps", "2")
 

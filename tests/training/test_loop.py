@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dreamcache.runtime.errors import DreamCacheError
 from dreamcache.training.errors import CheckpointError
-from dreamcache.training.loop import Run, Schedule, step_generator
+from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 
 
 def start(directory: Path, network: nn.Module, schedule: Schedule = SCHEDULE) -> Run:
@@ -80,7 +80,7 @@ def test_the_loss_falls_and_the_average_is_what_is_left(tmp_path: Path) -> None:
 
 def test_killed_at_any_moment_it_continues_to_the_same_weights(tmp_path: Path, uninterrupted: Path) -> None:
     context = get_context("forkserver")
-    context.set_forkserver_preload(["dreamcache.training.loop"])
+    context.set_forkserver_preload(["dreamcache.training.miniature.loop"])
     directory = tmp_path / "killed"
     # (step before which the run waits; seconds from then on until it is killed, None: it is killed as it waits).
     # A checkpoint follows steps 3, 7 and 11: the delays fall before, into or after its writing.

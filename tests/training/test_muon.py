@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamcache.training.muon import Muon, orthogonalised
+from dreamcache.training.miniature.muon import Muon, orthogonalised
 
 SHAPES = ((24, 40), (40, 24), (16, 16))
 

@@ -10,14 +10,14 @@ import torch
 from transformers import CLIPTokenizer
 
 from dreamcache.models.conditioned import Cache
-from dreamcache.training.autoencoder import LATENT_CHANNELS, make_autoencoder
-from dreamcache.training.dataset import Of, draw_batch, read_shards, shard_path, write_npz
-from dreamcache.training.evaluation.halves import halves
-from dreamcache.training.evaluation.judge import load_judge
-from dreamcache.training.evaluation.pairs import draw_pair_cases, own_halves, score_pairs
-from dreamcache.training.latents import encode_dataset, join_samples, load_latents
+from dreamcache.training.evaluation.toys.halves import halves
+from dreamcache.training.evaluation.toys.judge import load_judge
+from dreamcache.training.evaluation.toys.pairs import draw_pair_cases, own_halves, score_pairs
+from dreamcache.training.miniature.autoencoder import LATENT_CHANNELS, make_autoencoder
+from dreamcache.training.miniature.latents import encode_dataset, join_samples, load_latents
 from dreamcache.training.world import is_held_out
 from dreamcache.training.world.captions import draw_pair_words, pair_caption
+from dreamcache.training.world.dataset import Of, draw_batch, read_shards, shard_path, write_npz
 from dreamcache.training.world.render import render_pair
 from dreamcache.training.world.samples import draw_pair, draw_two
 
@@ -120,10 +120,10 @@ def test_each_half_reads_its_own_cache() -> None:
 
 @pytest.mark.parametrize("pairs", [0, 3])
 def test_adapters_learn_from_pairs_at_their_steps(tmp_path: Path, pairs: int) -> None:
-    from dreamcache.models.base import load_base
-    from dreamcache.training.adapters import PAIRS_EVERY, train_adapters
-    from dreamcache.training.latents import Latents
-    from dreamcache.training.loop import Run, Schedule
+    from dreamcache.models.bases.base import load_base
+    from dreamcache.training.miniature.adapters import PAIRS_EVERY, train_adapters
+    from dreamcache.training.miniature.latents import Latents
+    from dreamcache.training.miniature.loop import Run, Schedule
     from tiny_models import write_tiny_base
 
     base = load_base(str(write_tiny_base(tmp_path / "base", prediction_type="v_prediction")))
@@ -150,8 +150,8 @@ def test_adapters_learn_from_pairs_at_their_steps(tmp_path: Path, pairs: int) ->
 
 
 def test_the_judge_learns_from_halves(tmp_path: Path) -> None:
-    from dreamcache.training.evaluation.judge import train_judge
-    from dreamcache.training.loop import Schedule
+    from dreamcache.training.evaluation.toys.judge import train_judge
+    from dreamcache.training.miniature.loop import Schedule
 
     write_npz(shard_path(tmp_path / "data", 0), **vars(draw_batch(0, 0, 2)))
     write_npz(shard_path(tmp_path / "pairs", 0), **vars(draw_batch(0, 0, 3, of="two")))

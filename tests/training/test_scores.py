@@ -10,9 +10,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dreamcache.training.dataset import draw_batch
-from dreamcache.training.evaluation.benchmark import Case, Condition, as_record, draw_cases, run_benchmark
-from dreamcache.training.evaluation.judge import (
+from dreamcache.training.evaluation.toys.benchmark import (
+    Case,
+    Condition,
+    as_record,
+    draw_cases,
+    run_benchmark,
+)
+from dreamcache.training.evaluation.toys.judge import (
     Judge,
     Verdict,
     accuracy_on_renders,
@@ -20,8 +25,9 @@ from dreamcache.training.evaluation.judge import (
     save_judge,
     stated_accuracy,
 )
-from dreamcache.training.evaluation.scores import Scores, mean_colour, score
+from dreamcache.training.evaluation.toys.scores import Scores, mean_colour, score
 from dreamcache.training.world import Identity
+from dreamcache.training.world.dataset import draw_batch
 from dreamcache.training.world.samples import ATTRIBUTES
 
 COUNT = 12

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
-from dreamcache.models.base import Base, load_base
+from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.training.adapters import CAPTION_DROP, train_adapters
-from dreamcache.training.autoencoder import LATENT_CHANNELS, make_autoencoder, train_autoencoder
 from dreamcache.training.device import training_dtype
-from dreamcache.training.evaluation.judge import train_judge
-from dreamcache.training.latents import Latents
-from dreamcache.training.loop import Schedule
-from dreamcache.training.text_to_image import draw_step, noised, null_tokens, train_text_to_image
+from dreamcache.training.evaluation.toys.judge import train_judge
+from dreamcache.training.miniature.adapters import CAPTION_DROP, train_adapters
+from dreamcache.training.miniature.autoencoder import LATENT_CHANNELS, make_autoencoder, train_autoencoder
+from dreamcache.training.miniature.latents import Latents
+from dreamcache.training.miniature.loop import Schedule
+from dreamcache.training.miniature.text_to_image import draw_step, noised, null_tokens, train_text_to_image
 from tiny_models import randomise_adapters, write_tiny_base
 
 ROWS = 12

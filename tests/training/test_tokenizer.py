@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from dreamcache.training.tokenizer import END, START, TEXT_LENGTH, VOCABULARY, captions, make_tokenizer
+from dreamcache.training.miniature.tokenizer import (
+    END,
+    START,
+    TEXT_LENGTH,
+    VOCABULARY,
+    captions,
+    make_tokenizer,
+)
 from dreamcache.training.world import COLOURS, KINDS, SCENES
 
 

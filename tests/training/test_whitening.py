@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamcache.training.autoencoder import make_autoencoder, to_tensor
-from dreamcache.training.dataset import draw_batch
-from dreamcache.training.whitening import whiten, zca
+from dreamcache.training.miniature.autoencoder import make_autoencoder, to_tensor
+from dreamcache.training.miniature.whitening import whiten, zca
+from dreamcache.training.world.dataset import draw_batch
 
 
 def covariance(latents: Tensor) -> Tensor:

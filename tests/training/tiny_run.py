@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dreamcache.training.loop import Run, Schedule, step_generator
+from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 
 SCHEDULE = Schedule(
     steps=14, batch=8, learning_rate=1e-2, warmup=3, ema=0.9, checkpoint_every=4, muon=True, seed=5

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from dreamcache.benchmarks.measure import Plan
-from dreamcache.benchmarks.measure import bench as measure
-from dreamcache.benchmarks.process import checked_settings
-from dreamcache.runtime.contract import GuidanceMode
+from dreamcache.benchmarks.process.process import checked_settings
+from dreamcache.benchmarks.protocol.measure import Plan
+from dreamcache.benchmarks.protocol.measure import bench as measure
+from dreamcache.runtime.bundle.contract import GuidanceMode
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.files import check_output, replacing
-from dreamcache.runtime.guidance import MODES
 from dreamcache.runtime.progress import progress_bar
+from dreamcache.runtime.sampling.guidance import MODES
 
 
 def bench(
@@ -71,16 +71,16 @@ def bench(
     """Measure load, steps, pictures and memory of bundles by a fixed protocol; or merge such records."""
     from rich.console import Console
 
-    from dreamcache.benchmarks.break_even import read_methods
     from dreamcache.benchmarks.record import dump_record, read_record
-    from dreamcache.benchmarks.rows import to_csv, to_markdown
-    from dreamcache.benchmarks.terminal import show
+    from dreamcache.benchmarks.report.break_even import read_methods
+    from dreamcache.benchmarks.report.rows import to_csv, to_markdown
+    from dreamcache.benchmarks.report.terminal import show
 
     _check_outputs([json_out, markdown, csv, html], overwrite)
     # Whatever a report needs is there before an hour is spent on what it reports.
     peers = [] if methods is None else read_methods(methods)
     if html is not None:
-        from dreamcache.benchmarks.page import to_html
+        from dreamcache.benchmarks.report.page import to_html
     if merge:
         if json_out is not None or against is not None:
             raise typer.BadParameter("records are merged into tables only", param_hint="'--merge'")

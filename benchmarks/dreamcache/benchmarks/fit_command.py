@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from dreamcache.benchmarks.fit import Answer
+    from dreamcache.benchmarks.memory.fit import Answer
 
 
 def fit(
@@ -34,10 +34,10 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
     """Draw a picture under an enforced memory budget: yes or no (status 1), with the figures."""
-    from dreamcache.benchmarks.budget import parse_budget_mb
-    from dreamcache.benchmarks.fit import fit as run
-    from dreamcache.benchmarks.process import checked_settings
-    from dreamcache.runtime.bundle import open_bundle
+    from dreamcache.benchmarks.memory.budget import parse_budget_mb
+    from dreamcache.benchmarks.memory.fit import fit as run
+    from dreamcache.benchmarks.process.process import checked_settings
+    from dreamcache.runtime.bundle.bundle import open_bundle
     from dreamcache.runtime.progress import progress_bar
 
     settings = checked_settings(profile, provider, threads)

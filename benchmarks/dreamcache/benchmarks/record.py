@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from dreamcache.runtime.errors import DreamCacheError
-from dreamcache.runtime.providers import Math
+from dreamcache.runtime.sessions.providers import Math
 
 SCHEMA_VERSION = 1
 _MAX_RECORD_BYTES = 64 << 20

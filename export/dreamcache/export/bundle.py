@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from dreamcache.export.declarations import (
+from dreamcache.export.declare.declarations import (
     declare_architecture,
     declare_guidance,
     declare_scheduler,
@@ -14,14 +14,14 @@ from dreamcache.export.declarations import (
     declare_vae,
     declare_versions,
 )
-from dreamcache.export.graphs import check_exportable
+from dreamcache.export.modules.graphs import check_exportable
 from dreamcache.export.onnx_side import OnnxChoices, write_onnx
 from dreamcache.export.partial_folder import MARKER, check_place, filled_folder
 from dreamcache.export.sources import Source
 from dreamcache.export.stages import Progress, Stages
-from dreamcache.models.base import Base
+from dreamcache.models.bases.base import Base
 from dreamcache.models.checkpoint import adapters_fingerprint, base_fingerprint
-from dreamcache.runtime.contract import (
+from dreamcache.runtime.bundle.contract import (
     CONTRACT_NAME,
     Contract,
     FileRecord,
@@ -30,9 +30,9 @@ from dreamcache.runtime.contract import (
     dump_contract,
     graph_fingerprint,
 )
-from dreamcache.runtime.coreml_part import CoreMLPart
+from dreamcache.runtime.bundle.coreml_part import CoreMLPart
+from dreamcache.runtime.bundle.tensors import Architecture
 from dreamcache.runtime.files import sha256_file
-from dreamcache.runtime.tensors import Architecture
 
 WriteCoreML = Callable[[Source, Path, Architecture, Stages], CoreMLPart]
 """Given what is exported, the unfinished bundle and its shapes; told whom to tell what begins."""

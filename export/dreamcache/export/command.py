@@ -17,16 +17,16 @@ from dreamcache.export.coreml.choices import chosen
 from dreamcache.export.errors import ExportError, refuse_unknown
 
 if TYPE_CHECKING:
-    from dreamcache.export.attention import AttentionKind
     from dreamcache.export.bundle import WriteCoreML
     from dreamcache.export.coreml.choices import Choices
+    from dreamcache.export.modules.attention import AttentionKind
     from dreamcache.export.resources import Precision
     from dreamcache.export.sources import Source
     from dreamcache.export.stages import Progress, Stages
-    from dreamcache.models.distillation import Sampling
-    from dreamcache.runtime.contract import Contract
-    from dreamcache.runtime.coreml_part import CoreMLPart
-    from dreamcache.runtime.tensors import Architecture
+    from dreamcache.models.bases.distillation import Sampling
+    from dreamcache.runtime.bundle.contract import Contract
+    from dreamcache.runtime.bundle.coreml_part import CoreMLPart
+    from dreamcache.runtime.bundle.tensors import Architecture
 
 _TARGETS = ("onnx", "coreml", "all")
 _PRECISIONS = ("fp32", "fp16", "int8")
@@ -147,7 +147,7 @@ def export(
     from dreamcache.export.partial_folder import check_place
     from dreamcache.export.resources import check_resources
     from dreamcache.export.sources import planned_size, random_source, trained_source
-    from dreamcache.runtime.allocator import reuse_freed_blocks
+    from dreamcache.runtime.sessions.allocator import reuse_freed_blocks
 
     check_place(out, overwrite)
     reuse_freed_blocks()

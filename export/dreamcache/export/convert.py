@@ -38,9 +38,9 @@ def convert(
     released = read_released(file)
 
     from dreamcache.export.sources import loaded_base
+    from dreamcache.models.bases.released import adapters_from_released
     from dreamcache.models.checkpoint import save_adapters
     from dreamcache.models.errors import AdapterError
-    from dreamcache.models.released import adapters_from_released
 
     loaded = loaded_base(base, base_config=base_config, variant=variant)
     try:

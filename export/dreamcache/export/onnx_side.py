@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.export.attention import AttentionKind
-from dreamcache.export.components import export_components
-from dreamcache.export.declarations import declare_guidance, declare_scheduler
-from dreamcache.export.decoder_export import DecoderSpecs, export_decoder
-from dreamcache.export.half import store_components_half
+from dreamcache.export.declare.declarations import declare_guidance, declare_scheduler
+from dreamcache.export.graphs.half import store_components_half
 from dreamcache.export.int8.components import quantise_components
-from dreamcache.export.parity import measure_parity
-from dreamcache.export.sources import Source
-from dreamcache.export.stages import Stages
-from dreamcache.export.unet_export import (
+from dreamcache.export.modules.attention import AttentionKind
+from dreamcache.export.parity.parity import measure_parity
+from dreamcache.export.parts.components import export_components
+from dreamcache.export.parts.decoder_export import DecoderSpecs, export_decoder
+from dreamcache.export.parts.unet_export import (
     Precision,
     UnetSpecs,
     Written,
@@ -26,9 +24,11 @@ from dreamcache.export.unet_export import (
     export_unet,
     make_sampling,
 )
-from dreamcache.models.base import Base, latent_shift
-from dreamcache.runtime.contract import Graphs, GraphSpec, ParityReport
-from dreamcache.runtime.tensors import Architecture
+from dreamcache.export.sources import Source
+from dreamcache.export.stages import Stages
+from dreamcache.models.bases.base import Base, latent_shift
+from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
+from dreamcache.runtime.bundle.tensors import Architecture
 
 
 @dataclass(frozen=True)

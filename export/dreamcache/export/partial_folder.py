@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dreamcache.runtime.contract import CONTRACT_NAME
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.files import check_output
 

@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.resources import ModelSize, size_of_architecture, size_of_files
-from dreamcache.models.architectures import ARCHITECTURES
-from dreamcache.models.base import MINI_ADAPTERS, Base, load_base
+from dreamcache.models.bases.architectures import ARCHITECTURES
+from dreamcache.models.bases.base import MINI_ADAPTERS, Base, load_base
+from dreamcache.models.bases.distillation import Sampling
+from dreamcache.models.bases.random_base import random_base
 from dreamcache.models.checkpoint import load_adapters, read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.models.distillation import Sampling
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.random_base import random_base
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def loaded_base(
     variant: str | None = None,
     sampling: Sampling | None = None,
 ) -> Base:
-    """A base as `dreamcache.models.base.load_base` takes it.
+    """A base as `dreamcache.models.bases.base.load_base` takes it.
 
     Raises:
         ExportError: it cannot be loaded; one line.
@@ -120,7 +120,7 @@ def random_source(architecture: str, folder: Path) -> Source:
     """A known architecture with random weights and adapters.
 
     Args:
-        architecture: see `dreamcache.models.architectures`.
+        architecture: see `dreamcache.models.bases.architectures`.
         folder: an empty folder for the tokenizer; may go once the export is done.
 
     Raises:

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.runtime.contract import Contract, cache_tensors
+from dreamcache.runtime.bundle.contract import Contract, cache_tensors
 from dreamcache.runtime.errors import SubjectError
 from dreamcache.runtime.files import replacing
-from dreamcache.runtime.reference_tokens import join_tokens
+from dreamcache.runtime.reference.reference_tokens import join_tokens
 
 SUFFIX = ".subject.safetensors"
 

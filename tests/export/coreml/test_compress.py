@@ -12,15 +12,15 @@ from torch.nn import functional
 
 pytest.importorskip("coremltools")
 
-from dreamcache.export.coreml.blobs import unpack
-from dreamcache.export.coreml.compress import FORMATS, WeightFormat, compress_package
 from dreamcache.export.coreml.convert import convert_graph, merge_functions
-from dreamcache.export.coreml.interpreter import Interpreter
-from dreamcache.export.coreml.package import open_package
-from dreamcache.export.coreml.program import Function, read_program
+from dreamcache.export.coreml.mil.blobs import unpack
+from dreamcache.export.coreml.mil.interpreter import Interpreter
+from dreamcache.export.coreml.mil.package import open_package
+from dreamcache.export.coreml.mil.program import Function, read_program
+from dreamcache.export.coreml.weights.compress import FORMATS, WeightFormat, compress_package
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import psnr_db
-from dreamcache.runtime.tensors import TensorSpec
+from dreamcache.export.parity.gates import psnr_db
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 SPEC = TensorSpec(name="x", shape=(1, 16, 6, 6), dtype="float32", meaning="anything")
 OUT = TensorSpec(name="y", shape=(1, 8, 6, 6), dtype="float32", meaning="anything")

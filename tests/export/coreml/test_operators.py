@@ -17,10 +17,10 @@ from torch.nn import functional
 ct = pytest.importorskip("coremltools")
 from coremltools.converters.mil import Builder as mb  # noqa: E402, N813
 
-from dreamcache.export.coreml.interpreter import Interpreter  # noqa: E402
-from dreamcache.export.coreml.operators import OPERATORS  # noqa: E402
-from dreamcache.export.coreml.package import open_package  # noqa: E402
-from dreamcache.export.coreml.program import read_program  # noqa: E402
+from dreamcache.export.coreml.mil.interpreter import Interpreter  # noqa: E402
+from dreamcache.export.coreml.mil.operators import OPERATORS  # noqa: E402
+from dreamcache.export.coreml.mil.package import open_package  # noqa: E402
+from dreamcache.export.coreml.mil.program import read_program  # noqa: E402
 from dreamcache.export.errors import ExportError  # noqa: E402
 
 RANDOM = np.random.default_rng(0)

@@ -15,13 +15,13 @@ pytest.importorskip("coremltools")
 
 from safetensors.numpy import load_file, save_file
 
-from dreamcache.export.coreml.package import open_package
-from dreamcache.export.coreml.recording import FILE, load_recording
-from dreamcache.export.coreml.verify import verify_coreml
+from dreamcache.export.coreml.checks.recording import FILE, load_recording
+from dreamcache.export.coreml.checks.verify import verify_coreml
+from dreamcache.export.coreml.mil.package import open_package
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.bundle import open_contract
+from dreamcache.runtime.bundle.bundle import open_contract
 from dreamcache.runtime.checks import Check
-from dreamcache.runtime.commands import verify
+from dreamcache.runtime.cli.commands import verify
 
 
 @pytest.fixture

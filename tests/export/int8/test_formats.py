@@ -13,7 +13,6 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from dreamcache.export.gates import psnr_db
 from dreamcache.export.int8.formats import (
     Format,
     QuantisedWeight,
@@ -24,6 +23,7 @@ from dreamcache.export.int8.formats import (
     quantise_weight,
 )
 from dreamcache.export.int8.layers import EMBEDDING_VALUES, find_layers, group_layers, weight_of
+from dreamcache.export.parity.gates import psnr_db
 from onnx_layers import Layers, operators, run
 
 Array = NDArray[np.float32]

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from dreamcache.models.checkpoint import load_adapters
-from dreamcache.runtime.cli import main
+from dreamcache.runtime.cli.cli import main
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.training.ablations.columns import cells, columns
-from dreamcache.training.ablations.pictures import other_views, prompt_styles, sampling
-from dreamcache.training.ablations.rows import Ablation, Protocol
-from dreamcache.training.ablations.tables import TABLES, Guided, Row, Training
-from dreamcache.training.evaluation.benchmark import draw_cases
+from dreamcache.training.evaluation.ablations.columns import cells, columns
+from dreamcache.training.evaluation.ablations.pictures import other_views, prompt_styles, sampling
+from dreamcache.training.evaluation.ablations.rows import Ablation, Protocol
+from dreamcache.training.evaluation.ablations.tables import TABLES, Guided, Row, Training
+from dreamcache.training.evaluation.toys.benchmark import draw_cases
 from dreamcache.training.world.styles import PLAIN, STYLES, restyle
 
 SMALL = Protocol(samples=1000, pairs=1000, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
@@ -26,9 +26,9 @@ SMALL = Protocol(samples=1000, pairs=1000, steps=2, batch=2, identities=2, scene
 @pytest.fixture(scope="module")
 def ablation(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
     """With a shard of six samples where a thousand would be, as a run that was prepared."""
-    from dreamcache.models.base import load_base
-    from dreamcache.training.dataset import draw_batch, shard_path, write_npz
-    from dreamcache.training.latents import FOLDERS, encode_dataset
+    from dreamcache.models.bases.base import load_base
+    from dreamcache.training.miniature.latents import FOLDERS, encode_dataset
+    from dreamcache.training.world.dataset import draw_batch, shard_path, write_npz
 
     run = tmp_path_factory.mktemp("ablation")
     base = load_base("mini")
@@ -56,7 +56,7 @@ def test_a_row_is_made_once(ablation: Ablation) -> None:
     assert again == {**first, "name": "b"}
     ablation.record(Row("c", strength=0.0))
     assert adapters.stat().st_mtime_ns == written
-    from dreamcache.models.base import load_base
+    from dreamcache.models.bases.base import load_base
 
     load_adapters(adapters, load_base("mini").unet)
 

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from dreamcache.training.dreambooth.benchmark import Benchmark, read_benchmark
-from dreamcache.training.dreambooth.metric_weights import MetricWeights, find_weights
+from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, read_benchmark
+from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights, find_weights
 from tiny_metrics import write_tiny_benchmark, write_tiny_clip, write_tiny_dino
 
 

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 from dreamcache.runtime.errors import DreamCacheError
-from dreamcache.training.dreambooth.benchmark import PROMPTS_FILE, fill, parse_prompts, read_benchmark
 from dreamcache.training.errors import BenchmarkError
+from dreamcache.training.evaluation.dreambooth.benchmark import (
+    PROMPTS_FILE,
+    fill,
+    parse_prompts,
+    read_benchmark,
+)
 from tiny_metrics import prompts_file
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime import cli
-from dreamcache.training.dreambooth.published import PUBLISHED
+from dreamcache.runtime.cli import cli
+from dreamcache.training.evaluation.dreambooth.report.published import PUBLISHED
 
 
 def status(*arguments: object) -> int:

@@ -6,10 +6,11 @@ import re
 from inspect import signature
 from pathlib import Path
 
-from dreamcache.training.dreambooth import generation, page, report, scoring
-from dreamcache.training.dreambooth.metric_weights import KINDS, how_to_get
-from dreamcache.training.dreambooth.published import PUBLISHED
 from dreamcache.training.evaluation.command import OF_THE_BENCHMARK, OF_THE_TOYS, evaluate
+from dreamcache.training.evaluation.dreambooth import generation, scoring
+from dreamcache.training.evaluation.dreambooth.metric_weights import KINDS, how_to_get
+from dreamcache.training.evaluation.dreambooth.report import page, report
+from dreamcache.training.evaluation.dreambooth.report.published import PUBLISHED
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPImageProcessor, CLIPTextModelWithProjection, CLIPTokenizer
 
-from dreamcache.training.dreambooth.encoders import ClipEncoder, DinoEncoder, dino_pixels
-from dreamcache.training.dreambooth.metric_weights import MetricWeights, find_weights
 from dreamcache.training.errors import MetricModelError
+from dreamcache.training.evaluation.dreambooth.encoders import ClipEncoder, DinoEncoder, dino_pixels
+from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights, find_weights
 from tiny_metrics import PATCH, SIDE, WIDTH, photographs
 from tiny_models import save_as_transformers_5
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.settings import Options
-from dreamcache.training.dreambooth.benchmark import PROMPTS_FILE, Benchmark, read_benchmark
-from dreamcache.training.dreambooth.generation import Plan, generate, row_folder, slots
-from dreamcache.training.dreambooth.generators import BundleGenerator, TorchGenerator
 from dreamcache.training.errors import BenchmarkError
-from dreamcache.training.evaluation.painter import Sampling
+from dreamcache.training.evaluation.dreambooth.benchmark import PROMPTS_FILE, Benchmark, read_benchmark
+from dreamcache.training.evaluation.dreambooth.generation import Plan, generate, row_folder, slots
+from dreamcache.training.evaluation.dreambooth.generators import BundleGenerator, TorchGenerator
+from dreamcache.training.evaluation.toys.painter import Sampling
 from tiny_metrics import prompts_file
 
 # The tiny bundle's text encoder reads six tokens.
@@ -173,7 +173,7 @@ def test_a_killed_run_continues_to_the_same_pictures(
     bundles: tuple[Path, Path], dataset: Path, tmp_path: Path
 ) -> None:
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
-    command = [sys.executable, "-m", "dreamcache.runtime.cli", "evaluate", "--benchmark", str(dataset)]
+    command = [sys.executable, "-m", "dreamcache.runtime.cli.cli", "evaluate", "--benchmark", str(dataset)]
     command += ["--bundle", str(bundles[0]), "--out", str(killed), "--stage", "generate", "--steps", "150"]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     folder = row_folder(killed, ROW)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.training.dreambooth.masked import mask_of, on_white
+from dreamcache.training.evaluation.dreambooth.masked import mask_of, on_white
 from tiny_metrics import photographs
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dreamcache.training.dreambooth.encoders import ClipEncoder, DinoEncoder
-from dreamcache.training.dreambooth.metric_weights import KINDS, Metric, find_weights, how_to_get
 from dreamcache.training.errors import MetricModelError
+from dreamcache.training.evaluation.dreambooth.encoders import ClipEncoder, DinoEncoder
+from dreamcache.training.evaluation.dreambooth.metric_weights import KINDS, Metric, find_weights, how_to_get
 
 
 @pytest.fixture

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from dreamcache.training.dreambooth.benchmark import Benchmark, read_benchmark
-from dreamcache.training.dreambooth.encoders import ClipEncoder, DinoEncoder
-from dreamcache.training.dreambooth.generation import Plan, row_folder
-from dreamcache.training.dreambooth.metric_weights import MetricWeights, find_weights
-from dreamcache.training.dreambooth.photographs import mean_similarity, similarity_within
-from dreamcache.training.dreambooth.scoring import (
+from dreamcache.training.errors import BenchmarkError
+from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, read_benchmark
+from dreamcache.training.evaluation.dreambooth.encoders import ClipEncoder, DinoEncoder
+from dreamcache.training.evaluation.dreambooth.generation import Plan, row_folder
+from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights, find_weights
+from dreamcache.training.evaluation.dreambooth.photographs import mean_similarity, similarity_within
+from dreamcache.training.evaluation.dreambooth.scoring import (
     METRICS,
     Scorer,
     read_scores,
     scores_path,
 )
-from dreamcache.training.errors import BenchmarkError
 from tiny_metrics import photographs, write_tiny_dino
 
 ONE = Plan(images=1)

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dreamcache.training.dreambooth.benchmark import Benchmark, Subject
-from dreamcache.training.dreambooth.generation import Plan
-from dreamcache.training.dreambooth.metric_weights import MetricWeights
-from dreamcache.training.dreambooth.page import PAGE, write_page
-from dreamcache.training.dreambooth.published import PUBLISHED
-from dreamcache.training.dreambooth.report import HEAD, REPORT_JSON, REPORT_MARKDOWN, Report
-from dreamcache.training.dreambooth.scoring import METRICS
-from dreamcache.training.dreambooth.summary import RowSummary, summarise, summarise_real
+from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, Subject
+from dreamcache.training.evaluation.dreambooth.generation import Plan
+from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights
+from dreamcache.training.evaluation.dreambooth.report.page import PAGE, write_page
+from dreamcache.training.evaluation.dreambooth.report.published import PUBLISHED
+from dreamcache.training.evaluation.dreambooth.report.report import HEAD, REPORT_JSON, REPORT_MARKDOWN, Report
+from dreamcache.training.evaluation.dreambooth.report.summary import RowSummary, summarise, summarise_real
+from dreamcache.training.evaluation.dreambooth.scoring import METRICS
 from dreamcache.training.evaluation.intervals import cluster_bootstrap
 
 PLAN = Plan(images=2)
@@ -183,7 +183,7 @@ def test_a_narrow_console_cuts_no_figure(report: Report) -> None:
 
 
 def test_the_page_shows_photographs_and_pictures(dataset: Path, tmp_path: Path) -> None:
-    from dreamcache.training.dreambooth.benchmark import read_benchmark
+    from dreamcache.training.evaluation.dreambooth.benchmark import read_benchmark
 
     odd = tmp_path / "pictures" / "b#1" / "coffee"
     odd.mkdir(parents=True)

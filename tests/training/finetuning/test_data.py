@@ -11,8 +11,8 @@ from PIL import Image
 from tiny_training import Toys
 
 from dreamcache.runtime.errors import ImageError, SettingsError
-from dreamcache.training.finetuning.data import Shards, TripletSource, open_source
-from dreamcache.training.finetuning.order import Order, held_out
+from dreamcache.training.adapters.data import Shards, TripletSource, open_source
+from dreamcache.training.adapters.order import Order, held_out
 from dreamcache.training.world.samples import draw_sample
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny_training import TINY, Toys
 
-from dreamcache.models.base import Base, load_base
+from dreamcache.models.bases.base import Base, load_base
+from dreamcache.training.adapters import encoded as cache
+from dreamcache.training.adapters.data import Sample
+from dreamcache.training.adapters.encoded import EncodedData, Share, encode, encoding_fingerprint, file_path
 from dreamcache.training.augmentation import augment_reference
 from dreamcache.training.errors import DivergenceError
-from dreamcache.training.finetuning import encoded as cache
-from dreamcache.training.finetuning.data import Sample
-from dreamcache.training.finetuning.encoded import EncodedData, Share, encode, encoding_fingerprint, file_path
 
 TOYS = Toys()
 

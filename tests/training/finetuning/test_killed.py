@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_training import TINY, checkpoint, furthest, train, train_announced, weights
 
-from dreamcache.training.finetuning.checkpoints import NAME
-from dreamcache.training.finetuning.logs import read_log
-from dreamcache.training.finetuning.trainer import ADAPTERS
+from dreamcache.training.adapters.checkpoints import NAME
+from dreamcache.training.adapters.logs import read_log
+from dreamcache.training.adapters.trainer import ADAPTERS
 
 KILLS = 6
 PRESET = TINY.replaced(steps=48, checkpoint_every=3, validate_every=9)
@@ -35,7 +35,7 @@ class Clock:
 def start(base: Path, folder: Path) -> ForkServerProcess:
     """A training in a process of its own, which has imported all and read nothing."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["dreamcache.training.finetuning.run", "tiny_training"])
+    context.set_forkserver_preload(["dreamcache.training.adapters.run", "tiny_training"])
     ours, theirs = context.Pipe()
     process = context.Process(target=train_announced, args=(theirs, base, folder, PRESET))
     process.start()

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from tiny_training import Toys, furthest, weights
 
-from dreamcache.runtime.cli import main
-from dreamcache.training.finetuning.logs import read_log
+from dreamcache.runtime.cli.cli import main
+from dreamcache.training.adapters.logs import read_log
 
 SETTINGS = (
     "steps=4", "learning_rate=1e-2", "resolution=32", "precision=fp32", "variants=2", "validation=3",
@@ -53,7 +53,7 @@ def test_two_processes_are_one_with_twice_the_batch(
     assert record["steps"] == 4
     # `accelerate launch` starts this very module for GPUs, and one process alone with --cpu
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    launch += ["--module", "--", "dreamcache.runtime.cli"]
+    launch += ["--module", "--", "dreamcache.runtime.cli.cli"]
     done = subprocess.run(
         [*launch, *arguments(tiny_base, toys, tmp_path / "two", "--batch", "2")],
         capture_output=True, text=True, timeout=150, env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -8,8 +8,8 @@ import pytest
 
 from dreamcache.models.config import AdapterConfig
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.adapters.preset import FREE, PRESETS, Preset, choose
 from dreamcache.training.augmentation import Chances
-from dreamcache.training.finetuning.preset import FREE, PRESETS, Preset, choose
 
 
 def test_the_paper_preset_holds_what_the_paper_states() -> None:

@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_training import TINY, checkpoint, furthest, train, weights
 
-from dreamcache.models.base import load_base
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.errors import DreamCacheError, SettingsError
+from dreamcache.training.adapters.checkpoints import NAME
+from dreamcache.training.adapters.logs import read_log
+from dreamcache.training.adapters.trainer import ADAPTERS
 from dreamcache.training.errors import CheckpointError, DivergenceError
-from dreamcache.training.finetuning.checkpoints import NAME
-from dreamcache.training.finetuning.logs import read_log
-from dreamcache.training.finetuning.trainer import ADAPTERS
 from tiny_models import randomise_adapters
 
 

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dreamcache.training.finetuning.checkpoints import NAME
-from dreamcache.training.finetuning.data import Sample
-from dreamcache.training.finetuning.preset import Preset
-from dreamcache.training.finetuning.run import Finished, finetune
+from dreamcache.training.adapters.checkpoints import NAME
+from dreamcache.training.adapters.data import Sample
+from dreamcache.training.adapters.preset import Preset
+from dreamcache.training.adapters.run import Finished, finetune
 
 SIDE = 32
 TINY = Preset().replaced(

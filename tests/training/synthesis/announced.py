@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from dreamcache.training.synthesis.distribution import Process
-from dreamcache.training.synthesis.index import StageIndex
-from dreamcache.training.synthesis.shards import Sample
-from dreamcache.training.synthesis.stage import Report, Stage, run_stage
+from dreamcache.training.data.shards.distribution import Process
+from dreamcache.training.data.shards.index import StageIndex
+from dreamcache.training.data.shards.shards import Sample
+from dreamcache.training.data.stages.stage import Report, Stage, run_stage
 
 
 @dataclass

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime import cli
-from dreamcache.training.synthesis.captions import CaptionStage
-from dreamcache.training.synthesis.language_model import Sampling
-from dreamcache.training.synthesis.stage import run_stage
-from dreamcache.training.synthesis.targets import TargetStage
+from dreamcache.runtime.cli import cli
+from dreamcache.training.data.models.language_model import Sampling
+from dreamcache.training.data.stages.captions import CaptionStage
+from dreamcache.training.data.stages.stage import run_stage
+from dreamcache.training.data.stages.targets import TargetStage
 from tiny_synthesis import (
     PLACES,
     SUBJECTS,

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from dreamcache.training.data.models.language_model import DrawEachRow, LanguageModel, Sampling
+from dreamcache.training.data.shards.seeds import derive_seed, sample_key
+from dreamcache.training.data.shards.shards import write_shard
+from dreamcache.training.data.stages import prompts
+from dreamcache.training.data.stages.caption_text import clean_caption, dedup_key, fault_of, names_subject
+from dreamcache.training.data.stages.captions import CaptionStage, repeated_keys
+from dreamcache.training.data.stages.prompts import read_lines, read_template
+from dreamcache.training.data.stages.stage import Report, Source, run_stage
 from dreamcache.training.errors import SynthesisError, WeightsError
-from dreamcache.training.synthesis import prompts
-from dreamcache.training.synthesis.caption_text import clean_caption, dedup_key, fault_of, names_subject
-from dreamcache.training.synthesis.captions import CaptionStage, repeated_keys
-from dreamcache.training.synthesis.language_model import DrawEachRow, LanguageModel, Sampling
-from dreamcache.training.synthesis.prompts import read_lines, read_template
-from dreamcache.training.synthesis.seeds import derive_seed, sample_key
-from dreamcache.training.synthesis.shards import write_shard
-from dreamcache.training.synthesis.stage import Report, Source, run_stage
 from tiny_synthesis import PLACES, SUBJECTS, TEMPLATE
 
 

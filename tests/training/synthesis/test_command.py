@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime import cli
-from dreamcache.training.synthesis.triplets import TripletDataset
+from dreamcache.runtime.cli import cli
+from dreamcache.training.data.shards.triplets import TripletDataset
 from tiny_synthesis import SUBJECTS, TEMPLATE
 
 Run = Callable[..., tuple[int, str, str]]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from dreamcache.training.data.shards.distribution import CLAIMS_NAME, Process
+from dreamcache.training.data.stages.captions import CaptionStage
+from dreamcache.training.data.stages.ray_data import ShardWorker, run_with_ray
+from dreamcache.training.data.stages.stage import open_output, run_stage
+from dreamcache.training.data.stages.world import WorldStage
 from dreamcache.training.errors import SynthesisError
-from dreamcache.training.synthesis.captions import CaptionStage
-from dreamcache.training.synthesis.distribution import CLAIMS_NAME, Process
-from dreamcache.training.synthesis.ray_data import ShardWorker, run_with_ray
-from dreamcache.training.synthesis.stage import open_output, run_stage
-from dreamcache.training.synthesis.world import WorldStage
 
 HAS_RAY = find_spec("ray") is not None
 

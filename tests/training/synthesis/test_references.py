@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from dreamcache.runtime.masks import MIN_FILL
+from dreamcache.runtime.reference.masks import MIN_FILL
+from dreamcache.training.data.models.grounded import GroundedSegmenter, count_objects
+from dreamcache.training.data.models.salient import SalientSegmenter, as_probability
+from dreamcache.training.data.models.segmentation import Found, Limits, border_share, clean_mask, judge
+from dreamcache.training.data.shards.pictures import decode_array
+from dreamcache.training.data.stages.references import ReferenceStage, cut_reference
+from dreamcache.training.data.stages.stage import Report, Source, run_stage
 from dreamcache.training.errors import SynthesisError, WeightsError
-from dreamcache.training.synthesis.grounded import GroundedSegmenter, count_objects
-from dreamcache.training.synthesis.pictures import decode_array
-from dreamcache.training.synthesis.references import ReferenceStage, cut_reference
-from dreamcache.training.synthesis.salient import SalientSegmenter, as_probability
-from dreamcache.training.synthesis.segmentation import Found, Limits, border_share, clean_mask, judge
-from dreamcache.training.synthesis.stage import Report, Source, run_stage
 from tiny_synthesis import write_tiny_salient
 
 SIZE = 256

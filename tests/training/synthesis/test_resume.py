@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 from announced import run_announced
 
+from dreamcache.training.data.models.salient import SalientSegmenter
+from dreamcache.training.data.models.segmentation import Limits
+from dreamcache.training.data.shards.distribution import CLAIMS_NAME, Process, claim
+from dreamcache.training.data.stages.captions import CaptionStage
+from dreamcache.training.data.stages.references import ReferenceStage
+from dreamcache.training.data.stages.stage import Stage, Summary, run_stage
+from dreamcache.training.data.stages.targets import TargetStage
+from dreamcache.training.data.stages.world import WorldStage
 from dreamcache.training.errors import SynthesisError
-from dreamcache.training.synthesis.captions import CaptionStage
-from dreamcache.training.synthesis.distribution import CLAIMS_NAME, Process, claim
-from dreamcache.training.synthesis.references import ReferenceStage
-from dreamcache.training.synthesis.salient import SalientSegmenter
-from dreamcache.training.synthesis.segmentation import Limits
-from dreamcache.training.synthesis.stage import Stage, Summary, run_stage
-from dreamcache.training.synthesis.targets import TargetStage
-from dreamcache.training.synthesis.world import WorldStage
 
-COMMAND = [sys.executable, "-m", "dreamcache.runtime.cli", "synthesize"]
+COMMAND = [sys.executable, "-m", "dreamcache.runtime.cli.cli", "synthesize"]
 ANYTHING = Limits(min_area=0, max_area=1, max_border=1, min_confidence=0, max_objects=99)
 
 
@@ -53,7 +53,7 @@ def test_killed_at_any_sample_it_ends_in_the_same_bytes(
 
     context = get_context("forkserver")
     context.set_forkserver_preload(
-        [f"dreamcache.training.synthesis.{part}" for part in ("captions", "targets", "references", "salient")]
+        [f"dreamcache.training.data.{part}" for part in ("captions", "targets", "references", "salient")]
     )
     run_stage(fresh(), tmp_path / "whole", Process())
     folder = tmp_path / "killed"

@@ -15,9 +15,8 @@ import pytest
 import webdataset
 from PIL import Image
 
-from dreamcache.training.errors import ShardError, SynthesisError
-from dreamcache.training.synthesis.index import INDEX_NAME, StageIndex, read_index
-from dreamcache.training.synthesis.shards import (
+from dreamcache.training.data.shards.index import INDEX_NAME, StageIndex, read_index
+from dreamcache.training.data.shards.shards import (
     MAX_MEMBER_BYTES,
     Sample,
     check_shard,
@@ -26,8 +25,9 @@ from dreamcache.training.synthesis.shards import (
     shard_path,
     write_shard,
 )
-from dreamcache.training.synthesis.stage import Source, open_output, run_stage
-from dreamcache.training.synthesis.world import WorldStage
+from dreamcache.training.data.stages.stage import Source, open_output, run_stage
+from dreamcache.training.data.stages.world import WorldStage
+from dreamcache.training.errors import ShardError, SynthesisError
 
 INDEX = StageIndex(stage="captions", seed=0, shards=2, shard_size=3)
 

@@ -11,9 +11,9 @@ import pytest
 import typer
 from pydantic import BaseModel
 
-from dreamcache.training.synthesis import weights
-from dreamcache.training.synthesis.command import synthesize
-from dreamcache.training.synthesis.index import ShardRecord, StageIndex
+from dreamcache.training.data.command import synthesize
+from dreamcache.training.data.models import weights
+from dreamcache.training.data.shards.index import ShardRecord, StageIndex
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "synthesis.md").read_text(encoding="utf-8")
 

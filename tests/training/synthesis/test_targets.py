@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dreamcache.training.data.shards.index import read_index
+from dreamcache.training.data.shards.pictures import decode_array, encode_target, target_member
+from dreamcache.training.data.shards.seeds import derive_seed
+from dreamcache.training.data.shards.shards import Sample, shard_path, write_shard
+from dreamcache.training.data.stages.stage import Report, Source, run_stage
+from dreamcache.training.data.stages.targets import TargetStage
 from dreamcache.training.errors import ShardError, SynthesisError, WeightsError
-from dreamcache.training.synthesis.index import read_index
-from dreamcache.training.synthesis.pictures import decode_array, encode_target, target_member
-from dreamcache.training.synthesis.seeds import derive_seed
-from dreamcache.training.synthesis.shards import Sample, shard_path, write_shard
-from dreamcache.training.synthesis.stage import Report, Source, run_stage
-from dreamcache.training.synthesis.targets import TargetStage
 from tiny_synthesis import add_safety_checker
 
 

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from dreamcache.training.data.shards.distribution import Process
+from dreamcache.training.data.shards.index import read_index
+from dreamcache.training.data.shards.shards import Sample, read_shard, shard_path, write_shard
+from dreamcache.training.data.shards.triplets import TripletDataset, check_folder
+from dreamcache.training.data.stages.stage import run_stage
+from dreamcache.training.data.stages.world import WorldStage
 from dreamcache.training.errors import ShardError
-from dreamcache.training.synthesis.distribution import Process
-from dreamcache.training.synthesis.index import read_index
-from dreamcache.training.synthesis.shards import Sample, read_shard, shard_path, write_shard
-from dreamcache.training.synthesis.stage import run_stage
-from dreamcache.training.synthesis.triplets import TripletDataset, check_folder
-from dreamcache.training.synthesis.world import WorldStage
 from dreamcache.training.world.samples import draw_sample
 
 COUNT = 11

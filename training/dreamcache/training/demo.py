@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dreamcache.training.evaluation.benchmark import Case, Condition
+    from dreamcache.training.evaluation.toys.benchmark import Case, Condition
 
 SCENES, SHOWN_TOYS, SHOWN_SCENES = 4, 6, 3
 SEED = 7
@@ -38,7 +38,7 @@ def demo(
     if out.is_dir():
         for name in ("bundle", "demo.png", "features.png", "report.json"):
             check_output(out / name, overwrite)
-    from dreamcache.training.evaluation.benchmark import draw_cases
+    from dreamcache.training.evaluation.toys.benchmark import draw_cases
 
     out.mkdir(parents=True, exist_ok=True)
     bundle = out / "bundle"
@@ -54,7 +54,7 @@ def _export(bundle: Path, overwrite: bool) -> None:
     command = [
         sys.executable,
         "-m",
-        "dreamcache.runtime.cli",
+        "dreamcache.runtime.cli.cli",
         "export",
         "--base",
         "mini",
@@ -74,9 +74,9 @@ def _paint(
     """The pictures of every condition and their scores, from the bundle through the runner."""
     from dreamcache.runtime import Pipeline
     from dreamcache.runtime.settings import Options
-    from dreamcache.training.evaluation.benchmark import run_benchmark
-    from dreamcache.training.evaluation.bundle_painter import BundlePainter
-    from dreamcache.training.evaluation.judge import load_judge
+    from dreamcache.training.evaluation.toys.benchmark import run_benchmark
+    from dreamcache.training.evaluation.toys.bundle_painter import BundlePainter
+    from dreamcache.training.evaluation.toys.judge import load_judge
 
     painter = BundlePainter(Pipeline.load(bundle, keep_sessions=True), Options(steps=steps))
     pictures: dict[Condition, NDArray[np.uint8]] = {}
@@ -95,7 +95,7 @@ def _paint(
 
 
 def _draw_demo_sheet(cases: list[Case], pictures: dict[Condition, NDArray[np.uint8]], path: Path) -> None:
-    from dreamcache.training.sheets import Column, draw_sheet
+    from dreamcache.training.evaluation.sheets import Column, draw_sheet
 
     firsts = range(0, len(cases), SCENES)[:SHOWN_TOYS]
 
@@ -127,7 +127,7 @@ def _draw_features(cases: list[Case], path: Path) -> None:
     from PIL import Image
 
     from dreamcache.models.pipeline import DreamCachePipeline
-    from dreamcache.training.sheets import Column, draw_sheet, features_as_picture
+    from dreamcache.training.evaluation.sheets import Column, draw_sheet, features_as_picture
 
     pipeline = DreamCachePipeline.load("mini")
     shown = [cases[first] for first in range(0, len(cases), SCENES)[:SHOWN_TOYS]]
@@ -146,7 +146,7 @@ def _report(bundle: Path, cases: list[Case], quality: dict[str, Any], steps: int
 
     from PIL import Image
 
-    from dreamcache.runtime.bundle import open_contract
+    from dreamcache.runtime.bundle.bundle import open_contract
 
     reference = out / "reference.png"
     Image.fromarray(cases[0].reference).save(reference)

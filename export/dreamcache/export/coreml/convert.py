@@ -21,8 +21,8 @@ from torch import nn
 
 from dreamcache.export.coreml.choices import Target
 from dreamcache.export.errors import ExportError
-from dreamcache.export.onnx_graphs import sample_input
-from dreamcache.runtime.tensors import TensorSpec
+from dreamcache.export.graphs.onnx_graphs import sample_input
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 ComputePrecision = Literal["fp16", "fp32"]
 

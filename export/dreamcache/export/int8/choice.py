@@ -16,12 +16,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
 from dreamcache.export.int8.formats import Format, QuantisedWeight, Range, quantise
 from dreamcache.export.int8.layers import Layer, group_layers
 from dreamcache.export.int8.trajectories import DrawnReference, Record, Sampling, Score, compare, open_graph
-from dreamcache.runtime.contract import GraphSpec
-from dreamcache.runtime.sessions import GraphSession
+from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
+from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.sessions.sessions import GraphSession
 
 LATENT_MARGIN_DB = 2.0
 """What a choice must have over the gate: the gate looks at another trajectory."""

@@ -16,15 +16,15 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass
 
+from dreamcache.export.graphs.shared_weights import rewrite_shared
 from dreamcache.export.int8.formats import Range, input_of, output_of, quantise, quantise_weight
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.ranges import Observer
 from dreamcache.export.int8.trajectories import Array, on_white, open_graph
 from dreamcache.export.int8.watching import by_layer, watch
-from dreamcache.export.shared_weights import rewrite_shared
-from dreamcache.runtime.contract import Graphs, GraphSpec
-from dreamcache.runtime.decoding import OpenGraph, open_decoder
-from dreamcache.runtime.sessions import GraphSession
+from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
+from dreamcache.runtime.sampling.decoding import OpenGraph, open_decoder
+from dreamcache.runtime.sessions.sessions import GraphSession
 
 Progress = Callable[[str, int, int], None]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
+from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.int8.choice import Choice, Judge, Progress, choose, fastest
 from dreamcache.export.int8.formats import (
     QuantisedWeight,
@@ -20,8 +21,7 @@ from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.ranges import Observer
 from dreamcache.export.int8.trajectories import Array, DrawnReference, Sampling, open_graph
 from dreamcache.export.int8.watching import by_layer, watch
-from dreamcache.export.shared_weights import write_shared
-from dreamcache.runtime.contract import GraphSpec
+from dreamcache.runtime.bundle.contract import GraphSpec
 
 
 @dataclass(frozen=True)
