@@ -39,7 +39,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
 
 def dreamcache(*arguments: str) -> None:
     """Run a command of this installation."""
-    subprocess.run([sys.executable, "-m", "dreamcache.runtime.cli.cli", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "dreamcache.runtime.cli", *arguments], check=True)
 
 
 def main() -> None:

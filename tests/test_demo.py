@@ -20,7 +20,7 @@ TOYS, STEPS = 6, 12
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert MINI_ADAPTERS.exists(), "the miniature ships with the repository"
     out = tmp_path_factory.mktemp("demo") / "d"
-    command = [sys.executable, "-m", "dreamcache.runtime.cli.cli", "demo", "--out", str(out)]
+    command = [sys.executable, "-m", "dreamcache.runtime.cli", "demo", "--out", str(out)]
     done = subprocess.run(
         [*command, "--toys", str(TOYS), "--steps", str(STEPS)], capture_output=True, text=True, check=False
     )
@@ -62,7 +62,7 @@ def test_the_reference_counts_and_a_wrong_one_does_not(report: dict[str, Any]) -
 
 def test_a_second_run_refuses_to_replace_the_first(folder: Path) -> None:
     before = (folder / "report.json").read_bytes()
-    command = [sys.executable, "-m", "dreamcache.runtime.cli.cli", "demo", "--out", str(folder)]
+    command = [sys.executable, "-m", "dreamcache.runtime.cli", "demo", "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "--overwrite" in done.stderr

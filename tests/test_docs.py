@@ -130,7 +130,7 @@ def test_every_option_of_an_export_is_explained() -> None:
 def test_the_example_of_the_bundle_runs(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     bundle = tmp_path / "bundle"
-    _run(str(ROOT / "tests/runtime/tiny_bundle.py"), str(bundle))
+    _run(str(ROOT / "tests/support/tiny_bundle.py"), str(bundle))
     assert _run("-c", f"BUNDLE = {str(bundle)!r}\n{_example('bundle.md')}").strip() == "(1, 4, 4, 4)"
 
 

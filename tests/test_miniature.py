@@ -17,7 +17,7 @@ from dreamcache.models.bases.base import MINI_ADAPTERS, MINI_DIR, load_base
 from dreamcache.models.checkpoint import load_adapters, read_adapters
 
 LIMIT_MB = 60
-COMMAND = [sys.executable, "-m", "dreamcache.runtime.cli.cli"]
+COMMAND = [sys.executable, "-m", "dreamcache.runtime.cli"]
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def _exported(bundle: Path, options: list[str]) -> dict[str, Any]:
         *options,
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "dreamcache.runtime.cli.cli", *command],
+        [sys.executable, "-m", "dreamcache.runtime.cli", *command],
         stderr=subprocess.PIPE,
         text=True,
         check=False,

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import CLIPTokenizer
-
-# tests/training is no package, so its run that is started in other processes is found by path.
-sys.path.insert(0, str(Path(__file__).parent))
 
 SAMPLES = 6
 

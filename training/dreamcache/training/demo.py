@@ -54,7 +54,7 @@ def _export(bundle: Path, overwrite: bool) -> None:
     command = [
         sys.executable,
         "-m",
-        "dreamcache.runtime.cli.cli",
+        "dreamcache.runtime.cli",
         "export",
         "--base",
         "mini",
