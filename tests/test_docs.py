@@ -15,8 +15,8 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from dreamcache.runtime.bundle.architecture import Architecture, TensorSpec
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract
-from dreamcache.runtime.bundle.tensors import Architecture, TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
@@ -61,7 +61,9 @@ def written() -> set[str]:
     pytest.importorskip("torch")
     pytest.importorskip("coremltools")
     from dreamcache.export.coreml.packages import FOLDER
-    from dreamcache.export.parts import components, decoder_export, unet_export
+    from dreamcache.export.parts import decoder as decoder_export
+    from dreamcache.export.parts import text_and_vae as components
+    from dreamcache.export.parts import unet as unet_export
 
     files = {
         unet_export.CACHE_FILE,

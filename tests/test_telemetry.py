@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(
 _ENTRIES = {
     "runtime": "from dreamcache.runtime import Pipeline",
     "runtime session": "from dreamcache.runtime.sessions.overflow import guard_entries; guard_entries()",
-    "command line": "import dreamcache.runtime.cli.cli",
-    "export": "import dreamcache.export.graphs.unfinished",
+    "command line": "import dreamcache.runtime.cli.main",
+    "export": "import dreamcache.export.graphs.session",
     "training": "import dreamcache.training",
     "benchmarks": "import dreamcache.benchmarks.process.worker",
 }

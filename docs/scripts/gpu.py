@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamcache.export.sources import random_adapters
+from dreamcache.export.source import random_adapters
 from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.random_base import random_base
 from dreamcache.models.pipeline import DreamCachePipeline

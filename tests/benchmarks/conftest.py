@@ -11,7 +11,7 @@ import tiny_bundle
 
 from dreamcache.benchmarks.record import Record, read_record
 from dreamcache.runtime.bundle.contract import ParityReport
-from dreamcache.runtime.cli.cli import main
+from dreamcache.runtime.cli.main import main
 
 PARITY = ParityReport(
     psnr_db={"denoiser": 120.0, "cache": 130.0},

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dreamcache.benchmarks.process.child import Settings
 from dreamcache.benchmarks.process.page_cache import drop_from_page_cache, resident_share
-from dreamcache.benchmarks.process.process import Settings
 from dreamcache.benchmarks.protocol.measure import Plan, bench
-from dreamcache.benchmarks.protocol.protocol import BLOCK, QUICK
+from dreamcache.benchmarks.protocol.phases import BLOCK, QUICK
 from dreamcache.benchmarks.record import Record, ScalingPoint
 from dreamcache.runtime.bundle.contract import ParityReport
-from dreamcache.runtime.cli.cli import main
+from dreamcache.runtime.cli.main import main
 
 Build = Callable[..., Path]
 

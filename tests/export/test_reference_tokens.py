@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dreamcache.export.command import export
-from dreamcache.export.declare.declarations import declare_architecture
+from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
 from dreamcache.models.bases.base import load_base
@@ -18,7 +18,7 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.errors import SubjectError
 from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.reference.masks import prepare_reference
+from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.reference.reference_tokens import kept_positions
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import add_tokens, save_as_transformers_5
 
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.base import load_base
-from dreamcache.runtime.bundle.bundle import open_bundle
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, dump_contract, parse_contract
+from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
-from tiny_models import add_tokens, save_as_transformers_5
 
 PROMPTS = [
     "",

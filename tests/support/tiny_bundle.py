@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from tokenizers.pre_tokenizers import ByteLevel  # type: ignore[import-untyped]
 
+from dreamcache.runtime.bundle.architecture import DeepSpec
 from dreamcache.runtime.bundle.contract import (
     CONTRACT_NAME,
     Architecture,
@@ -36,7 +37,6 @@ from dreamcache.runtime.bundle.contract import (
     dump_contract,
     graph_fingerprint,
 )
-from dreamcache.runtime.bundle.tensors import DeepSpec
 from dreamcache.runtime.files import sha256_file
 
 Weights = dict[str, NDArray[np.float32]]

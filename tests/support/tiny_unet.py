@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from dreamcache.runtime.bundle.architecture import plain_inputs, plain_outputs, shallow_inputs
 from dreamcache.runtime.bundle.contract import (
     Architecture,
     GraphSpec,
@@ -25,7 +26,6 @@ from dreamcache.runtime.bundle.contract import (
     denoiser_inputs,
     denoiser_outputs,
 )
-from dreamcache.runtime.bundle.tensors import plain_inputs, plain_outputs, shallow_inputs
 
 Weights = dict[str, NDArray[np.float32]]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dreamcache.benchmarks.process.process import checked_settings
+from dreamcache.benchmarks.process.child import checked_settings
 from dreamcache.benchmarks.protocol.measure import Plan
 from dreamcache.benchmarks.protocol.measure import bench as measure
 from dreamcache.runtime.bundle.contract import GuidanceMode

@@ -36,8 +36,8 @@ def fit(
     """Draw a picture under an enforced memory budget: yes or no (status 1), with the figures."""
     from dreamcache.benchmarks.memory.budget import parse_budget_mb
     from dreamcache.benchmarks.memory.fit import fit as run
-    from dreamcache.benchmarks.process.process import checked_settings
-    from dreamcache.runtime.bundle.bundle import open_bundle
+    from dreamcache.benchmarks.process.child import checked_settings
+    from dreamcache.runtime.bundle.folder import open_bundle
     from dreamcache.runtime.progress import progress_bar
 
     settings = checked_settings(profile, provider, threads)

@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dreamcache.benchmarks.process.memory import MemorySampler
-from dreamcache.benchmarks.process.process import Process, Settings
+from dreamcache.benchmarks.process.child import Process, Settings
+from dreamcache.benchmarks.process.sampler import MemorySampler
 
 
 def probe(bundle: Path, reference: Path, prompt: str, steps: int, repeats: int = 5) -> dict[str, Any]:

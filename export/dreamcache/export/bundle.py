@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from dreamcache.export.declare.declarations import (
+from dreamcache.export.atomic_folder import MARKER, check_place, filled_folder
+from dreamcache.export.declare.architecture import (
     declare_architecture,
     declare_guidance,
     declare_scheduler,
@@ -14,13 +15,13 @@ from dreamcache.export.declare.declarations import (
     declare_vae,
     declare_versions,
 )
-from dreamcache.export.modules.graphs import check_exportable
-from dreamcache.export.onnx_side import OnnxChoices, write_onnx
-from dreamcache.export.partial_folder import MARKER, check_place, filled_folder
-from dreamcache.export.sources import Source
-from dreamcache.export.stages import Progress, Stages
+from dreamcache.export.modules.unet import check_exportable
+from dreamcache.export.onnx_bundle import OnnxChoices, write_onnx
+from dreamcache.export.progress import Progress, Stages
+from dreamcache.export.source import Source
 from dreamcache.models.bases.base import Base
 from dreamcache.models.checkpoint import adapters_fingerprint, base_fingerprint
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import (
     CONTRACT_NAME,
     Contract,
@@ -30,8 +31,7 @@ from dreamcache.runtime.bundle.contract import (
     dump_contract,
     graph_fingerprint,
 )
-from dreamcache.runtime.bundle.coreml_part import CoreMLPart
-from dreamcache.runtime.bundle.tensors import Architecture
+from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.files import sha256_file
 
 WriteCoreML = Callable[[Source, Path, Architecture, Stages], CoreMLPart]

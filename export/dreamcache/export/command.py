@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from dreamcache.export.coreml.choices import chosen
+from dreamcache.export.coreml.options import chosen
 from dreamcache.export.errors import ExportError, refuse_unknown
 
 if TYPE_CHECKING:
     from dreamcache.export.bundle import WriteCoreML
-    from dreamcache.export.coreml.choices import Choices
+    from dreamcache.export.coreml.options import Choices
     from dreamcache.export.modules.attention import AttentionKind
+    from dreamcache.export.progress import Progress, Stages
     from dreamcache.export.resources import Precision
-    from dreamcache.export.sources import Source
-    from dreamcache.export.stages import Progress, Stages
+    from dreamcache.export.source import Source
     from dreamcache.models.bases.distillation import Sampling
+    from dreamcache.runtime.bundle.architecture import Architecture
     from dreamcache.runtime.bundle.contract import Contract
-    from dreamcache.runtime.bundle.coreml_part import CoreMLPart
-    from dreamcache.runtime.bundle.tensors import Architecture
+    from dreamcache.runtime.bundle.coreml import CoreMLPart
 
 _TARGETS = ("onnx", "coreml", "all")
 _PRECISIONS = ("fp32", "fp16", "int8")
@@ -142,11 +142,11 @@ def export(
         )
     prompts = _prompts(calibration_prompts, precision)
     _quiet_imports()
+    from dreamcache.export.atomic_folder import check_place
     from dreamcache.export.bundle import export_bundle
-    from dreamcache.export.onnx_side import OnnxChoices
-    from dreamcache.export.partial_folder import check_place
+    from dreamcache.export.onnx_bundle import OnnxChoices
     from dreamcache.export.resources import check_resources
-    from dreamcache.export.sources import planned_size, random_source, trained_source
+    from dreamcache.export.source import planned_size, random_source, trained_source
     from dreamcache.runtime.sessions.allocator import reuse_freed_blocks
 
     check_place(out, overwrite)
@@ -194,7 +194,7 @@ def export(
 
 def _coreml(choices: Choices, reference_pool: int) -> WriteCoreML:
     """What writes the Core ML side."""
-    from dreamcache.export.coreml.part import export_coreml
+    from dreamcache.export.coreml.export import export_coreml
 
     def write(source: Source, folder: Path, architecture: Architecture, stages: Stages) -> CoreMLPart:
         return export_coreml(source, folder, architecture, choices, stages.note, reference_pool)

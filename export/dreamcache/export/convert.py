@@ -37,7 +37,7 @@ def convert(
         raise OutputError(f"the folder {out.parent} does not exist; make it first")
     released = read_released(file)
 
-    from dreamcache.export.sources import loaded_base
+    from dreamcache.export.source import loaded_base
     from dreamcache.models.bases.released import adapters_from_released
     from dreamcache.models.checkpoint import save_adapters
     from dreamcache.models.errors import AdapterError

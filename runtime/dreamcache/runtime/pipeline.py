@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.runtime.bundle.bundle import Bundle, Progress, open_bundle
 from dreamcache.runtime.bundle.contract import Contract
+from dreamcache.runtime.bundle.folder import Bundle, Progress, open_bundle
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.reference.images import Source
-from dreamcache.runtime.reference.masks import prepare_reference
+from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.reference.reference_tokens import keep_tokens
 from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
@@ -31,7 +31,7 @@ from dreamcache.runtime.sampling.prompts import PromptTokenizer
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 from dreamcache.runtime.sampling.schedulers.noise_schedule import signal_levels
 from dreamcache.runtime.sessions.providers import Math, check_math, choose_providers, warn_of_attention
-from dreamcache.runtime.sessions.sessions import Profile, SessionOpener, check_profile, check_threads
+from dreamcache.runtime.sessions.session import Profile, SessionOpener, check_profile, check_threads
 from dreamcache.runtime.settings import Options, Settings, resolve_settings
 from dreamcache.runtime.subject import Subject, join_subjects, load_subject
 

@@ -9,7 +9,7 @@ import pytest
 
 from dreamcache.benchmarks.memory.budget import parse_budget_mb, smallest_passing
 from dreamcache.benchmarks.process.limits import CGROUP, WATCHDOG, candidates, run_limited, usable_parent
-from dreamcache.runtime.cli.cli import main
+from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import SettingsError
 
 

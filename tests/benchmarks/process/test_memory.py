@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.benchmarks.process.memory import MemoryPeak, MemorySampler, parse_status
+from dreamcache.benchmarks.process.sampler import MemoryPeak, MemorySampler, parse_status
 
 HOLD = "import sys, time; {setup}; print('ready', flush=True); sys.stdin.read()"
 MEGABYTES = 200

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dreamcache.benchmarks.protocol.calls import unet_calls
-from dreamcache.runtime.bundle.bundle import open_contract
 from dreamcache.runtime.bundle.contract import Contract
+from dreamcache.runtime.bundle.folder import open_contract
 from dreamcache.runtime.settings import Options, resolve_settings
 
 

@@ -9,9 +9,10 @@ import pytest
 import typer
 
 from dreamcache.benchmarks import command, fit_command
-from dreamcache.benchmarks.process import memory
-from dreamcache.benchmarks.protocol import protocol, samples, scaling
-from dreamcache.benchmarks.protocol.protocol import FULL, QUICK
+from dreamcache.benchmarks.process import sampler as memory
+from dreamcache.benchmarks.protocol import phases as protocol
+from dreamcache.benchmarks.protocol import samples, scaling
+from dreamcache.benchmarks.protocol.phases import FULL, QUICK
 from dreamcache.benchmarks.record import SCHEMA_VERSION, Metrics
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -21,13 +21,13 @@ from dreamcache.export.coreml.mil.interpreter import Interpreter
 from dreamcache.export.coreml.mil.package import MANIFEST, open_package
 from dreamcache.export.coreml.mil.program import read_program
 from dreamcache.export.coreml.modules import Part, unet_parts
-from dreamcache.export.declare.declarations import declare_architecture
+from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.onnx_graphs import sample_input
+from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.parity.gates import MAX_DISK_RATIO, psnr_db
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
-from dreamcache.runtime.bundle.tensors import TensorSpec
+from dreamcache.runtime.bundle.architecture import TensorSpec
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from dreamcache.export.command import export
 from dreamcache.export.coreml.mil.package import open_package
 from dreamcache.export.errors import ExportError
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE
-from dreamcache.runtime.bundle.bundle import open_bundle, open_contract
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, parse_contract
+from dreamcache.runtime.bundle.folder import open_bundle, open_contract
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.cli.description import describe
 from dreamcache.runtime.errors import BundleError
@@ -200,7 +200,7 @@ def test_bad_options_cost_nothing(
 NO_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from dreamcache.runtime.cli.cli import main
+from dreamcache.runtime.cli.main import main
 
 # A full disk, for files of more than 50 kB.
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tiny_models import write_tiny_adapters
 
 from dreamcache.export.command import export
-from dreamcache.export.graphs.half import store_half
-from dreamcache.runtime.bundle.bundle import open_bundle
+from dreamcache.export.graphs.fp16 import store_half
+from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.checks import verify_bundle
 
 

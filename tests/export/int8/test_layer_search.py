@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.int8.choice import (
+from dreamcache.export.int8.formats import quantise_weight
+from dreamcache.export.int8.layer_search import (
     CONDITION_MARGIN,
     LATENT_MARGIN_DB,
     Choice,
@@ -22,7 +23,6 @@ from dreamcache.export.int8.choice import (
     margin_db,
     passes,
 )
-from dreamcache.export.int8.formats import quantise_weight
 from dreamcache.export.int8.layers import Layer
 from dreamcache.export.int8.trajectories import Record, Score, compare
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db

@@ -9,16 +9,16 @@ import pytest
 import torch
 from tiny_models import MINI_SHAPED, TEXT_WIDTH, randomise_adapters, tiny_unet
 
-from dreamcache.export.declare.declarations import declare_architecture
+from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
-from dreamcache.export.modules.graphs import CachingGraph, DenoiserGraph
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
-from dreamcache.export.parity.parity import measure_parity
-from dreamcache.export.parts.unet_export import declare_unet, export_unet
+from dreamcache.export.parity.report import measure_parity
+from dreamcache.export.parts.unet import declare_unet, export_unet
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.runtime.bundle.bundle import open_bundle
+from dreamcache.runtime.bundle.folder import open_bundle
 
 
 def test_averaged_bundles_are_compared_with_averaging_pytorch(

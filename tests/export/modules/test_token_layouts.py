@@ -8,8 +8,8 @@ from tiny_models import MINI_SHAPED, TEXT_WIDTH, randomise_adapters, tiny_unet
 from torch import Tensor, nn
 
 from dreamcache.export.modules.attention import attend
-from dreamcache.export.modules.graphs import CachingGraph, DenoiserGraph
-from dreamcache.export.modules.layouts import ChannelNorm, ChannelsFirst, PointwiseConvolution
+from dreamcache.export.modules.token_layouts import ChannelNorm, ChannelsFirst, PointwiseConvolution
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
 from dreamcache.models.conditioned import ConditionedUNet
 
 TOLERANCE = 2e-5

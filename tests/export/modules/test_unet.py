@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.attention import attend, check_attention
-from dreamcache.export.modules.graphs import CachingGraph, DenoiserGraph
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig, SiteSet

@@ -7,7 +7,7 @@ import torch
 from tiny_models import MINI_SHAPED, SD15_SHAPED, TEXT_WIDTH, tiny_unet
 from torch import nn
 
-from dreamcache.export.modules.twins import (
+from dreamcache.export.modules.unet_copies import (
     Constant,
     Pointwise,
     PointwisePicture,

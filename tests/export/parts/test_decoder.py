@@ -18,9 +18,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dreamcache.export.modules.decoder_graphs import DecoderHead, cut_strips
+from dreamcache.export.modules.decoder import DecoderHead, cut_strips
 from dreamcache.export.parity.gates import MIN_PSNR_DB, MIN_SEAM_DB, psnr_db
-from dreamcache.export.parts.decoder_export import (
+from dreamcache.export.parts.decoder import (
     CUT_BYTES,
     VAE_DECODER_WEIGHTS,
     export_decoder,
@@ -28,7 +28,6 @@ from dreamcache.export.parts.decoder_export import (
     plan_decoder,
 )
 from dreamcache.models.bases.base import MINI_DIR, load_base
-from dreamcache.runtime.bundle.bundle import open_bundle
 from dreamcache.runtime.bundle.contract import (
     CONTRACT_NAME,
     Contract,
@@ -38,7 +37,8 @@ from dreamcache.runtime.bundle.contract import (
     graph_fingerprint,
     strip_name,
 )
-from dreamcache.runtime.bundle.strips import even_rows, scale_of, windows
+from dreamcache.runtime.bundle.decoder_strips import even_rows, scale_of, windows
+from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.files import sha256_file

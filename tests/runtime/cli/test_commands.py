@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, parse_contract
-from dreamcache.runtime.cli import cli
+from dreamcache.runtime.cli import main as cli
 
 RUN = [sys.executable, "-m", "dreamcache.runtime.cli"]
 NAMES = {"cache", "generate", "inspect", "verify"}
@@ -215,7 +215,7 @@ def test_debug_lets_the_traceback_through(tmp_path: Path) -> None:
 def test_the_help_lists_every_command_and_imports_none() -> None:
     program = """
 import sys
-from dreamcache.runtime.cli import cli
+from dreamcache.runtime.cli import main as cli
 try:
     cli.main(["--help"])
 except SystemExit:

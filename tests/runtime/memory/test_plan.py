@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from dreamcache.benchmarks.memory.stage_peaks import main
-from dreamcache.runtime.bundle.bundle import open_contract
 from dreamcache.runtime.bundle.contract import Contract, FileRecord
-from dreamcache.runtime.cli import cli
+from dreamcache.runtime.bundle.folder import open_contract
+from dreamcache.runtime.cli import main as cli
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.memory.memory_factors import FACTORS, MeasuredPeak, Quantities, fit_factors
-from dreamcache.runtime.memory.memory_plan import parse_bytes, plan_memory, predict_peaks, stage_quantities
+from dreamcache.runtime.memory.factors import FACTORS, MeasuredPeak, Quantities, fit_factors
+from dreamcache.runtime.memory.plan import parse_bytes, plan_memory, predict_peaks, stage_quantities
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

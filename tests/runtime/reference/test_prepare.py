@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from dreamcache.runtime.errors import ImageError
 from dreamcache.runtime.reference.images import LoadedImage
-from dreamcache.runtime.reference.masks import MIN_FILL, PreparedReference, prepare_reference
+from dreamcache.runtime.reference.prepare import MIN_FILL, PreparedReference, prepare_reference
 from dreamcache.runtime.reference.segmentation import connected, grabcut, plain_background
 
 SIZE = 64

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.runtime.bundle.tensors import (
+from dreamcache.runtime.bundle.architecture import (
     Architecture,
     SiteSpec,
     cache_tensors,
@@ -22,7 +22,7 @@ from dreamcache.runtime.bundle.tensors import (
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.errors import SubjectError
 from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.reference.masks import prepare_reference
+from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.reference.reference_tokens import (
     bayer_order,
     keep_tokens,

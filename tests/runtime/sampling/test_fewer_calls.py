@@ -15,7 +15,7 @@ import pytest
 from dreamcache.runtime import Pipeline, Subject
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sampling.guidance import Branch, Guidance
-from dreamcache.runtime.sessions.sessions import GraphSession, SessionOpener
+from dreamcache.runtime.sessions.session import GraphSession, SessionOpener
 
 PROMPT = "a robot on the beach"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
-from dreamcache.runtime.bundle.bundle import open_bundle
+from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.sampling.prompts import PromptTokenizer, PromptWarning
 

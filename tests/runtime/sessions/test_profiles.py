@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from dreamcache.runtime import Pipeline
-from dreamcache.runtime.bundle.bundle import open_bundle
+from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
-from dreamcache.runtime.sessions.optimised import FOLDER_VARIABLE, OptimisedGraph, graph_folder
+from dreamcache.runtime.sessions.kept_graphs import FOLDER_VARIABLE, OptimisedGraph, graph_folder
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -127,7 +127,7 @@ def test_whatever_changes_the_graph_changes_its_name(
     names = {graph.fingerprint(), other.fingerprint(), replace(graph, profile="speed").fingerprint()}
     monkeypatch.setattr("onnxruntime.__version__", "0.0.1")
     names.add(graph.fingerprint())
-    monkeypatch.setattr("dreamcache.runtime.sessions.optimised._processor_features", lambda: ["abacus"])
+    monkeypatch.setattr("dreamcache.runtime.sessions.kept_graphs._processor_features", lambda: ["abacus"])
     names.add(graph.fingerprint())
     assert len(names) == 5
     assert _graph(pristine, kept).fingerprint() == graph.fingerprint()

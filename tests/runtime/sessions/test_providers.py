@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dreamcache.runtime import Pipeline
-from dreamcache.runtime.cli.cli import main
+from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sessions.providers import (
     MATHS,

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tiny_training import Toys, furthest, weights
 
-from dreamcache.runtime.cli.cli import main
+from dreamcache.runtime.cli.main import main
 from dreamcache.training.adapters.logs import read_log
 
 SETTINGS = (

@@ -18,7 +18,7 @@ from tiny_synthesis import (
     write_tiny_sam,
 )
 
-from dreamcache.runtime.cli import cli
+from dreamcache.runtime.cli import main as cli
 from dreamcache.training.data.models.language_model import Sampling
 from dreamcache.training.data.stages.captions import CaptionStage
 from dreamcache.training.data.stages.stage import run_stage

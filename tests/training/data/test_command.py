@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_synthesis import SUBJECTS, TEMPLATE
 
-from dreamcache.runtime.cli import cli
+from dreamcache.runtime.cli import main as cli
 from dreamcache.training.data.shards.triplets import TripletDataset
 
 Run = Callable[..., tuple[int, str, str]]

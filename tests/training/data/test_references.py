@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 from tiny_synthesis import write_tiny_salient
 
-from dreamcache.runtime.reference.masks import MIN_FILL
+from dreamcache.runtime.reference.prepare import MIN_FILL
 from dreamcache.training.data.models.grounded import GroundedSegmenter, count_objects
 from dreamcache.training.data.models.salient import SalientSegmenter, as_probability
 from dreamcache.training.data.models.segmentation import Found, Limits, border_share, clean_mask, judge

@@ -146,7 +146,7 @@ def _report(bundle: Path, cases: list[Case], quality: dict[str, Any], steps: int
 
     from PIL import Image
 
-    from dreamcache.runtime.bundle.bundle import open_contract
+    from dreamcache.runtime.bundle.folder import open_contract
 
     reference = out / "reference.png"
     Image.fromarray(cases[0].reference).save(reference)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from dreamcache.benchmarks.process.memory import MB
+from dreamcache.benchmarks.process.sampler import MB
 from dreamcache.runtime.errors import SettingsError
 
 _UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "KI": 2.0**10, "MI": 2.0**20, "GI": 2.0**30}

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamcache.benchmarks.memory.budget import smallest_passing
+from dreamcache.benchmarks.process.child import MeasurementError, Process, Settings
 from dreamcache.benchmarks.process.limits import Outcome, run_limited, usable_parent
-from dreamcache.benchmarks.process.process import MeasurementError, Process, Settings
 from dreamcache.benchmarks.protocol.reference import draw_reference
-from dreamcache.runtime.bundle.bundle import Bundle
+from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.settings import resolve_settings
 

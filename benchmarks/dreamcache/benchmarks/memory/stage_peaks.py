@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dreamcache.runtime.memory.memory_factors import FACTORS, MeasuredPeak, Quantities, fit_factors
-from dreamcache.runtime.memory.memory_plan import MB, Stage, stage_quantities
+from dreamcache.runtime.memory.factors import FACTORS, MeasuredPeak, Quantities, fit_factors
+from dreamcache.runtime.memory.plan import MB, Stage, stage_quantities
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sessions.profiles import PROFILES, Profile, check_profile
 

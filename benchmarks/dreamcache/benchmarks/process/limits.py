@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamcache.benchmarks.process.memory import MB, MemoryPeak, MemorySampler
-from dreamcache.benchmarks.process.process import Process, ProcessDiedError
+from dreamcache.benchmarks.process.child import Process, ProcessDiedError
+from dreamcache.benchmarks.process.sampler import MB, MemoryPeak, MemorySampler
 
 CGROUP = "cgroup memory.max (private memory and file cache), swap off"
 WATCHDOG = "watchdog on private memory"

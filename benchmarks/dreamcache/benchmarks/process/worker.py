@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dreamcache.runtime.pipeline import Pipeline
     from dreamcache.runtime.sessions.providers import Math
-    from dreamcache.runtime.sessions.sessions import GraphSession
+    from dreamcache.runtime.sessions.session import GraphSession
     from dreamcache.runtime.subject import Subject
 
 SEED = 0
@@ -59,7 +59,7 @@ class Measured:
         graphs: where optimised graphs are kept.
         """
         from dreamcache.runtime import Pipeline
-        from dreamcache.runtime.sessions.optimised import FOLDER_VARIABLE
+        from dreamcache.runtime.sessions.kept_graphs import FOLDER_VARIABLE
         from dreamcache.runtime.sessions.profiles import check_profile
 
         if graphs is not None:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from dreamcache.benchmarks.host import describe_host, library_versions
-from dreamcache.benchmarks.process.memory import MemoryPeak
-from dreamcache.benchmarks.process.process import Settings
-from dreamcache.benchmarks.protocol import protocol
+from dreamcache.benchmarks.process.child import Settings
+from dreamcache.benchmarks.process.sampler import MemoryPeak
+from dreamcache.benchmarks.protocol import phases as protocol
 from dreamcache.benchmarks.protocol.calls import unet_calls
 from dreamcache.benchmarks.protocol.fidelity import check_fidelity
-from dreamcache.benchmarks.protocol.protocol import FULL, QUICK, Case, Counts, Drawing
+from dreamcache.benchmarks.protocol.phases import FULL, QUICK, Case, Counts, Drawing
 from dreamcache.benchmarks.protocol.reference import draw_reference
 from dreamcache.benchmarks.protocol.samples import median, p90, spread_of, sustained_speeds
 from dreamcache.benchmarks.protocol.scaling import measure_scaling, pictures_per_subject, scaling_phases
@@ -34,8 +34,8 @@ from dreamcache.benchmarks.record import (
     SpreadRecord,
     Sustained,
 )
-from dreamcache.runtime.bundle.bundle import Bundle, open_bundle
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, GuidanceMode, cache_tensors
+from dreamcache.runtime.bundle.folder import Bundle, open_bundle
 
 PROMPT = "a toy robot on the beach"
 STEPS, QUICK_STEPS = 20, 4

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from dreamcache.benchmarks.process.process import Process
-from dreamcache.benchmarks.protocol.protocol import Case
+from dreamcache.benchmarks.process.child import Process
+from dreamcache.benchmarks.protocol.phases import Case
 from dreamcache.benchmarks.protocol.samples import percentile
 from dreamcache.benchmarks.record import Measurement, ScalingPoint, numbered
 

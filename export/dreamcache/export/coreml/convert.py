@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from dreamcache.export.coreml.choices import Target
+from dreamcache.export.coreml.options import Target
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.onnx_graphs import sample_input
-from dreamcache.runtime.bundle.tensors import TensorSpec
+from dreamcache.export.graphs.trace import sample_input
+from dreamcache.runtime.bundle.architecture import TensorSpec
 
 ComputePrecision = Literal["fp16", "fp32"]
 

@@ -14,7 +14,7 @@ from dreamcache.export.coreml.mil.interpreter import Arithmetic, Interpreter
 from dreamcache.export.coreml.mil.package import open_package
 from dreamcache.export.coreml.mil.program import Function, read_function
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.bundle.coreml_part import CoreMLFunction, CoreMLPart
+from dreamcache.runtime.bundle.coreml import CoreMLFunction, CoreMLPart
 
 Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """A function of a model: its inputs by name to its outputs by name."""

@@ -8,14 +8,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dreamcache.export.coreml.choices import Attention
-from dreamcache.export.declare.borders import declare_text_encoder, declare_vae_decoder, declare_vae_encoder
-from dreamcache.export.modules.decoder_graphs import WholeDecoder
-from dreamcache.export.modules.graphs import CachingGraph, DenoiserGraph
-from dreamcache.export.parts.components import VaeMean
+from dreamcache.export.coreml.options import Attention
+from dreamcache.export.declare.components import (
+    declare_text_encoder,
+    declare_vae_decoder,
+    declare_vae_encoder,
+)
+from dreamcache.export.modules.decoder import WholeDecoder
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.parts.text_and_vae import VaeMean
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.runtime.bundle.tensors import (
+from dreamcache.runtime.bundle.architecture import (
     Architecture,
     TensorSpec,
     caching_graph_inputs,

@@ -16,19 +16,19 @@ import torch
 from numpy.typing import NDArray
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.unfinished import open_unfinished
+from dreamcache.export.graphs.session import open_unfinished
 from dreamcache.export.int8.ranges import Observer
 from dreamcache.export.parity.gates import psnr_db
 from dreamcache.models.bases.base import Base
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
-from dreamcache.runtime.bundle.tensors import Architecture
 from dreamcache.runtime.reference.reference_tokens import keep_tokens, mask_on_white
 from dreamcache.runtime.sampling.denoiser import Denoiser
 from dreamcache.runtime.sampling.guidance import Guidance
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 from dreamcache.runtime.sampling.schedulers.noise_schedule import signal_levels
-from dreamcache.runtime.sessions.sessions import GraphSession
+from dreamcache.runtime.sessions.session import GraphSession
 
 Array = NDArray[np.float32]
 Ticker = Callable[[], None]

@@ -10,13 +10,13 @@ import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.shared_weights import write_shared
-from dreamcache.export.int8.choice import Choice, Judge, Progress, choose, fastest
 from dreamcache.export.int8.formats import (
     QuantisedWeight,
     Range,
     quantise,
     quantise_weight,
 )
+from dreamcache.export.int8.layer_search import Choice, Judge, Progress, choose, fastest
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.ranges import Observer
 from dreamcache.export.int8.trajectories import Array, DrawnReference, Sampling, open_graph

@@ -14,17 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from dreamcache.runtime.bundle.bundle_files import BundlePath, FileRecord, Sha256
-from dreamcache.runtime.bundle.coreml_part import CoreMLPart
-from dreamcache.runtime.bundle.parity_report import ParityReport
-from dreamcache.runtime.bundle.sampling_spec import (
-    GuidanceDefaults,
-    GuidanceMode,
-    SchedulerKind,
-    SchedulerSpec,
-)
-from dreamcache.runtime.bundle.strips import StripKind, check_strips
-from dreamcache.runtime.bundle.tensors import (
+from dreamcache.runtime.bundle.architecture import (
     Architecture,
     ContractModel,
     SiteSpec,
@@ -37,6 +27,16 @@ from dreamcache.runtime.bundle.tensors import (
     plain_inputs,
     plain_outputs,
     shallow_inputs,
+)
+from dreamcache.runtime.bundle.coreml import CoreMLPart
+from dreamcache.runtime.bundle.decoder_strips import StripKind, check_strips
+from dreamcache.runtime.bundle.parity import ParityReport
+from dreamcache.runtime.bundle.paths import BundlePath, FileRecord, Sha256
+from dreamcache.runtime.bundle.sampling import (
+    GuidanceDefaults,
+    GuidanceMode,
+    SchedulerKind,
+    SchedulerSpec,
 )
 from dreamcache.runtime.errors import BundleError
 

@@ -187,7 +187,7 @@ def inspect(bundle: BundleArgument, as_json: AsJson = False) -> None:
     """Show what a bundle holds, from its contract alone."""
     from rich.console import Console
 
-    from dreamcache.runtime.bundle.bundle import open_contract
+    from dreamcache.runtime.bundle.folder import open_contract
     from dreamcache.runtime.cli.description import describe
 
     opened = open_contract(bundle)
@@ -238,7 +238,7 @@ def _verify_coreml(path: Path) -> list[Check]:
     """What the exporter, which reads packages, finds; the runner itself does not know it."""
     from importlib.metadata import entry_points
 
-    from dreamcache.runtime.bundle.bundle import open_contract
+    from dreamcache.runtime.bundle.folder import open_contract
 
     # coremltools warns of every PyTorch newer than itself, and of what only macOS has.
     logging.getLogger("coremltools").setLevel(logging.ERROR)
@@ -262,8 +262,8 @@ def _plan(
     references: int,
 ) -> tuple[str, bool]:
     """Profile and tiling that fit the budget, said on stderr."""
-    from dreamcache.runtime.bundle.bundle import open_contract
-    from dreamcache.runtime.memory.memory_plan import parse_bytes, plan_memory
+    from dreamcache.runtime.bundle.folder import open_contract
+    from dreamcache.runtime.memory.plan import parse_bytes, plan_memory
 
     if providers and any(provider.lower() not in ("cpu", "cpuexecutionprovider") for provider in providers):
         raise SettingsError("--max-ram: what the CPU needs is known; leave --provider or --max-ram out")

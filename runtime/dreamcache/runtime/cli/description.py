@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from dreamcache.runtime.bundle.bundle import Bundle
 from dreamcache.runtime.bundle.contract import Contract, Graphs, SiteSpec
-from dreamcache.runtime.bundle.coreml_part import CoreMLPart
+from dreamcache.runtime.bundle.coreml import CoreMLPart
+from dreamcache.runtime.bundle.folder import Bundle
 
 
 def describe(bundle: Bundle) -> Iterator[Table]:

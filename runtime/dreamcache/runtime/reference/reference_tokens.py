@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.runtime.bundle.tensors import Architecture, SiteSpec
+from dreamcache.runtime.bundle.architecture import Architecture, SiteSpec
 from dreamcache.runtime.reference.segmentation import plain_background
 
 

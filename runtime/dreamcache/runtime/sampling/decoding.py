@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.runtime.bundle.contract import Graphs, StripSpec, strip_name
-from dreamcache.runtime.bundle.strips import next_start, scale_of, windows
+from dreamcache.runtime.bundle.decoder_strips import next_start, scale_of, windows
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sessions.allocator import map_large_blocks, release_freed
-from dreamcache.runtime.sessions.sessions import GraphSession
+from dreamcache.runtime.sessions.session import GraphSession
 
 Pixels = NDArray[np.float32]
 

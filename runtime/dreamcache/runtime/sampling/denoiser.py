@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dreamcache.runtime.bundle.contract import Architecture, cache_tensors
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.sampling.guidance import Branch
-from dreamcache.runtime.sessions.sessions import RunnableGraph
+from dreamcache.runtime.sessions.session import RunnableGraph
 
 Latent = NDArray[np.float32]
 Row = tuple[Branch, int]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.runtime.bundle.bundle import Bundle
+from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import BundleError
 
 if TYPE_CHECKING:

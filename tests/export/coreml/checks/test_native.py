@@ -11,7 +11,7 @@ pytest.importorskip("coremltools")
 
 from dreamcache.export.coreml.checks.native import verify_native
 from dreamcache.export.coreml.checks.recording import load_recording
-from dreamcache.runtime.bundle.bundle import open_contract
+from dreamcache.runtime.bundle.folder import open_contract
 
 pytestmark = pytest.mark.skipif(sys.platform != "darwin", reason="Core ML runs on macOS alone")
 

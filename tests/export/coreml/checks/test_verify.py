@@ -19,7 +19,7 @@ from dreamcache.export.coreml.checks.recording import FILE, load_recording
 from dreamcache.export.coreml.checks.verify import verify_coreml
 from dreamcache.export.coreml.mil.package import open_package
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.bundle.bundle import open_contract
+from dreamcache.runtime.bundle.folder import open_contract
 from dreamcache.runtime.checks import Check
 from dreamcache.runtime.cli.commands import verify
 

@@ -20,7 +20,7 @@ from dreamcache.export.coreml.mil.program import Function, read_program
 from dreamcache.export.coreml.weights.compress import FORMATS, WeightFormat, compress_package
 from dreamcache.export.errors import ExportError
 from dreamcache.export.parity.gates import psnr_db
-from dreamcache.runtime.bundle.tensors import TensorSpec
+from dreamcache.runtime.bundle.architecture import TensorSpec
 
 SPEC = TensorSpec(name="x", shape=(1, 16, 6, 6), dtype="float32", meaning="anything")
 OUT = TensorSpec(name="y", shape=(1, 8, 6, 6), dtype="float32", meaning="anything")

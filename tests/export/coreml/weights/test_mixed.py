@@ -13,15 +13,15 @@ pytest.importorskip("coremltools")
 from scipy.cluster.vq import kmeans
 
 from dreamcache.export.coreml.checks.recording import Recording, without_cache
-from dreamcache.export.coreml.choices import FORMATS, Choices, WeightFormat
 from dreamcache.export.coreml.convert import convert_graph
 from dreamcache.export.coreml.modules import unet_parts
+from dreamcache.export.coreml.options import FORMATS, Choices, WeightFormat
 from dreamcache.export.coreml.weights.compress import compress_package
 from dreamcache.export.coreml.weights.mixed import Sensitivities, Step, choose
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
-from dreamcache.export.declare.declarations import declare_architecture, declare_scheduler
+from dreamcache.export.declare.architecture import declare_architecture, declare_scheduler
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.torch_side import TorchSide
+from dreamcache.export.parity.torch_reference import TorchSide
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 

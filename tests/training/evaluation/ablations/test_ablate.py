@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dreamcache.models.checkpoint import load_adapters
-from dreamcache.runtime.cli.cli import main
+from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.evaluation.ablations.columns import cells, columns
 from dreamcache.training.evaluation.ablations.pictures import other_views, prompt_styles, sampling

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime.cli import cli
+from dreamcache.runtime.cli import main as cli
 from dreamcache.training.evaluation.dreambooth.report.published import PUBLISHED
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime.cli import cli
+from dreamcache.runtime.cli import main as cli
 from dreamcache.training.evaluation.toys.benchmark import CONDITIONS
 from dreamcache.training.evaluation.toys.pairs import PAIR_CONDITIONS
 

@@ -31,7 +31,7 @@ from dreamcache.training.miniature.latents import (
     load_latents,
 )
 from dreamcache.training.miniature.loop import Schedule
-from dreamcache.training.miniature.ship import ship
+from dreamcache.training.miniature.model_card import ship
 from dreamcache.training.miniature.text_to_image import train_text_to_image
 from dreamcache.training.miniature.tokenizer import make_tokenizer
 from dreamcache.training.miniature.whitening import whiten

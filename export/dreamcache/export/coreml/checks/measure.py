@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dreamcache.export.coreml.checks.recording import Recording
 from dreamcache.export.coreml.graph import CoreMLGraph
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.onnx_graphs import sample_input
+from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.parity.gates import (
     Finding,
     check_condition,
@@ -17,9 +17,9 @@ from dreamcache.export.parity.gates import (
     condition_ratios,
     psnr_db,
 )
-from dreamcache.export.parity.unet_parity import measure_unet
-from dreamcache.runtime.bundle.coreml_part import CoreMLPart
-from dreamcache.runtime.bundle.tensors import Architecture
+from dreamcache.export.parity.unet import measure_unet
+from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.coreml import CoreMLPart
 
 LEAST_DB = {"fp16": 50.0, "int8": 35.0, "palette6": 25.0, "palette4": 10.0, "mixed": 10.0}
 """Of the UNet against PyTorch, by how its weights are stored; what must hold beside it is the condition's size."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from dreamcache.export.coreml.checks.recording import Recording
 from dreamcache.export.coreml.graph import Compute, saved_function
-from dreamcache.runtime.bundle.bundle import Bundle
-from dreamcache.runtime.bundle.coreml_part import CoreMLPart
+from dreamcache.runtime.bundle.coreml import CoreMLPart
+from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.checks import Check
 
 

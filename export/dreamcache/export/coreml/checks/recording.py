@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.torch_side import GUIDANCE_SCALE, GUIDING, Point, Reference
-from dreamcache.runtime.bundle.sampling_spec import SchedulerSpec
+from dreamcache.export.parity.torch_reference import GUIDANCE_SCALE, GUIDING, Point, Reference
+from dreamcache.runtime.bundle.sampling import SchedulerSpec
 from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 

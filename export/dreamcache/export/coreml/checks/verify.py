@@ -20,9 +20,9 @@ from dreamcache.export.coreml.graph import Interpreted, Open, open_graph, saved_
 from dreamcache.export.coreml.mil.interpreter import Arithmetic, check_known
 from dreamcache.export.errors import ExportError
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE
-from dreamcache.runtime.bundle.bundle import Bundle
 from dreamcache.runtime.bundle.contract import Contract
-from dreamcache.runtime.bundle.coreml_part import CoreMLPart
+from dreamcache.runtime.bundle.coreml import CoreMLPart
+from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.checks import Check
 from dreamcache.runtime.errors import DreamCacheError
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamcache.export.coreml.mil import compressed
+from dreamcache.export.coreml.mil import constexpr as compressed
 from dreamcache.export.coreml.mil.arguments import Arguments, Value
 from dreamcache.export.coreml.mil.operators import OPERATORS
 from dreamcache.export.coreml.mil.program import Constant, Function, Operation

@@ -14,8 +14,8 @@ import coremltools as ct
 import coremltools.optimize.coreml as cto
 import numpy as np
 
-from dreamcache.export.coreml.choices import FORMATS, WeightFormat
 from dreamcache.export.coreml.convert import quiet_coremltools
+from dreamcache.export.coreml.options import FORMATS, WeightFormat
 from dreamcache.export.coreml.weights.rounding import palette_of
 from dreamcache.export.errors import ExportError
 

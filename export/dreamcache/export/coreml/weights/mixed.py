@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.export.coreml.checks.recording import Recording
-from dreamcache.export.coreml.choices import FORMATS, Choices, WeightFormat
 from dreamcache.export.coreml.convert import convert_graph, coreml_name
 from dreamcache.export.coreml.graph import saved_function
 from dreamcache.export.coreml.mil.interpreter import Interpreter
 from dreamcache.export.coreml.modules import Part
+from dreamcache.export.coreml.options import FORMATS, Choices, WeightFormat
 from dreamcache.export.coreml.weights.compress import LEAST_VALUES
 from dreamcache.export.coreml.weights.recipe import Recipe, digests
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
 from dreamcache.export.errors import ExportError
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MAX_DB, psnr_db
-from dreamcache.export.parity.torch_side import BRANCHES, FULL, NULL, STOCK, Point
-from dreamcache.runtime.bundle.tensors import Architecture
+from dreamcache.export.parity.torch_reference import BRANCHES, FULL, NULL, STOCK, Point
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.reference.reference_tokens import keep_tokens
 from dreamcache.runtime.sampling.guidance import Branch
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.runtime.reference.masks import MIN_FILL, prepare_reference
+from dreamcache.runtime.reference.prepare import MIN_FILL, prepare_reference
 from dreamcache.training.data.models.segmentation import Found, Limits, Segmenter, judge
 from dreamcache.training.data.shards.batches import batched
 from dreamcache.training.data.shards.index import StageIndex, installed_versions

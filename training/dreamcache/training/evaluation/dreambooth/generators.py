@@ -19,7 +19,7 @@ from dreamcache.models.bases.diffusers_folder import weight_files
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime import Pipeline
 from dreamcache.runtime.files import sha256_file
-from dreamcache.runtime.reference.masks import prepare_reference
+from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.settings import Options, resolve_settings
 from dreamcache.training.device import training_device
 from dreamcache.training.evaluation.toys.painter import Sampling

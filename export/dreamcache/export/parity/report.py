@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamcache.export.graphs.unfinished import open_unfinished
+from dreamcache.export.graphs.session import open_unfinished
 from dreamcache.export.parity.gates import (
     MIN_SEAM_DB,
     check_condition,
@@ -29,22 +29,22 @@ from dreamcache.export.parity.gates import (
     least_psnr_db,
     psnr_db,
 )
-from dreamcache.export.parity.torch_side import (
+from dreamcache.export.parity.torch_reference import (
     GUIDANCE_SCALE,
     PROMPT,
     STOCK,
     Point,
     TorchSide,
 )
-from dreamcache.export.parity.unet_parity import UnetParity, measure_unet
-from dreamcache.export.parts.unet_export import Precision, is_large
+from dreamcache.export.parity.unet import UnetParity, measure_unet
+from dreamcache.export.parts.unet import Precision, is_large
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
-from dreamcache.runtime.bundle.tensors import Architecture
 from dreamcache.runtime.sampling.decoding import OpenGraph, decode_in_strips
 from dreamcache.runtime.sessions.allocator import release_freed
-from dreamcache.runtime.sessions.sessions import GraphSession
+from dreamcache.runtime.sessions.session import GraphSession
 
 INT8_STRIPS_DB = 1.0
 """How much further from PyTorch than the whole decoder its strips may be in 8 bits."""

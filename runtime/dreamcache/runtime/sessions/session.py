@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.runtime.bundle.bundle import Bundle
 from dreamcache.runtime.bundle.contract import GraphSpec, TensorSpec
+from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.sessions.allocator import release_freed
-from dreamcache.runtime.sessions.optimised import OptimisedGraph, graph_folder
+from dreamcache.runtime.sessions.kept_graphs import OptimisedGraph, graph_folder
 from dreamcache.runtime.sessions.profiles import (
     PROFILES,
     Profile,

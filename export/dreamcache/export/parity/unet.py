@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.export.parity.gates import MAX_DB, Finding, psnr_db
-from dreamcache.export.parity.torch_side import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference
-from dreamcache.runtime.bundle.tensors import Architecture
+from dreamcache.export.parity.torch_reference import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.reference.reference_tokens import join_tokens, keep_tokens
 from dreamcache.runtime.sampling.denoiser import Denoiser
 from dreamcache.runtime.sampling.guidance import Branch
-from dreamcache.runtime.sessions.sessions import RunnableGraph
+from dreamcache.runtime.sessions.session import RunnableGraph
 
 Array = NDArray[np.float32]
 OpenUnet = Callable[[str], RunnableGraph]

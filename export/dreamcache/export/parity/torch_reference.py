@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamcache.export.modules.graphs import CachingGraph, DenoiserGraph
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
 from dreamcache.models.bases.base import Base
 from dreamcache.models.caching import cache_reference, join_caches, noise_reference
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
-from dreamcache.runtime.bundle.tensors import Architecture
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.reference.reference_tokens import (
     join_tokens,
     keep_tokens,

@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.attention import AttentionKind, attend, check_attention
-from dreamcache.export.modules.layouts import TokensLast, layout_of
-from dreamcache.export.modules.twins import twin_at_timestep, twin_of
+from dreamcache.export.modules.token_layouts import TokensLast, layout_of
+from dreamcache.export.modules.unet_copies import twin_at_timestep, twin_of
 from dreamcache.models.adapter import ConditioningAdapter
 from dreamcache.models.conditioned import ConditionedUNet, first_block
 from dreamcache.models.transformer import as_tokens, feed_forward

@@ -15,20 +15,20 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from dreamcache.export.declare.borders import declare_vae_decoder
-from dreamcache.export.graphs.onnx_graphs import export_graph
+from dreamcache.export.declare.components import declare_vae_decoder
 from dreamcache.export.graphs.shared_weights import write_shared
+from dreamcache.export.graphs.trace import export_graph
 from dreamcache.export.modules.attention import AttentionKind
-from dreamcache.export.modules.decoder_graphs import (
+from dreamcache.export.modules.decoder import (
     CutStrip,
     DecoderHead,
     WholeDecoder,
     can_cut,
     cut_strips,
 )
+from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.contract import GraphSpec, StripSpec
-from dreamcache.runtime.bundle.strips import even_rows, scale_of, strip_inputs, strip_outputs
-from dreamcache.runtime.bundle.tensors import TensorSpec
+from dreamcache.runtime.bundle.decoder_strips import even_rows, scale_of, strip_inputs, strip_outputs
 
 VAE_DECODER = "vae_decoder/model.onnx"
 VAE_DECODER_HEAD = "vae_decoder/head.onnx"

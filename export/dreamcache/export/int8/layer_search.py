@@ -21,7 +21,7 @@ from dreamcache.export.int8.layers import Layer, group_layers
 from dreamcache.export.int8.trajectories import DrawnReference, Record, Sampling, Score, compare, open_graph
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
 from dreamcache.runtime.bundle.contract import GraphSpec
-from dreamcache.runtime.sessions.sessions import GraphSession
+from dreamcache.runtime.sessions.session import GraphSession
 
 LATENT_MARGIN_DB = 2.0
 """What a choice must have over the gate: the gate looks at another trajectory."""

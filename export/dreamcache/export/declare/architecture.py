@@ -14,13 +14,13 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.modules.graphs import is_topmost
+from dreamcache.export.modules.unet import is_topmost
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.distillation import Sampling
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.unet import finish, visits
+from dreamcache.runtime.bundle.architecture import Architecture, DeepSpec, SiteSpec
 from dreamcache.runtime.bundle.contract import GuidanceDefaults, SchedulerSpec, TextSpec, VaeSpec
-from dreamcache.runtime.bundle.tensors import Architecture, DeepSpec, SiteSpec
 
 _PACKAGES = (
     "dreamcache",

@@ -21,27 +21,27 @@ from dreamcache.export.coreml.checks.measure import (
 )
 from dreamcache.export.coreml.checks.ranges import SENTINEL, overflowing
 from dreamcache.export.coreml.checks.recording import FILE, Recording, without_cache
-from dreamcache.export.coreml.choices import Choices
 from dreamcache.export.coreml.graph import Interpreted, open_graph
 from dreamcache.export.coreml.guide import write_guide
 from dreamcache.export.coreml.mil.interpreter import Arithmetic
 from dreamcache.export.coreml.modules import Part, other_parts, unet_parts
+from dreamcache.export.coreml.options import Choices
 from dreamcache.export.coreml.packages import FOLDER, UNET, Packages, write_component, write_unet
 from dreamcache.export.coreml.weights.mixed import find_recipe
 from dreamcache.export.coreml.weights.recipe import Recipe
-from dreamcache.export.declare.declarations import (
+from dreamcache.export.declare.architecture import (
     declare_architecture,
     declare_guidance,
     declare_scheduler,
     declare_vae,
 )
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.onnx_graphs import sample_input
-from dreamcache.export.parity.torch_side import TorchSide
-from dreamcache.export.parts.unet_export import is_large
-from dreamcache.export.sources import Source
-from dreamcache.runtime.bundle.coreml_part import CoreMLPart
-from dreamcache.runtime.bundle.tensors import Architecture
+from dreamcache.export.graphs.trace import sample_input
+from dreamcache.export.parity.torch_reference import TorchSide
+from dreamcache.export.parts.unet import is_large
+from dreamcache.export.source import Source
+from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.sessions.allocator import release_freed
 
 PACKAGES = {"text_encoder": "TextEncoder", "vae_encoder": "VAEEncoder", "vae_decoder": "VAEDecoder"}

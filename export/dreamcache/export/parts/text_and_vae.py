@@ -17,13 +17,13 @@ from optimum.exporters.onnx.model_configs import (
 )
 from torch import Tensor, nn
 
-from dreamcache.export.declare.borders import Borders, declare_text_encoder, declare_vae_encoder
+from dreamcache.export.declare.components import Borders, declare_text_encoder, declare_vae_encoder
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.onnx_graphs import quiet_exporters
 from dreamcache.export.graphs.shared_weights import rewrite_shared
+from dreamcache.export.graphs.trace import quiet_exporters
 from dreamcache.models.bases.base import Base
+from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.contract import GraphSpec
-from dreamcache.runtime.bundle.tensors import TensorSpec
 
 TEXT_ENCODER = "text_encoder/model.onnx"
 VAE_ENCODER = "vae_encoder/model.onnx"

@@ -1,7 +1,7 @@
 """The VAE decoder as modules for export: whole, and cut at its normalisations to run in strips of rows.
 
-Source: `dreamcache.runtime.bundle.strips` says what the strips are for. Weights are the decoder's own, so that all
-graphs share one weights file. Normalisation is written as one scale and one shift a channel, which are made
+`dreamcache.runtime.bundle.decoder_strips` says what the strips are for. Weights are the decoder's own, so that all graphs
+share one weights file. Normalisation is written as one scale and one shift a channel, which are made
 of the statistics that come in.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamcache.export.modules.attention import AttentionKind, attend
-from dreamcache.runtime.bundle.strips import StripKind
+from dreamcache.runtime.bundle.decoder_strips import StripKind
 
 
 class WholeDecoder(nn.Module):
@@ -79,7 +79,7 @@ class GivenNorm(nn.Module):
 
 
 class Strip(nn.Module):
-    """One graph of the strips; inputs and outputs as `dreamcache.runtime.bundle.strips` declares them.
+    """One graph of the strips; inputs and outputs as `dreamcache.runtime.bundle.decoder_strips` declares them.
 
     Args:
         groups: of the normalisation that follows; None when none does.

@@ -12,11 +12,16 @@ from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import Literal, get_args
 
+from dreamcache.runtime.bundle.architecture import (
+    TensorSpec,
+    cache_tensors,
+    caching_graph_outputs,
+    deep_tensor,
+)
 from dreamcache.runtime.bundle.contract import Contract, GraphSpec
-from dreamcache.runtime.bundle.strips import scale_of
-from dreamcache.runtime.bundle.tensors import TensorSpec, cache_tensors, caching_graph_outputs, deep_tensor
+from dreamcache.runtime.bundle.decoder_strips import scale_of
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.memory.memory_factors import FACTORS, Quantities
+from dreamcache.runtime.memory.factors import FACTORS, Quantities
 from dreamcache.runtime.sessions.profiles import Profile
 
 MB = 1e6

@@ -24,7 +24,7 @@ from dreamcache.export.int8.trajectories import Array, on_white, open_graph
 from dreamcache.export.int8.watching import by_layer, watch
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
 from dreamcache.runtime.sampling.decoding import OpenGraph, open_decoder
-from dreamcache.runtime.sessions.sessions import GraphSession
+from dreamcache.runtime.sessions.session import GraphSession
 
 Progress = Callable[[str, int, int], None]
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.export.declare.declarations import declare_guidance, declare_scheduler
-from dreamcache.export.graphs.half import store_components_half
-from dreamcache.export.int8.components import quantise_components
+from dreamcache.export.declare.architecture import declare_guidance, declare_scheduler
+from dreamcache.export.graphs.fp16 import store_components_half
+from dreamcache.export.int8.text_and_vae import quantise_components
 from dreamcache.export.modules.attention import AttentionKind
-from dreamcache.export.parity.parity import measure_parity
-from dreamcache.export.parts.components import export_components
-from dreamcache.export.parts.decoder_export import DecoderSpecs, export_decoder
-from dreamcache.export.parts.unet_export import (
+from dreamcache.export.parity.report import measure_parity
+from dreamcache.export.parts.decoder import DecoderSpecs, export_decoder
+from dreamcache.export.parts.text_and_vae import export_components
+from dreamcache.export.parts.unet import (
     Precision,
     UnetSpecs,
     Written,
@@ -24,11 +24,11 @@ from dreamcache.export.parts.unet_export import (
     export_unet,
     make_sampling,
 )
-from dreamcache.export.sources import Source
-from dreamcache.export.stages import Stages
+from dreamcache.export.progress import Stages
+from dreamcache.export.source import Source
 from dreamcache.models.bases.base import Base, latent_shift
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
-from dreamcache.runtime.bundle.tensors import Architecture
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dreamcache.benchmarks.process.memory import MemoryPeak, MemorySampler
+from dreamcache.benchmarks.process.child import Process, Settings
 from dreamcache.benchmarks.process.page_cache import drop_from_page_cache
-from dreamcache.benchmarks.process.process import Process, Settings
+from dreamcache.benchmarks.process.sampler import MemoryPeak, MemorySampler
 from dreamcache.benchmarks.protocol.samples import alternate, is_warm
 from dreamcache.benchmarks.record import MemoryTrace, Span
-from dreamcache.runtime.bundle.bundle import Bundle
 from dreamcache.runtime.bundle.contract import Contract, GuidanceMode
+from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.settings import Settings as PictureSettings
 from dreamcache.runtime.settings import resolve_settings
 

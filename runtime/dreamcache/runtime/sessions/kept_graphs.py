@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamcache.runtime.bundle.bundle import Bundle, check_tensors
 from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.bundle.folder import Bundle, check_tensors
 from dreamcache.runtime.bundle.onnx_weights import tensors_in
 from dreamcache.runtime.errors import DreamCacheError
 from dreamcache.runtime.files import replacing

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamcache.export.modules.attention import AttentionKind
-from dreamcache.export.modules.layouts import put_channels_first
+from dreamcache.export.modules.token_layouts import put_channels_first
 from dreamcache.models.transformer import as_picture, as_tokens
 from dreamcache.models.unet import time_embedding
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.bundle.tensors import TensorSpec
+from dreamcache.runtime.bundle.architecture import TensorSpec
 
 OPSET = 18
 """The dynamo exporter's own; nothing here needs a newer one, and more providers know it."""

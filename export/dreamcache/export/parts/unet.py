@@ -13,19 +13,18 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from dreamcache.export.graphs.derived_graphs import derive_plain, derive_shallow
-from dreamcache.export.graphs.half import store_half
-from dreamcache.export.graphs.onnx_graphs import export_graph, free_tokens
+from dreamcache.export.graphs.derived import derive_plain, derive_shallow
+from dreamcache.export.graphs.fp16 import store_half
 from dreamcache.export.graphs.shared_weights import write_shared
-from dreamcache.export.int8.choice import Choice
+from dreamcache.export.graphs.trace import export_graph, free_tokens
+from dreamcache.export.int8.layer_search import Choice
 from dreamcache.export.int8.trajectories import PROMPTS, Sampling
 from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
 from dreamcache.export.modules.attention import AttentionKind
-from dreamcache.export.modules.graphs import CachingGraph, DenoiserGraph
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
-from dreamcache.runtime.bundle.tensors import (
+from dreamcache.runtime.bundle.architecture import (
     Architecture,
     TensorSpec,
     caching_graph_inputs,
@@ -36,6 +35,7 @@ from dreamcache.runtime.bundle.tensors import (
     plain_outputs,
     shallow_inputs,
 )
+from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
 
 CACHE_FILE = "unet/cache.onnx"
 DENOISER_FILE = "unet/model.onnx"
