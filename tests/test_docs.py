@@ -86,7 +86,7 @@ def written() -> set[str]:
     return files | stated | folders | {CONTRACT_NAME}
 
 
-_WRITERS = ("export/dreamcache/export/bundle", "runtime/dreamcache/runtime/prompts")
+_WRITERS = ("export/dreamcache/export/bundle", "runtime/dreamcache/runtime/sampling/prompts")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

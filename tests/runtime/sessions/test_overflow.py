@@ -75,16 +75,16 @@ def test_sums_are_whole_in_every_profile(profile: Profile, guard: Any) -> None:
 
 
 _MEMORY = """
-import sys
-from dreamcache.benchmarks.memory.stage_peaks import private_bytes
+import os, sys
+from dreamcache.benchmarks.process.sampler import read_memory
 from dreamcache.runtime.sessions.overflow import GUARD
 from dreamcache.runtime.sessions.profiles import prepare_process, session_options
 import onnxruntime
 guard = (GUARD,) if sys.argv[2] == "forced" else ()
 prepare_process("memory")
-before = private_bytes()
+before = read_memory(os.getpid()).private_mb
 session = onnxruntime.InferenceSession(sys.argv[1], session_options("memory", 1, repeated=True, guard=guard))
-print((private_bytes() - before) / 1e6)
+print(read_memory(os.getpid()).private_mb - before)
 """
 
 

@@ -158,23 +158,24 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 _PROGRAM = """
-import gc, sys
+import gc, os, sys
 import numpy as np
-from dreamcache.benchmarks.memory.stage_peaks import private_bytes, sampled_peak
+from dreamcache.benchmarks.process.sampler import MemorySampler, read_memory
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.profiles import prepare_process, session_options
 import onnxruntime
 profile, graph, keep_view = sys.argv[1], sys.argv[2], sys.argv[3] == "view"
 prepare_process(profile)
-before = private_bytes()
-with sampled_peak() as peak:
-    session = onnxruntime.InferenceSession(graph, session_options(profile, 1))
-    result = session.run(None, {"x": np.ones((2048, 512), np.float32)})[0]
-    held = result if keep_view else np.array(result)
+before = read_memory(os.getpid()).private_mb
+sampler = MemorySampler(os.getpid()).start()
+session = onnxruntime.InferenceSession(graph, session_options(profile, 1))
+result = session.run(None, {"x": np.ones((2048, 512), np.float32)})[0]
+held = result if keep_view else np.array(result)
+peak = sampler.stop().private_mb
 del session, result
 gc.collect()
 release_freed()
-print((peak[0] - before) / 1e6, (private_bytes() - before) / 1e6)
+print(peak - before, read_memory(os.getpid()).private_mb - before)
 """
 
 

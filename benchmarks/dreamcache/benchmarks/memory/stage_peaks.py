@@ -1,59 +1,29 @@
-"""Measure each stage's peak of private memory, and fit the factors of `memory_factors.py` to such peaks.
+"""Measure each stage's peak of private memory, and fit the runner's memory factors to such peaks.
 
-    python -m dreamcache.benchmarks.memory.stage_peaks BUNDLE --profile memory >> peaks.jsonl    (one profile a process)
-    python -m dreamcache.benchmarks.memory.stage_peaks --fit peaks.jsonl
-
-Linux alone: private memory is what /proc/self/smaps_rollup calls anonymous.
+python -m dreamcache.benchmarks.memory.stage_peaks BUNDLE --profile memory >> peaks.jsonl    (one profile a process)
+python -m dreamcache.benchmarks.memory.stage_peaks --fit peaks.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import threading
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dreamcache.runtime.memory.factors import FACTORS, MeasuredPeak, Quantities, fit_factors
-from dreamcache.runtime.memory.plan import MB, Stage, stage_quantities
+from dreamcache.benchmarks.memory.fit_factors import MeasuredPeak, fitted_lines
+from dreamcache.benchmarks.process.sampler import MB, MemoryPeak, MemorySampler
+from dreamcache.runtime.memory.plan import Stage, stage_quantities
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sessions.profiles import PROFILES, Profile, check_profile
 
-_INTERVAL_S = 0.004
 
-
-def private_bytes() -> int:
-    """Anonymous memory of this process now."""
-    for line in Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines():
-        if line.startswith("Anonymous:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/smaps_rollup has no line for anonymous memory")
-
-
-@contextmanager
-def sampled_peak() -> Iterator[list[int]]:
-    """A list that holds the peak of private bytes once the block has ended."""
-    stopped, peak = threading.Event(), [private_bytes()]
-
-    def sample() -> None:
-        while not stopped.wait(_INTERVAL_S):
-            peak[0] = max(peak[0], private_bytes())
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stopped.set()
-        thread.join()
-
-
-def measure_stages(
+def measure_stage_peaks(
     bundle: Path, profile: Profile, threads: int | None = None, steps: int = 2
 ) -> Iterator[tuple[Stage, bool, MeasuredPeak]]:
     """Stage, whether the VAE was decoded in strips, and the peak; in a fresh process they are the stage's own."""
@@ -63,27 +33,31 @@ def measure_stages(
     white = Image.new("RGB", (shape.image_width, shape.image_height), "white")
     latent = np.zeros(shape.latent_shape, np.float32)
 
-    def measured(stage: Stage, peak: list[int], tiled: bool = False) -> tuple[Stage, bool, MeasuredPeak]:
-        quantities = stage_quantities(contract, stage, tiled=tiled)
-        return stage, tiled, MeasuredPeak(profile, contract.precision, quantities, float(peak[0]))
+    def sampler() -> MemorySampler:
+        return MemorySampler(os.getpid()).start()
 
-    with sampled_peak() as peak:
-        pipeline.embed({"prompt": "a toy", "null": ""})
-    yield measured("text", peak)
-    with sampled_peak() as peak:
-        pipeline.encode(white)
-    yield measured("vae_encode", peak)
-    with sampled_peak() as peak, pipeline.sessions.open("cache") as graph:
+    def measured(stage: Stage, peak: MemoryPeak, tiled: bool = False) -> tuple[Stage, bool, MeasuredPeak]:
+        quantities = stage_quantities(contract, stage, tiled=tiled)
+        return stage, tiled, MeasuredPeak(profile, contract.precision, quantities, peak.private_mb * MB)
+
+    running = sampler()
+    pipeline.embed({"prompt": "a toy", "null": ""})
+    yield measured("text", running.stop())
+    running = sampler()
+    pipeline.encode(white)
+    yield measured("vae_encode", running.stop())
+    running = sampler()
+    with pipeline.sessions.open("cache") as graph:
         graph.run({"latent": latent})
-    yield measured("cache", peak)
-    with sampled_peak() as peak:
-        for _ in pipeline.denoise("a toy", steps=steps, seed=0):
-            pass
-    yield measured("denoise", peak)
+    yield measured("cache", running.stop())
+    running = sampler()
+    for _ in pipeline.denoise("a toy", steps=steps, seed=0):
+        pass
+    yield measured("denoise", running.stop())
     for tiled in (False, True) if contract.graphs.vae_decoder_head is not None else (False,):
-        with sampled_peak() as peak:
-            pipeline.decode(latent, tiled)
-        yield measured("vae_decode", peak, tiled)
+        running = sampler()
+        pipeline.decode(latent, tiled)
+        yield measured("vae_decode", running.stop(), tiled)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -94,28 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--fit", nargs="+", type=Path, default=[])
     asked = parser.parse_args(argv)
-    if asked.bundle is not None:
-        for stage, tiled, peak in measure_stages(asked.bundle, check_profile(asked.profile), asked.threads):
-            named = {"bundle": asked.bundle.name, "stage": stage, "tiled": tiled}
-            print(json.dumps(named | asdict(peak)), flush=True)
+    if asked.bundle is None:
+        for line in fitted_lines(asked.fit):
+            print(line)
         return
-    records = [json.loads(line) for path in asked.fit for line in path.read_text("utf-8").splitlines()]
-    peaks = [
-        MeasuredPeak(**{**record, "quantities": Quantities(**record["quantities"])})
-        for record in (
-            {field.name: record[field.name] for field in fields(MeasuredPeak)} for record in records
+    for stage, tiled, peak in measure_stage_peaks(asked.bundle, check_profile(asked.profile), asked.threads):
+        print(
+            json.dumps({"bundle": asked.bundle.name, "stage": stage, "tiled": tiled} | asdict(peak)),
+            flush=True,
         )
-    ]
-    for way in sorted({(peak.profile, peak.precision) for peak in peaks}):
-        factors, present = fit_factors(peaks, *way), FACTORS[way[0]][way[1]]
-        print(f"{' '.join(way)}: {factors}")
-        for record, peak in zip(records, peaks, strict=True):
-            if (peak.profile, peak.precision) == way:
-                now, then = present.peak(peak.quantities), factors.peak(peak.quantities)
-                print(
-                    f"  {record['bundle']} {record['stage']}{' in strips' if record['tiled'] else ''}: measured "
-                    f"{peak.private_bytes / MB:.0f} MB, predicted {now / MB:.0f}, fitted {then / MB:.0f}"
-                )
 
 
 if __name__ == "__main__":

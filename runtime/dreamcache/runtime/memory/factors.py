@@ -1,13 +1,12 @@
 """How much private memory a stage takes, as a linear function of a few quantities of its bundle.
 
-The factors were fitted to measured peaks; `stage_peaks.py` measures and fits again. There is one set for each profile
-and precision, on the CPU: 8 bits keep other maps beside the weights than floats do, and weights stored in 16 bits are
-widened into private memory.
+The factors were fitted to measured peaks (docs/memory.md says how). There is one set for each profile and precision, on
+the CPU: 8 bits keep other maps beside the weights than floats do, and weights stored in 16 bits are widened into private
+memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from typing import Literal
 
@@ -82,41 +81,3 @@ FACTORS: dict[Profile, dict[Precision, Factors]] = {
         "int8": _factors(45, 0.01, 1.62, 26, 5.3, 8.5, 1.02),
     },
 }
-
-
-@dataclass(frozen=True)
-class MeasuredPeak:
-    """One stage's measured peak of private memory, with the quantities it is to be explained by."""
-
-    profile: Profile
-    precision: Precision
-    quantities: Quantities
-    private_bytes: float
-
-
-def fit_factors(
-    measured: Iterable[MeasuredPeak], profile: Profile, precision: Precision, trust: float = 0.05
-) -> Factors:
-    """The factors of a profile and a precision that explain measured peaks best, in relative terms.
-
-    trust: how much the present factors count beside one measurement, so that a factor on which no
-    measurement bears stays what it is. No factor becomes negative.
-    """
-    present = np.array(astuple(FACTORS[profile][precision]))
-    rows = [
-        (np.array(astuple(peak.quantities)) * present / peak.private_bytes, 1.0)
-        for peak in measured
-        if (peak.profile, peak.precision) == (profile, precision)
-    ]
-    # Each factor as a multiple of the present one, which it is drawn to.
-    rows += [(row * trust, trust) for row in np.eye(len(present))]
-    rows.append((np.eye(len(present))[-1] * 1e3, 1e3))  # what is held is counted, not fitted
-    matrix, wanted = np.array([row for row, _ in rows]), np.array([value for _, value in rows])
-    free = np.ones(len(present), bool)
-    multiples = np.zeros(len(present))
-    while True:
-        multiples[:] = 0
-        multiples[free] = np.linalg.lstsq(matrix[:, free], wanted, rcond=None)[0]
-        if (multiples >= 0).all():
-            return Factors(*(present * multiples).tolist())
-        free &= multiples > 0
