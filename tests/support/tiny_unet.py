@@ -21,8 +21,8 @@ from dreamcache.runtime.bundle.contract import (
     GraphSpec,
     SiteSpec,
     TensorSpec,
+    cache_tensors,
     caching_graph_inputs,
-    caching_graph_outputs,
     denoiser_inputs,
     denoiser_outputs,
 )
@@ -41,7 +41,7 @@ def write_unet(folder: Path, shape: Architecture, weights: Weights) -> dict[str,
             stored[name] = _external(name, array, data.tell())
             data.write(array.tobytes())
     graphs = {
-        "cache": ("cache", caching_graph_inputs(shape), caching_graph_outputs(shape)),
+        "cache": ("cache", caching_graph_inputs(shape), cache_tensors(shape)),
         "denoiser": ("model", denoiser_inputs(shape), denoiser_outputs(shape)),
     }
     if shape.deep is not None:
@@ -81,7 +81,7 @@ def _caching_graph(shape: Architecture, stored: dict[str, TensorProto]) -> onnx.
             nodes.append(helper.make_node("MatMul", [f"{site.name}.tokens", f"{site.name}.{kind}"], [output]))
             names.append(f"{site.name}.{kind}")
     initializers = [stored[name] for name in names] + shapes(constants)
-    return graph("cache", nodes, caching_graph_inputs(shape), caching_graph_outputs(shape), initializers)
+    return graph("cache", nodes, caching_graph_inputs(shape), cache_tensors(shape), initializers)
 
 
 def _denoiser(
@@ -145,7 +145,7 @@ def _denoiser(
 def _delta(site: SiteSpec, constants: dict[str, list[int]]) -> list[onnx.NodeProto]:
     """s·(keys · values)·Wo as [b, 64]."""
     name = site.name
-    constants[f"{name}.shape"] = [1, site.cached_tokens * site.width]
+    constants[f"{name}.shape"] = [1, site.tokens * site.width]
     return [
         helper.make_node("Mul", [site.key_name, site.value_name], [f"{name}.product"]),
         helper.make_node("Reshape", [f"{name}.product", f"{name}.shape"], [f"{name}.flat"]),

@@ -46,7 +46,6 @@ def export_bundle(
     batch: int = 1,
     key_value_pool: int = 1,
     reference_pool: int = 1,
-    reference_tokens: float = 1.0,
     max_references: int = 1,
     onnx: OnnxChoices | None = OnnxChoices(),  # noqa: B008 (frozen)
     coreml: WriteCoreML | None = None,
@@ -63,8 +62,6 @@ def export_bundle(
         key_value_pool: self-attention at the topmost level reads keys and values averaged over as many rows and
             columns; 1 is exact.
         reference_pool: likewise for the reference's tokens there.
-        reference_tokens: share of the reference's tokens that the denoiser takes, those with most of the subject;
-            1 is exact.
         max_references: how many references the denoiser for ONNX Runtime takes at once.
         onnx: how the graphs for ONNX Runtime are made; None makes none.
         coreml: writes the Core ML packages; None makes none.
@@ -88,7 +85,6 @@ def export_bundle(
         batch,
         key_value_pool,
         reference_pool,
-        reference_tokens,
         max_references,
     )
     with filled_folder(out, overwrite) as folder:

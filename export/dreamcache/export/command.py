@@ -69,12 +69,6 @@ def export(
     reference_downsample: Annotated[
         int, typer.Option(help="Average the reference's tokens at the top resolution over N x N cells.")
     ] = 1,
-    reference_tokens: Annotated[
-        float,
-        typer.Option(
-            help="Share of the reference's tokens to keep, those with most of the subject; 1 is all."
-        ),
-    ] = 1.0,
     max_references: Annotated[
         int, typer.Option(help="References that the denoiser takes at once (ONNX, --attention mha).")
     ] = 1,
@@ -180,7 +174,6 @@ def export(
             batch=batch,
             key_value_pool=kv_downsample,
             reference_pool=reference_downsample,
-            reference_tokens=reference_tokens,
             max_references=max_references,
             onnx=None
             if target == "coreml"

@@ -24,7 +24,6 @@ from dreamcache.runtime.bundle.folder import Bundle, Progress, open_bundle
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.reference.images import Source
 from dreamcache.runtime.reference.prepare import prepare_reference
-from dreamcache.runtime.reference.reference_tokens import keep_tokens
 from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
@@ -119,7 +118,7 @@ class Pipeline:
             tensors = graph.run({"latent": latent})
         _check_finite("caching", tensors)
         return Subject(
-            tensors=keep_tokens(tensors, reference.mask, self.contract.architecture),
+            tensors=tensors,
             fingerprint=self.contract.fingerprints.subject(),
             timestep=self.contract.cache_timestep,
             background=reference.how,

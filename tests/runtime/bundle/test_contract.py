@@ -69,6 +69,29 @@ def test_unknown_and_missing_fields_are_named(raw: dict[str, Any]) -> None:
         parse_contract(json.dumps(raw))
 
 
+@pytest.mark.parametrize("kept", [None, 16])
+def test_a_bundle_of_0_1_that_takes_all_reference_tokens_is_read(
+    raw: dict[str, Any], kept: int | None
+) -> None:
+    current = parse_contract(json.dumps(raw))
+    raw["architecture"]["sites"][1]["kept_tokens"] = kept
+    assert parse_contract(json.dumps(raw)) == current
+    assert "kept_tokens" not in dump_contract(current)
+
+
+@pytest.mark.parametrize("kept", [8, 15, 17, 0, "all"])
+def test_a_bundle_of_0_1_that_leaves_reference_tokens_out_is_refused(
+    raw: dict[str, Any], kept: object
+) -> None:
+    raw["architecture"]["sites"][1]["kept_tokens"] = kept
+    with pytest.raises(
+        BundleError,
+        match=rf"sites\.1: all tokens .* expected, received kept_tokens {kept}, [^\n]*; export the bundle again "
+        r"without --reference-tokens$",
+    ):
+        parse_contract(json.dumps(raw))
+
+
 @pytest.mark.parametrize(
     "path",
     ["../outside.onnx", "/etc/passwd", "unet\\model.onnx", "C:/model.onnx", "unet/../../x", "", "a//b"],

@@ -268,10 +268,6 @@ def _resized(source: Source, architecture: Architecture, pixels: int, reference_
     """
     if pixels == architecture.image_height:
         raise ExportError(f"--coreml-resolution {pixels} is the bundle's own; leave it out")
-    if any(site.kept_tokens is not None for site in architecture.sites):
-        raise ExportError(
-            "--coreml-resolution: --reference-tokens belongs to one resolution; leave one of them out"
-        )
     return declare_architecture(
         source.name,
         source.base,

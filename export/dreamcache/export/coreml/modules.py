@@ -22,8 +22,8 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
     TensorSpec,
+    cache_tensors,
     caching_graph_inputs,
-    caching_graph_outputs,
     denoiser_inputs,
     denoiser_outputs,
 )
@@ -81,7 +81,7 @@ def unet_parts(
     caching = CachingGraph(conditioned, text, attention, pool, reference_pool)
     denoising = Predicting(DenoiserGraph(conditioned, attention, pool))
     return {
-        "cache": Part(caching, caching_graph_inputs(architecture), caching_graph_outputs(architecture)),
+        "cache": Part(caching, caching_graph_inputs(architecture), cache_tensors(architecture)),
         "denoise": Part(denoising, denoiser_inputs(architecture), denoiser_outputs(architecture)[:1]),
     }
 

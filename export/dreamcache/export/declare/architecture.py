@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import PackageNotFoundError, version
-from math import ceil
 from typing import Any
 
 import torch
@@ -42,7 +41,6 @@ def declare_architecture(
     batch: int,
     key_value_pool: int = 1,
     reference_pool: int = 1,
-    reference_tokens: float = 1.0,
     max_references: int = 1,
 ) -> Architecture:
     """Every number that fixes a tensor's shape.
@@ -55,11 +53,10 @@ def declare_architecture(
         batch: of the denoiser graph.
         key_value_pool: see `graphs.DenoiserGraph`.
         reference_pool: see `graphs.CachingGraph`.
-        reference_tokens: share of the reference's tokens that the denoiser takes; 1 is all.
         max_references: how many references it takes at once.
 
     Raises:
-        ExportError: a resolution, batch, pool, share or number that cannot be, or a UNet that wants two text encoders.
+        ExportError: a resolution, batch, pool or number that cannot be, or a UNet that wants two text encoders.
     """
     unet = base.unet
     if unet.config.addition_embed_type is not None:
@@ -79,13 +76,9 @@ def declare_architecture(
             raise ExportError(
                 f"{option} is {pool}; give a number that divides the latent's {latent_side} rows"
             )
-    if not 0.0 < reference_tokens <= 1.0:
-        raise ExportError(
-            f"--reference-tokens is {reference_tokens:g}; give a share above 0 and up to 1, which is exact"
-        )
     if max_references < 1:
         raise ExportError(f"--max-references is {max_references}; give 1 or more")
-    sites, deep = _site_specs(base, conditioned, latent_side, reference_pool, reference_tokens)
+    sites, deep = _site_specs(base, conditioned, latent_side, reference_pool)
     return Architecture(
         name=name,
         latent_channels=int(unet.config.in_channels),
@@ -175,17 +168,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _kept_tokens(grid: tuple[int, int], share: float) -> int | None:
-    """The share of a site's tokens, rounded up; None is all. Halves and quarters of a UNet's are kind to kernels."""
-    tokens = grid[0] * grid[1]
-    # A product such as 0.07 · 100 is a hair above 7.
-    kept = max(1, ceil(share * tokens - 1e-9))
-    return None if kept == tokens else kept
-
-
 @torch.no_grad()
 def _site_specs(
-    base: Base, conditioned: ConditionedUNet, latent_side: int, reference_pool: int, reference_tokens: float
+    base: Base, conditioned: ConditionedUNet, latent_side: int, reference_pool: int
 ) -> tuple[tuple[SiteSpec, ...], DeepSpec]:
     """Sites with their token grids, and the shape of the deep features, from a walk that computes shapes alone."""
     wanted = {site.name for site in conditioned.sites}
@@ -209,7 +194,6 @@ def _site_specs(
             heads=conditioned.adapter(site.name).heads,
             token_height=grids[site.name][0],
             token_width=grids[site.name][1],
-            kept_tokens=_kept_tokens(grids[site.name], reference_tokens),
         )
         for site in conditioned.sites
     )

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from dreamcache.export.errors import ExportError
 from dreamcache.export.int8.formats import Format, QuantisedWeight, Range, quantise
 from dreamcache.export.int8.layers import Layer, group_layers
-from dreamcache.export.int8.trajectories import DrawnReference, Record, Sampling, Score, compare, open_graph
+from dreamcache.export.int8.trajectories import Array, Record, Sampling, Score, compare, open_graph
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
 from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.sessions.session import GraphSession
@@ -72,7 +72,7 @@ class Judge:
         weights: Mapping[str, QuantisedWeight],
         ranges: Mapping[str, Mapping[str, Range]],
         sampling: Sampling,
-        references: Mapping[int, DrawnReference],
+        references: Mapping[int, Array],
         steps: int,
     ) -> None:
         self.folder = folder
@@ -87,9 +87,7 @@ class Judge:
 
     def _draw(self, formats: Formats) -> list[Record]:
         with self._variant("cache", formats) as graph:
-            caches = {
-                index: self.sampling.cache(graph, reference) for index, reference in self.references.items()
-            }
+            caches = {index: graph.run({"latent": reference}) for index, reference in self.references.items()}
         with self._variant("denoiser", formats) as graph:
             return [
                 self.sampling.trajectory(graph, index, self.steps, cache) for index, cache in caches.items()

@@ -1,8 +1,8 @@
 """The VAE decoder as modules for export: whole, and cut at its normalisations to run in strips of rows.
 
-`dreamcache.runtime.bundle.decoder_strips` says what the strips are for. Weights are the decoder's own, so that all graphs
-share one weights file. Normalisation is written as one scale and one shift a channel, which are made
-of the statistics that come in.
+`dreamcache.runtime.bundle.decoder_strips` says what the strips are for. Weights are the decoder's own, so that all
+graphs share one weights file. Normalisation is written as one scale and one shift a channel, which are made of the
+statistics that come in.
 """
 
 from __future__ import annotations

@@ -21,13 +21,8 @@ from dreamcache.models.caching import cache_reference, join_caches, noise_refere
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.bundle.architecture import Architecture
-from dreamcache.runtime.reference.reference_tokens import (
-    join_tokens,
-    keep_tokens,
-    kept_positions,
-    mask_on_white,
-)
 from dreamcache.runtime.sampling.guidance import Branch
+from dreamcache.runtime.subject import join_tokens
 
 Array = NDArray[np.float32]
 
@@ -46,13 +41,12 @@ class Reference:
 
     Attributes:
         latent: [1, z, h, w], noised.
-        mask: [H, W], 0-1, the subject.
-        cache: per site the tokens that PyTorch caches and the architecture keeps, [1, kept tokens, d].
+        cache: per site the tokens that PyTorch caches, [1, tokens, d]; none where attention reads averages, whose
+            keys and values are compared instead.
         projected: the keys and values that a caching graph gives, of all tokens, by name; none of a `substitute`.
     """
 
     latent: Array
-    mask: Array
     cache: Cache
     projected: dict[str, Array]
 
@@ -107,7 +101,6 @@ class TorchSide:
         """A subject on white, through the VAE and the stock UNet."""
         config = self.conditioned.config
         picture = _picture(self.architecture, seed)
-        mask = mask_on_white(picture)
         clean = self.base.encode_images(torch.from_numpy(picture))
         noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:]))
         latent = noise_reference(self.base.scheduler, clean, noise, config.cache_timestep)
@@ -128,28 +121,11 @@ class TorchSide:
             pools = (self.architecture.key_value_pool, self.reference_pool)
             values = list(CachingGraph(self.conditioned, text, "plain", *pools)(latent))
         projected = {name: value.numpy() for name, value in zip(names, values, strict=True)}
-        return Reference(latent.numpy(), mask, self._kept(cache, mask), projected)
+        return Reference(latent.numpy(), cache if self._averaged is None else {}, projected)
 
     def substitute(self, seed: int) -> Reference:
         """Another subject to put in a reference's place: noise, which no caching graph is compared on."""
-        mask = mask_on_white(_picture(self.architecture, seed))
-        return Reference(draw_noise(seed, self.architecture.latent_shape[1:]), mask, {}, {})
-
-    def _kept(self, cache: Cache, mask: Array) -> Cache:
-        """The tokens of the positions that the runner keeps."""
-        if self._averaged is not None:
-            return (
-                cache  # its tokens are not those of the graphs, and `_predict` reads keys and values instead
-            )
-        positions = {
-            site.name: torch.from_numpy(kept_positions(site, mask))
-            for site in self.architecture.sites
-            if site.kept_tokens is not None
-        }
-        return {
-            name: tokens[:, positions[name]] if name in positions else tokens
-            for name, tokens in cache.items()
-        }
+        return Reference(draw_noise(seed, self.architecture.latent_shape[1:]), {}, {})
 
     @torch.no_grad()
     def trajectory(
@@ -191,8 +167,8 @@ class TorchSide:
         text = self.texts[branch.text]
         if self._averaged is not None:
             rows = (timestep.reshape(1).float(), text, torch.tensor([branch.strength]))
-            kept = [keep_tokens(one.projected, one.mask, self.architecture) for one in references]
-            projected = [torch.from_numpy(value) for value in join_tokens(kept).values()]
+            joined = join_tokens([reference.projected for reference in references])
+            projected = [torch.from_numpy(value) for value in joined.values()]
             return cast(Tensor, self._averaged(latent, *rows, *projected)[0])
         if branch.strength == 0.0:
             return cast(Tensor, self.conditioned(latent, timestep, text, None))

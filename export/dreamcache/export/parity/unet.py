@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from dreamcache.export.parity.gates import MAX_DB, Finding, psnr_db
 from dreamcache.export.parity.torch_reference import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference
 from dreamcache.runtime.bundle.architecture import Architecture
-from dreamcache.runtime.reference.reference_tokens import join_tokens, keep_tokens
 from dreamcache.runtime.sampling.denoiser import Denoiser
 from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sessions.session import RunnableGraph
+from dreamcache.runtime.subject import join_tokens
 
 Array = NDArray[np.float32]
 OpenUnet = Callable[[str], RunnableGraph]
@@ -77,7 +77,7 @@ def measure_unet(
         together: which reference to read beside the first one, and what PyTorch predicts of both at the first point.
     """
     texts = side.embeddings
-    caches, cache_db = _caches(open_graph("cache"), architecture, references)
+    caches, cache_db = _caches(open_graph("cache"), references)
     graph = open_graph("denoiser")
     shallow_graph = open_graph("shallow") if shallow else None
     # Every second step may then be asked of the shallow graph.
@@ -136,10 +136,8 @@ def _at(point: Point, received: Mapping[Branch, Array], swapped: Denoiser, zeroe
     }
 
 
-def _caches(
-    graph: RunnableGraph, architecture: Architecture, references: Sequence[Reference]
-) -> tuple[list[dict[str, Array]], float]:
-    """The exported caches of every reference as the denoiser takes them, and the worst dB of any key or value."""
+def _caches(graph: RunnableGraph, references: Sequence[Reference]) -> tuple[list[dict[str, Array]], float]:
+    """The exported caches of every reference, and the worst dB of any key or value."""
     caches = [graph.run({"latent": reference.latent}) for reference in references]
     worst = min(
         (
@@ -149,11 +147,7 @@ def _caches(
         ),
         default=MAX_DB,
     )
-    kept = [
-        keep_tokens(cache, reference.mask, architecture)
-        for reference, cache in zip(references, caches, strict=True)
-    ]
-    return kept, worst
+    return caches, worst
 
 
 def _norm(array: NDArray[Any]) -> float:

@@ -27,8 +27,8 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
     TensorSpec,
+    cache_tensors,
     caching_graph_inputs,
-    caching_graph_outputs,
     denoiser_inputs,
     denoiser_outputs,
     plain_inputs,
@@ -92,7 +92,7 @@ def is_large(base: Base) -> bool:
 def declare_unet(architecture: Architecture) -> UnetSpecs:
     """The graphs' files and borders, before any is written."""
     return UnetSpecs(
-        cache=_spec(CACHE_FILE, caching_graph_inputs(architecture), caching_graph_outputs(architecture)),
+        cache=_spec(CACHE_FILE, caching_graph_inputs(architecture), cache_tensors(architecture)),
         denoiser=_spec(DENOISER_FILE, denoiser_inputs(architecture), denoiser_outputs(architecture)),
         plain=_spec(PLAIN_FILE, plain_inputs(architecture), plain_outputs(architecture)),
         shallow=_spec(SHALLOW_FILE, shallow_inputs(architecture), plain_outputs(architecture)),

@@ -7,9 +7,8 @@ the denoiser takes them back as inputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
@@ -56,27 +55,18 @@ class TensorSpec(ContractModel):
 
 
 class SiteSpec(ContractModel):
-    """One tapped transformer block (docs/method.md, "Site rule"), by the module path that diffusers gives it.
-
-    kept_tokens: how many of a reference's tokens the denoiser takes (`reference_tokens.py`); None is all, exactly.
-    """
+    """One tapped transformer block (docs/method.md, "Site rule"), by the module path that diffusers gives it."""
 
     name: str
     width: PositiveInt
     heads: PositiveInt
     token_height: PositiveInt
     token_width: PositiveInt
-    kept_tokens: PositiveInt | None = None
 
     @property
     def tokens(self) -> int:
         """Tokens of one reference: rows times columns of the feature map."""
         return self.token_height * self.token_width
-
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens of one reference that a subject holds and the denoiser takes."""
-        return self.tokens if self.kept_tokens is None else self.kept_tokens
 
     @property
     def key_name(self) -> str:
@@ -88,18 +78,24 @@ class SiteSpec(ContractModel):
         """Name of the tensor that holds the projected values, [1, tokens, width]."""
         return f"{self.name}.value"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_all_tokens(cls, given: Any) -> Any:
+        """Version 0.1 could leave reference tokens out (`kept_tokens`); null or the number of all did not."""
+        if not isinstance(given, dict) or "kept_tokens" not in given:
+            return given
+        kept = given["kept_tokens"]
+        if kept is not None and kept != given.get("token_height", 0) * given.get("token_width", 0):
+            raise ValueError(
+                f"all tokens of the reference are expected, received kept_tokens {kept}, which this version does "
+                "not run; export the bundle again without --reference-tokens"
+            )
+        return {name: value for name, value in given.items() if name != "kept_tokens"}
+
     @model_validator(mode="after")
     def _heads_divide_width(self) -> SiteSpec:
         if self.width % self.heads:
             raise ValueError(f"site {self.name}: width {self.width} is not divisible by {self.heads} heads")
-        return self
-
-    @model_validator(mode="after")
-    def _keeps_no_more_than_there_are(self) -> SiteSpec:
-        if self.cached_tokens > self.tokens:
-            raise ValueError(
-                f"site {self.name}: at most {self.tokens} kept tokens are expected, received {self.kept_tokens}"
-            )
         return self
 
 
@@ -158,17 +154,14 @@ class Architecture(ContractModel):
         return (1, self.latent_channels, self.latent_height, self.latent_width)
 
 
-def cache_tensors(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """Keys and values of one reference at every site, [1, kept tokens, width] each, in execution order."""
-    return _keys_and_values(architecture, [site.cached_tokens for site in architecture.sites])
+def cache_tensors(architecture: Architecture, references: int = 1) -> tuple[TensorSpec, ...]:
+    """The caching graph's outputs: keys and values at every site, [1, tokens, width], in execution order.
 
-
-def _keys_and_values(
-    architecture: Architecture, tokens: Sequence[int], multiples: int = 1
-) -> tuple[TensorSpec, ...]:
+    references: how many the denoiser's inputs of these names may hold, one after the other.
+    """
     specs: list[TensorSpec] = []
-    for site, count in zip(architecture.sites, tokens, strict=True):
-        shape = (1, count, site.width)
+    for site in architecture.sites:
+        shape = (1, site.tokens, site.width)
         for name, kind in ((site.key_name, "keys"), (site.value_name, "values")):
             meaning = f"projected {kind} of the reference at {site.name}"
             specs.append(
@@ -177,7 +170,7 @@ def _keys_and_values(
                     shape=shape,
                     dtype=architecture.float_dtype,
                     meaning=meaning,
-                    multiples=multiples,
+                    multiples=references,
                 )
             )
     return tuple(specs)
@@ -195,17 +188,11 @@ def caching_graph_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
     )
 
 
-def caching_graph_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """The caching graph's outputs: keys and values of every token, [1, tokens, width] each, in execution order."""
-    return _keys_and_values(architecture, [site.tokens for site in architecture.sites])
-
-
 def denoiser_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
     """latent [b,z,h,w], timestep [b], text [b,n,c], reference_strength [b], then keys and values.
 
     Those may hold the tokens of up to `max_references` references.
     """
-    kept = [site.cached_tokens for site in architecture.sites]
     return (
         *plain_inputs(architecture),
         TensorSpec(
@@ -214,7 +201,7 @@ def denoiser_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
             dtype=architecture.float_dtype,
             meaning="0: the stock model; 1: DreamCache",
         ),
-        *_keys_and_values(architecture, kept, architecture.max_references),
+        *cache_tensors(architecture, architecture.max_references),
     )
 
 

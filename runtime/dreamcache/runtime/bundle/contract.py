@@ -21,7 +21,6 @@ from dreamcache.runtime.bundle.architecture import (
     TensorSpec,
     cache_tensors,
     caching_graph_inputs,
-    caching_graph_outputs,
     denoiser_inputs,
     denoiser_outputs,
     plain_inputs,
@@ -61,7 +60,6 @@ __all__ = [
     "VaeSpec",
     "cache_tensors",
     "caching_graph_inputs",
-    "caching_graph_outputs",
     "denoiser_inputs",
     "denoiser_outputs",
     "dump_contract",
@@ -210,7 +208,7 @@ def _check_graphs(graphs: Graphs, architecture: Architecture, files: Mapping[str
     """The UNet's graphs have the tensors that follow from the architecture, and every file is listed."""
     declared = {
         "cache inputs": (graphs.cache.inputs, caching_graph_inputs(architecture)),
-        "cache outputs": (graphs.cache.outputs, caching_graph_outputs(architecture)),
+        "cache outputs": (graphs.cache.outputs, cache_tensors(architecture)),
         "denoiser inputs": (graphs.denoiser.inputs, denoiser_inputs(architecture)),
         "denoiser outputs": (graphs.denoiser.outputs, denoiser_outputs(architecture)),
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from dreamcache.runtime.bundle.contract import Contract, Graphs, SiteSpec
+from dreamcache.runtime.bundle.contract import Contract, Graphs
 from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.bundle.folder import Bundle
 
@@ -17,7 +17,7 @@ def describe(bundle: Bundle) -> Iterator[Table]:
     yield _facts(f"{bundle.folder.name}: {contract.architecture.name}", _model(bundle))
     sites = Table("site", "width", "heads", "tokens", title="Tapped sites", title_justify="left")
     for site in contract.architecture.sites:
-        sites.add_row(site.name, str(site.width), str(site.heads), _tokens(site))
+        sites.add_row(site.name, str(site.width), str(site.heads), str(site.tokens))
     yield sites
     if contract.onnx is not None:
         yield _graphs(contract, contract.onnx)
@@ -55,10 +55,6 @@ def _coreml(contract: Contract, part: CoreMLPart) -> Iterator[Table]:
     if part.disk_ratio is not None:
         facts["UNet over its denoiser alone, on disk"] = f"{part.disk_ratio:.3f}"
     yield _facts("Core ML, saved programs run in PyTorch", facts)
-
-
-def _tokens(site: SiteSpec) -> str:
-    return str(site.tokens) if site.kept_tokens is None else f"{site.kept_tokens} of {site.tokens}"
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:

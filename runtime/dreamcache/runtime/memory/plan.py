@@ -15,7 +15,6 @@ from typing import Literal, get_args
 from dreamcache.runtime.bundle.architecture import (
     TensorSpec,
     cache_tensors,
-    caching_graph_outputs,
     deep_tensor,
 )
 from dreamcache.runtime.bundle.contract import Contract, GraphSpec
@@ -46,8 +45,6 @@ def stage_quantities(
         picture = _picture_map(contract)
         return replace(_weights(contract, graphs.vae_encoder), encoder=picture)
     if stage == "cache":
-        if any(site.kept_tokens is not None for site in shape.sites):
-            held += _bytes(caching_graph_outputs(shape))  # all tokens, and the ones that stay beside them
         return replace(_weights(contract, graphs.cache), held=held, **_unet_activations(contract, batch=1))
     if stage == "denoise":
         held *= references

@@ -57,10 +57,10 @@ class Recording:
         """Write one safetensors file."""
         tensors: dict[str, Array] = {f"text/{name}": value for name, value in self.embeddings.items()}
         for index, reference in enumerate(self.references):
+            tensors[f"reference/{index}/latent"] = reference.latent
             tensors |= {
-                f"reference/{index}/latent": reference.latent,
-                f"reference/{index}/mask": reference.mask,
-            } | {f"reference/{index}/projected/{name}": value for name, value in reference.projected.items()}
+                f"reference/{index}/projected/{name}": value for name, value in reference.projected.items()
+            }
         for index, point in enumerate(self.points):
             tensors |= {
                 f"point/{index}/latent": point.latent,
@@ -107,7 +107,7 @@ def without_cache(reference: Reference) -> Reference:
 
 
 def _reference(tree: Mapping[str, Array]) -> Reference:
-    return Reference(tree["latent"], tree["mask"], {}, dict(_below(tree, "projected")))
+    return Reference(tree["latent"], {}, dict(_below(tree, "projected")))
 
 
 def _point(tree: Mapping[str, Array]) -> Point:

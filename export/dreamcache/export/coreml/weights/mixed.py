@@ -30,7 +30,6 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MAX_DB, psnr_db
 from dreamcache.export.parity.torch_reference import BRANCHES, FULL, NULL, STOCK, Point
 from dreamcache.runtime.bundle.architecture import Architecture
-from dreamcache.runtime.reference.reference_tokens import keep_tokens
 from dreamcache.runtime.sampling.guidance import Branch
 
 Array = NDArray[np.float32]
@@ -215,8 +214,7 @@ class _Trial:
         self._inputs = [coreml_name(spec.name) for spec in part.inputs]
         self._recording = recording
         self._points = [recording.points[0], recording.points[-1]][: len(recording.points)]
-        reference = recording.references[0]
-        self._cache = keep_tokens(reference.projected, reference.mask, architecture)
+        self._cache = recording.references[0].projected
         self._batch = architecture.batch
         self._exact: dict[str, Array] = {}
         stored = sum(path.stat().st_size for path in package.rglob("weight.bin"))
