@@ -10,9 +10,9 @@ import typer
 
 from dreamcache.benchmarks import command, fit_command
 from dreamcache.benchmarks.process import sampler as memory
-from dreamcache.benchmarks.protocol import phases as protocol
+from dreamcache.benchmarks.protocol import case as protocol
 from dreamcache.benchmarks.protocol import samples, scaling
-from dreamcache.benchmarks.protocol.phases import FULL, QUICK
+from dreamcache.benchmarks.protocol.case import FULL, QUICK
 from dreamcache.benchmarks.record import SCHEMA_VERSION, Metrics
 
 ROOT = Path(__file__).resolve().parents[3]

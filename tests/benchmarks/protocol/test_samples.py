@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dreamcache.benchmarks.protocol.phases import BLOCK, FULL, QUICK
+from dreamcache.benchmarks.protocol.case import BLOCK, FULL, QUICK
 from dreamcache.benchmarks.protocol.samples import (
     alternate,
     is_warm,

@@ -12,18 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamcache.benchmarks.memory.budget import smallest_passing
-from dreamcache.benchmarks.process.child import MeasurementError, Process, Settings
+from dreamcache.benchmarks.process.child import LoadSettings, MeasuredProcess, MeasurementError
 from dreamcache.benchmarks.process.limits import Outcome, run_limited, usable_parent
-from dreamcache.benchmarks.protocol.reference import draw_reference
+from dreamcache.benchmarks.protocol.reference import PROMPT, draw_reference
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.settings import resolve_settings
 
-PROMPT = "a toy robot on the beach"
 _PRECISION = 0.01
 _HEADROOM, _WIDENED, _ATTEMPTS = 1.02, 1.1, 6
 
-Job = Callable[[Process], None]
+Job = Callable[[MeasuredProcess], None]
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class Answer:
     tried: tuple[tuple[float, bool], ...]
 
 
-def fit(
+def fit_budget(
     bundle: Bundle,
     budget_mb: float | None,
-    settings: Settings,
+    settings: LoadSettings,
     steps: int,
     caching: bool = False,
     first_run: bool = False,
@@ -129,14 +128,14 @@ def _search(job: Job, passes: Callable[[float], bool], floor: float) -> float:
 
 
 @contextmanager
-def _job(bundle: Path, settings: Settings, steps: int, caching: bool, first_run: bool) -> Iterator[Job]:
+def _job(bundle: Path, settings: LoadSettings, steps: int, caching: bool, first_run: bool) -> Iterator[Job]:
     """The job that is run under the budget; what an application would have done before is done before."""
     with tempfile.TemporaryDirectory() as scratch:
         reference = draw_reference(Path(scratch) / "reference.png")
         subject = str(Path(scratch) / "toy.subject.safetensors")
         kept = replace(settings, graphs=Path(scratch) / "graphs")
 
-        def draw(process: Process) -> None:
+        def draw(process: MeasuredProcess) -> None:
             fresh = replace(settings, graphs=Path(tempfile.mkdtemp(dir=scratch)))
             process.load(bundle, fresh if first_run else kept)
             if caching:
@@ -144,7 +143,7 @@ def _job(bundle: Path, settings: Settings, steps: int, caching: bool, first_run:
             process.ask("use_subject", path=subject)
             process.ask("picture", prompt=PROMPT, steps=steps)
 
-        with Process() as process:
+        with MeasuredProcess() as process:
             process.load(bundle, kept)
             process.ask("cache", reference=str(reference), out=subject)
             if not first_run:

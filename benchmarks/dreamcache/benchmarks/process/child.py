@@ -34,7 +34,7 @@ class ProcessDiedError(MeasurementError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class LoadSettings:
     """How a bundle is loaded, as `Pipeline.load` takes it; providers in order of preference.
 
     graphs: where the memory profile keeps optimised graphs; None is the runner's own place.
@@ -49,7 +49,7 @@ class Settings:
 
 def checked_settings(
     profile: str, providers: Sequence[str] | None = None, threads: int | None = None, math: str = "exact"
-) -> Settings:
+) -> LoadSettings:
     """Settings as a command line gives them, refused before any process is started.
 
     Raises: SettingsError for a profile that does not exist, a provider that is absent, threads below 1, fast math where
@@ -57,10 +57,10 @@ def checked_settings(
     """
     chosen = choose_providers(providers or None)
     names = tuple(map(short_name, chosen))
-    return Settings(check_profile(profile), names, check_threads(threads), math=check_math(math, chosen))
+    return LoadSettings(check_profile(profile), names, check_threads(threads), math=check_math(math, chosen))
 
 
-class Process:
+class MeasuredProcess:
     """A worker in an interpreter of its own.
 
     wrapper: a command that starts the interpreter it is given, for running it under a limit.
@@ -82,7 +82,7 @@ class Process:
         return self._process.pid
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        """Run one method of `worker.Measured` there and return its answer.
+        """Run one method of `worker.Worker` there and return its answer.
 
         Raises: MeasurementError with the worker's own words; ProcessDiedError when it is gone.
         """
@@ -103,7 +103,7 @@ class Process:
             raise MeasurementError(reply["error"])
         return reply["answer"]
 
-    def load(self, bundle: Path, settings: Settings, graph: str | None = None) -> float:
+    def load(self, bundle: Path, settings: LoadSettings, graph: str | None = None) -> float:
         """Import the libraries, then load; returns the milliseconds of the loading alone."""
         self.ask("import_libraries")
         (taken,) = self.ask(
@@ -118,7 +118,7 @@ class Process:
         )
         return float(taken)
 
-    def __enter__(self) -> Process:
+    def __enter__(self) -> MeasuredProcess:
         return self
 
     def __exit__(

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamcache.benchmarks.process.child import Process, ProcessDiedError
+from dreamcache.benchmarks.process.child import MeasuredProcess, ProcessDiedError
 from dreamcache.benchmarks.process.sampler import MB, MemoryPeak, MemorySampler
 
 CGROUP = "cgroup memory.max (private memory and file cache), swap off"
@@ -39,7 +39,7 @@ class Outcome:
 
 
 def run_limited(
-    job: Callable[[Process], None], budget_mb: float | None, parent: Path | None = None
+    job: Callable[[MeasuredProcess], None], budget_mb: float | None, parent: Path | None = None
 ) -> Outcome:
     """Run `job` with a fresh process under a budget, or under none.
 
@@ -49,7 +49,7 @@ def run_limited(
     if budget_mb is None or parent is None:
         return _watched(job, budget_mb)
     with control_group(parent, budget_mb) as group:
-        with Process((*_JOIN, str(group))) as process:
+        with MeasuredProcess((*_JOIN, str(group))) as process:
             finished, peak = _run(job, process, MemorySampler(process.pid))
         killed = _events(group).get("oom_kill", 0) > 0
         highest = group / "memory.peak"
@@ -57,15 +57,17 @@ def run_limited(
     return Outcome(finished and not killed, killed, peak, CGROUP, group_mb)
 
 
-def _watched(job: Callable[[Process], None], budget_mb: float | None) -> Outcome:
-    with Process() as process:
+def _watched(job: Callable[[MeasuredProcess], None], budget_mb: float | None) -> Outcome:
+    with MeasuredProcess() as process:
         sampler = MemorySampler(process.pid, budget_mb)
         finished, peak = _run(job, process, sampler)
     # The last page may be taken between two samples, after which the job ends by itself.
     return Outcome(finished and not sampler.killed, sampler.killed, peak, WATCHDOG)
 
 
-def _run(job: Callable[[Process], None], process: Process, sampler: MemorySampler) -> tuple[bool, MemoryPeak]:
+def _run(
+    job: Callable[[MeasuredProcess], None], process: MeasuredProcess, sampler: MemorySampler
+) -> tuple[bool, MemoryPeak]:
     sampler.start()
     try:
         job(process)

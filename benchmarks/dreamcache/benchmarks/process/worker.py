@@ -3,7 +3,7 @@
     python -m dreamcache.benchmarks.process.worker
 
 It holds nothing but the runner, as an application would; clocks run here, memory is read from outside. Requests are
-objects with "do", the name of a public method of `Measured`, and its arguments; the process ends with its input.
+objects with "do", the name of a public method of `Worker`, and its arguments; the process ends with its input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SEED = 0
 
 
-class Measured:
+class Worker:
     """One pipeline and what is timed of it. Every figure returned is a list of milliseconds unless it says so."""
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ def main() -> None:
     """Answer requests until the input ends; a failed request is answered with its error and ends the process."""
     from dreamcache.runtime.errors import DreamCacheError
 
-    measured = Measured()
+    measured = Worker()
     for line in sys.stdin:
         request = json.loads(line)
         try:

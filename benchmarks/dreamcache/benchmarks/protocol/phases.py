@@ -8,116 +8,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from dreamcache.benchmarks.process.child import Process, Settings
+from dreamcache.benchmarks.process.child import MeasuredProcess
 from dreamcache.benchmarks.process.page_cache import drop_from_page_cache
 from dreamcache.benchmarks.process.sampler import MemoryPeak, MemorySampler
+from dreamcache.benchmarks.protocol.case import BLOCK, BenchCase, Counts
 from dreamcache.benchmarks.protocol.samples import alternate, is_warm
 from dreamcache.benchmarks.record import MemoryTrace, Span
-from dreamcache.runtime.bundle.contract import Contract, GuidanceMode
-from dreamcache.runtime.bundle.folder import Bundle
-from dreamcache.runtime.settings import Settings as PictureSettings
-from dreamcache.runtime.settings import resolve_settings
 
-BLOCK = 4
 TRACE_POINTS = 600
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How often each thing is run. `steps` is a multiple of BLOCK; warm_blocks: at most so many before they count."""
-
-    cold_loads: int
-    warm_loads: int
-    steps: int
-    stages: int
-    pictures: int
-    warm_blocks: int
-
-
-FULL = Counts(cold_loads=3, warm_loads=5, steps=64, stages=8, pictures=5, warm_blocks=15)
-QUICK = Counts(cold_loads=1, warm_loads=2, steps=12, stages=3, pictures=5, warm_blocks=4)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """What a picture is asked for, as `Pipeline.generate` takes it; None is the bundle's default."""
-
-    steps: int
-    guidance_mode: GuidanceMode | None = None
-    guidance_interval: tuple[float, float] | None = None
-    step_cache: int | None = None
-
-    def options(self) -> dict[str, Any]:
-        """What was asked."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-    def resolved(self, contract: Contract) -> PictureSettings:
-        """With the bundle's defaults. Raises: SettingsError for what this bundle cannot do."""
-        return resolve_settings(contract, **self.options())
-
-
-@dataclass
-class Case:
-    """One bundle under one set of settings, and what has been measured of it.
-
-    subject: its cached reference on disk. samples: milliseconds by what was timed. absent: why a figure is not there.
-    """
-
-    name: str
-    bundle: Bundle
-    settings: Settings
-    subject: Path
-    reference: Path
-    prompt: str
-    drawing: Drawing
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
-
-    def start(self, stack: ExitStack, graph: str | None = None) -> Process:
-        """A fresh process that has loaded the bundle and the subject."""
-        process = stack.enter_context(Process())
-        process.load(self.bundle.folder, self.settings, graph)
-        process.ask("use_subject", path=str(self.subject))
-        return process
-
-    def keep(self, name: str, taken: Sequence[float]) -> None:
-        """Add samples."""
-        self.samples.setdefault(name, []).extend(taken)
-
-    def files(self) -> list[Path]:
-        """Every file that a load reads: the bundle's, and the optimised graphs that were kept."""
-        kept = [] if self.settings.graphs is None else sorted(self.settings.graphs.glob("*.graph"))
-        return [*(self.bundle.path(name) for name in self.bundle.contract.files), *kept]
-
-
-def make_subject(case: Case) -> None:
+def make_subject(case: BenchCase) -> None:
     """Cache the reference once, and let the memory profile keep its optimised denoiser; not timed."""
-    with Process() as process:
+    with MeasuredProcess() as process:
         process.load(case.bundle.folder, case.settings, "denoiser")
         process.ask("cache", reference=str(case.reference), out=str(case.subject))
 
 
-def measure_loads(case: Case, counts: Counts) -> None:
+def measure_loads(case: BenchCase, counts: Counts) -> None:
     """cold_load, warm_load: bundle and denoiser session; first_step: the call after a warm load."""
     for _ in range(counts.cold_loads):
         reason = drop_from_page_cache(case.files())
         if reason is not None:
             case.absent["cold_load_ms"] = reason
             break
-        with Process() as process:
+        with MeasuredProcess() as process:
             case.keep("cold_load", [process.load(case.bundle.folder, case.settings, "denoiser")])
     for _ in range(counts.warm_loads):
-        with Process() as process:
+        with MeasuredProcess() as process:
             case.keep("warm_load", [process.load(case.bundle.folder, case.settings, "denoiser")])
             process.ask("use_subject", path=str(case.subject))
             case.keep("first_step", process.ask("call", graph="denoiser", count=1))
 
 
-def measure_stages(case: Case, counts: Counts) -> None:
+def measure_stages(case: BenchCase, counts: Counts) -> None:
     """text, vae_encode, cache, vae_decode: the graphs' own time, after one call that is not kept."""
     with ExitStack() as stack:
         process = case.start(stack)
@@ -132,7 +58,7 @@ def measure_stages(case: Case, counts: Counts) -> None:
                     case.keep(name, values)
 
 
-def measure_steps(cases: Sequence[Case], counts: Counts, tick: Callable[[], None]) -> list[str]:
+def measure_steps(cases: Sequence[BenchCase], counts: Counts, tick: Callable[[], None]) -> list[str]:
     """step, plain_step, shallow_step: single UNet calls, in blocks that alternate between graphs and cases.
 
     The shallow graph is measured where step caching was asked for. Returns the order of the blocks, as "case graph".
@@ -167,8 +93,8 @@ def measure_steps(cases: Sequence[Case], counts: Counts, tick: Callable[[], None
 class Track:
     """One graph of one case in its process; `sample` is the name its times are kept under."""
 
-    case: Case
-    process: Process
+    case: BenchCase
+    process: MeasuredProcess
     graph: str
     sample: str
 
@@ -192,7 +118,7 @@ def warm_up(tracks: Sequence[Track], most: int) -> list[Track]:
     return [tracks[index] for index in sorted(cold)]
 
 
-def measure_pictures(cases: Sequence[Case], counts: Counts, tick: Callable[[], None]) -> None:
+def measure_pictures(cases: Sequence[BenchCase], counts: Counts, tick: Callable[[], None]) -> None:
     """e2e: prompt to picture of a cached subject, after one picture of one step that is not kept."""
     with ExitStack() as stack:
         processes = [(case, case.start(stack)) for case in cases]
@@ -203,9 +129,9 @@ def measure_pictures(cases: Sequence[Case], counts: Counts, tick: Callable[[], N
             tick()
 
 
-def measure_memory(case: Case) -> tuple[MemoryPeak, MemoryTrace]:
+def measure_memory(case: BenchCase) -> tuple[MemoryPeak, MemoryTrace]:
     """One picture of a cached subject in a fresh process, its memory sampled from the interpreter's start."""
-    with Process() as process:
+    with MeasuredProcess() as process:
         sampler = MemorySampler(process.pid).start()
         process.load(case.bundle.folder, case.settings)
         process.ask("use_subject", path=str(case.subject))
@@ -241,7 +167,7 @@ def thin_trace(
     )
 
 
-def measure_sustained(case: Case, minutes: float, tick: Callable[[float], None]) -> list[float]:
+def measure_sustained(case: BenchCase, minutes: float, tick: Callable[[float], None]) -> list[float]:
     """Call the denoiser for so many minutes; seconds from the loop's start at which each call ended."""
     ends: list[float] = []
     with ExitStack() as stack:
@@ -252,7 +178,7 @@ def measure_sustained(case: Case, minutes: float, tick: Callable[[float], None])
     return ends
 
 
-def _calls_until(process: Process, seconds: float) -> Iterator[float]:
+def _calls_until(process: MeasuredProcess, seconds: float) -> Iterator[float]:
     spent = 0.0
     while spent < seconds:
         (taken,) = process.ask("call", graph="denoiser", count=1)

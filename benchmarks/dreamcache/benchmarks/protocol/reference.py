@@ -1,4 +1,4 @@
-"""The reference that is cached when none is given: a drawn toy on white, the same on every device."""
+"""The default prompt and reference: a drawn toy on white, the same on every device."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+PROMPT = "a toy robot on the beach"
 _SIDE = 512
 
 

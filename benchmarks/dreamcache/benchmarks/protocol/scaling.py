@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from dreamcache.benchmarks.process.child import Process
-from dreamcache.benchmarks.protocol.phases import Case
+from dreamcache.benchmarks.process.child import MeasuredProcess
+from dreamcache.benchmarks.protocol.case import BenchCase
 from dreamcache.benchmarks.protocol.samples import percentile
 from dreamcache.benchmarks.record import Measurement, ScalingPoint, numbered
 
@@ -19,7 +19,7 @@ QUICK_STEPS, QUICK_BATCHES = (1, 2, 4), (1, 2)
 _REPEATS = 2
 
 
-def measure_scaling(case: Case, quick: bool, tick: Callable[[], None]) -> tuple[ScalingPoint, ...]:
+def measure_scaling(case: BenchCase, quick: bool, tick: Callable[[], None]) -> tuple[ScalingPoint, ...]:
     """Pictures at several numbers of steps, then several in one go at the case's own steps."""
     with ExitStack() as stack:
         process = case.start(stack)
@@ -77,7 +77,12 @@ def scaling_points(measurements: Sequence[Measurement]) -> list[tuple[str, Scali
 
 
 def _run(
-    case: Case, process: Process, axis: str, value: int, steps: int | None = None, images: int = 1
+    case: BenchCase,
+    process: MeasuredProcess,
+    axis: str,
+    value: int,
+    steps: int | None = None,
+    images: int = 1,
 ) -> ScalingPoint:
     taken: list[float] = []
     options = case.drawing.options() | {"images": images}

@@ -47,7 +47,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasurementRow:
     """One measurement on one device.
 
     title: its number and the bundle's name, as plots have it too. figures: numbers, None where absent. notes: what a
@@ -60,7 +60,7 @@ class Row:
     notes: tuple[str, ...]
 
 
-def rows(records: Iterable[Record]) -> Iterator[Row]:
+def rows(records: Iterable[Record]) -> Iterator[MeasurementRow]:
     """Every measurement of every record."""
     measured = [(record, one) for record in records for one in record.measurements()]
     titles = [title for title, _ in numbered([one for _, one in measured])]
@@ -68,7 +68,7 @@ def rows(records: Iterable[Record]) -> Iterator[Row]:
         yield _row(title, record, one)
 
 
-def _row(title: str, record: Record, one: Measurement) -> Row:
+def _row(title: str, record: Record, one: Measurement) -> MeasurementRow:
     gate = gate_figures(one.fidelity)
     figures = one.metrics.model_dump()
     notes = []
@@ -110,7 +110,7 @@ def _row(title: str, record: Record, one: Measurement) -> Row:
         "fidelity": ABSENT if gate is None else gate,
     }
     number = title.partition(" ")[0]
-    return Row(title, labels, figures, tuple(f"{number} {note}" for note in notes))
+    return MeasurementRow(title, labels, figures, tuple(f"{number} {note}" for note in notes))
 
 
 def _guidance(conditions: Conditions) -> str:
