@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from dreamcache.training.data.shards.distribution import Process
+from dreamcache.training.data.shards.distribution import ProcessRank
 from dreamcache.training.data.shards.index import StageIndex
-from dreamcache.training.data.shards.shards import Sample
-from dreamcache.training.data.stages.stage import Report, Stage, run_stage
+from dreamcache.training.data.shards.shards import ShardSample
+from dreamcache.training.data.stages.stage import ShardProgress, Stage, run_stage
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Announced:
     def expected(self, shard: int) -> int:
         return self.stage.expected(shard)
 
-    def samples(self, shard: int, report: Report) -> Iterator[Sample]:
+    def samples(self, shard: int, report: ShardProgress) -> Iterator[ShardSample]:
         for number, sample in enumerate(self.stage.samples(shard, report)):
             self.channel.send((shard, number))
             self.channel.recv()
@@ -42,4 +42,4 @@ class Announced:
 def run_announced(stage: Stage, folder: Path, channel: Connection) -> None:
     """Run the stage; at the end send its summary."""
     torch.set_num_threads(1)
-    channel.send(run_stage(Announced(stage, channel), folder, Process()))
+    channel.send(run_stage(Announced(stage, channel), folder, ProcessRank()))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dreamcache.training.adapters.checkpoints import NAME
-from dreamcache.training.adapters.data import Sample
+from dreamcache.training.adapters.data import PlainTriplet
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.adapters.run import Finished, finetune
 
@@ -54,7 +54,7 @@ class Toys:
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[PlainTriplet]:
         side = self.resolution
         for i in range(self.count):
             rng = np.random.default_rng(i)
@@ -64,7 +64,7 @@ class Toys:
             for picture in (target, reference):
                 picture[side // 4 : -side // 4, side // 8 : side // 2] = colour
             caption = "another" if i == self.spoilt else f"a robot {i}"
-            yield Sample(f"toy{i}", caption, target, reference)
+            yield PlainTriplet(f"toy{i}", caption, target, reference)
 
 
 def train(base: Path, folder: Path, preset: Preset = TINY, **changes: Any) -> Finished:

@@ -12,7 +12,7 @@ from tiny_training import TINY, Toys
 
 from dreamcache.models.bases.base import Base, load_base
 from dreamcache.training.adapters import encoded as cache
-from dreamcache.training.adapters.data import Sample
+from dreamcache.training.adapters.data import PlainTriplet
 from dreamcache.training.adapters.encoded import EncodedData, Share, encode, encoding_fingerprint, file_path
 from dreamcache.training.augmentation import augment_reference
 from dreamcache.training.errors import DivergenceError
@@ -28,7 +28,7 @@ def base(tiny_base: Path) -> Base:
 class Closed(Toys):
     """A source that must not be opened."""
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[PlainTriplet]:
         raise AssertionError("opened")
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from dreamcache.models.config import AdapterConfig
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.training.adapters.preset import FREE, PRESETS, Preset, choose
+from dreamcache.training.adapters.preset import FREE, PRESETS, Preset, choose_preset
 from dreamcache.training.augmentation import Chances
 
 
 def test_the_paper_preset_holds_what_the_paper_states() -> None:
-    paper = choose("paper")
+    paper = choose_preset("paper")
     assert (paper.steps, paper.batch, paper.learning_rate) == (200_000, 12, 1e-5)
     assert (paper.resolution, paper.caption_drop) == (512, 0.07)
     assert paper.chances == Chances(0.5, 0.1, 0.4)
@@ -24,10 +24,10 @@ def test_the_paper_preset_holds_what_the_paper_states() -> None:
 def test_every_value_can_be_replaced_by_a_text() -> None:
     for name, preset in PRESETS.items():
         texts = [f"{key}={'none' if value is None else value}" for key, value in preset.model_dump().items()]
-        assert choose(name, texts) == preset
-    changed = choose("paper", ["ema=0.99", "recompute=true", "steps=5"], steps=7, batch=None)
+        assert choose_preset(name, texts) == preset
+    changed = choose_preset("paper", ["ema=0.99", "recompute=true", "steps=5"], steps=7, batch=None)
     assert (changed.ema, changed.recompute, changed.steps, changed.batch) == (0.99, True, 7, 12)
-    assert choose("paper", ["cache_prompt=a toy = a robot"]).cache_prompt == "a toy = a robot"
+    assert choose_preset("paper", ["cache_prompt=a toy = a robot"]).cache_prompt == "a toy = a robot"
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ def test_every_value_can_be_replaced_by_a_text() -> None:
 )
 def test_a_wrong_value_is_one_line(assignment: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says) as caught:
-        choose("paper", [assignment])
+        choose_preset("paper", [assignment])
     assert "\n" not in str(caught.value)
     with pytest.raises(SettingsError, match="choose one of paper, trial"):
-        choose("papers")
+        choose_preset("papers")
 
 
 def test_the_rate_warms_up_and_stays() -> None:

@@ -19,7 +19,7 @@ from tiny_synthesis import (
 )
 
 from dreamcache.runtime.cli import main as cli
-from dreamcache.training.data.models.language_model import Sampling
+from dreamcache.training.data.models.language_model import TokenSampling
 from dreamcache.training.data.stages.captions import CaptionStage
 from dreamcache.training.data.stages.stage import run_stage
 from dreamcache.training.data.stages.targets import TargetStage
@@ -48,7 +48,7 @@ def caption_stage(models: Path) -> CaptionStage:
         SUBJECTS,
         PLACES,
         TEMPLATE,
-        Sampling(temperature=1.3),
+        TokenSampling(temperature=1.3),
         max_words=12,
         shard_size=4,
         batch=4,

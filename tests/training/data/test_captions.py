@@ -11,14 +11,15 @@ import pytest
 import torch
 from tiny_synthesis import PLACES, SUBJECTS, TEMPLATE
 
-from dreamcache.training.data.models.language_model import DrawEachRow, LanguageModel, Sampling
+from dreamcache.training.data.models.language_model import DrawEachRow, LanguageModel, TokenSampling
+from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.seeds import derive_seed, sample_key
 from dreamcache.training.data.shards.shards import write_shard
 from dreamcache.training.data.stages import prompts
 from dreamcache.training.data.stages.caption_text import clean_caption, dedup_key, fault_of, names_subject
 from dreamcache.training.data.stages.captions import CaptionStage, repeated_keys
 from dreamcache.training.data.stages.prompts import read_lines, read_template
-from dreamcache.training.data.stages.stage import Report, Source, run_stage
+from dreamcache.training.data.stages.stage import ShardProgress, run_stage
 from dreamcache.training.errors import SynthesisError, WeightsError
 
 
@@ -74,16 +75,16 @@ def test_each_row_is_drawn_from_its_own_distribution() -> None:
 def test_an_answer_does_not_depend_on_its_neighbours(models: Path) -> None:
     model = LanguageModel(models / "llama", torch.device("cpu"), torch.float32)
     prompts = [TEMPLATE.format(subject=s, place=p) for s in SUBJECTS for p in PLACES]
-    how = Sampling(max_new_tokens=12)
+    how = TokenSampling(max_new_tokens=12)
     together = model.complete(prompts, range(6), how)
     assert [model.complete([p], [i], how)[0] for i, p in enumerate(prompts)] == together
     assert model.complete(prompts, range(6, 12), how) != together
     with pytest.raises(SynthesisError, match=r"at most 64 tokens are expected, received \d+ \+ 90"):
-        model.complete(prompts, range(6), Sampling(max_new_tokens=90))
+        model.complete(prompts, range(6), TokenSampling(max_new_tokens=90))
 
 
 def test_every_caption_names_its_subject_and_is_told_once(captions: Path) -> None:
-    source = Source.open(captions, "captions")
+    source = ShardFolder.open(captions, "captions")
     rows = [sample for shard in range(3) for sample in source.read(shard)]
     texts = [row.members["txt"].decode() for row in rows]
     about = [json.loads(row.members["json"]) for row in rows]
@@ -110,16 +111,20 @@ def test_a_shard_is_the_same_in_another_batch_and_another_seed_gives_others(
 def test_what_will_not_do_is_counted_by_its_reason(caption_stage: CaptionStage) -> None:
     # one subject at one place and a cold model: soon everything has been said
     stage = replace(
-        caption_stage, subjects=("robot",), places=PLACES[:1], sampling=Sampling(temperature=0.2), tries=1
+        caption_stage,
+        subjects=("robot",),
+        places=PLACES[:1],
+        sampling=TokenSampling(temperature=0.2),
+        tries=1,
     )
-    report = Report()
+    report = ShardProgress()
     kept = list(stage.samples(0, report))
     assert len(kept) + report.rejected.total() == 4
     assert report.rejected["duplicate"] >= 1
     # asked about something that it never learned to name
     # cold as well: how a hot one rambles is not the same on every kind of processor
-    stranger = replace(caption_stage, subjects=("zebra",), sampling=Sampling(temperature=0.2), tries=2)
-    report = Report()
+    stranger = replace(caption_stage, subjects=("zebra",), sampling=TokenSampling(temperature=0.2), tries=2)
+    report = ShardProgress()
     assert list(stranger.samples(0, report)) == []
     assert report.rejected == Counter({"without the subject": 4})
 
@@ -132,7 +137,7 @@ def test_captions_without_the_subject_leave_nothing(tmp_path: Path, caption_stag
 
 
 def test_a_caption_of_an_earlier_shard_is_repeated(tmp_path: Path, captions: Path) -> None:
-    source = Source.open(captions, "captions")
+    source = ShardFolder.open(captions, "captions")
     rows = list(source.read(0))
     said = rows[0].members["txt"].decode().upper().encode()
     later = [replace(rows[0], key=sample_key(4), members={**rows[0].members, "txt": said})]
@@ -141,7 +146,7 @@ def test_a_caption_of_an_earlier_shard_is_repeated(tmp_path: Path, captions: Pat
         (rows, later, [replace(rows[0], key=sample_key(8), members={"txt": b"x"})])
     ):
         write_shard(tmp_path, source.index, shard, content)
-    assert repeated_keys(Source.open(tmp_path, "captions")) == {sample_key(4)}
+    assert repeated_keys(ShardFolder.open(tmp_path, "captions")) == {sample_key(4)}
 
 
 def test_built_in_prompts_name_every_subject() -> None:

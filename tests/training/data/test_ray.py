@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.training.data.shards.distribution import CLAIMS_NAME, Process
+from dreamcache.training.data.shards.distribution import CLAIMS_NAME, ProcessRank
 from dreamcache.training.data.stages.captions import CaptionStage
 from dreamcache.training.data.stages.ray_data import ShardWorker, run_with_ray
 from dreamcache.training.data.stages.stage import open_output, run_stage
@@ -48,7 +48,7 @@ def test_ray_data_makes_the_same_bytes_and_continues(tmp_path: Path, caption_sta
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        run_stage(caption_stage, tmp_path / "whole", Process())
+        run_stage(caption_stage, tmp_path / "whole", ProcessRank())
         first = run_with_ray(caption_stage, tmp_path / "ray", workers=2)
         assert (first.made, first.kept) == (3, 0)
         assert content(tmp_path / "ray") == content(tmp_path / "whole")

@@ -17,10 +17,11 @@ from tiny_synthesis import write_tiny_salient
 from dreamcache.runtime.reference.prepare import MIN_FILL
 from dreamcache.training.data.models.grounded import GroundedSegmenter, count_objects
 from dreamcache.training.data.models.salient import SalientSegmenter, as_probability
-from dreamcache.training.data.models.segmentation import Found, Limits, border_share, clean_mask, judge
+from dreamcache.training.data.models.segmentation import Found, Limits, border_share, clean_mask, measure_mask
+from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.pictures import decode_array
 from dreamcache.training.data.stages.references import ReferenceStage, cut_reference
-from dreamcache.training.data.stages.stage import Report, Source, run_stage
+from dreamcache.training.data.stages.stage import ShardProgress, run_stage
 from dreamcache.training.errors import SynthesisError, WeightsError
 
 SIZE = 256
@@ -95,13 +96,13 @@ def test_photographs_that_make_no_reference(
 
 def test_an_even_picture_holds_nothing(salient: SalientSegmenter) -> None:
     assert salient.find([Image.new("RGB", (SIZE, SIZE), (90, 120, 30))], ["x"]) == [None]
-    assert judge(None, Limits()) is None
-    assert judge(Found(np.zeros((8, 8), np.uint8), 1.0), Limits()) is None
+    assert measure_mask(None, Limits()) is None
+    assert measure_mask(Found(np.zeros((8, 8), np.uint8), 1.0), Limits()) is None
 
 
 def test_each_limit_refuses_and_what_keeps_to_them_passes() -> None:
     whole = Found(disc(0.3), 0.9)
-    judged = judge(whole, Limits())
+    judged = measure_mask(whole, Limits())
     assert judged is not None
     assert judged.fault is None
     assert judged.area == pytest.approx(np.pi * 0.3**2, abs=2e-3)
@@ -115,11 +116,11 @@ def test_each_limit_refuses_and_what_keeps_to_them_passes() -> None:
         "several objects": Found(two, 0.9),
     }
     for fault, found in faults.items():
-        assert (judged := judge(found, Limits())) is not None
+        assert (judged := measure_mask(found, Limits())) is not None
         assert judged.fault == fault
-    assert (judged := judge(replace(whole, objects=2), Limits())) is not None
+    assert (judged := measure_mask(replace(whole, objects=2), Limits())) is not None
     assert judged.fault == "several objects"
-    assert (judged := judge(Found(two, 0.9), Limits(max_objects=2))) is not None
+    assert (judged := measure_mask(Found(two, 0.9), Limits(max_objects=2))) is not None
     assert judged.fault is None
 
 
@@ -186,7 +187,7 @@ def test_the_stage_through_both_segmenters(
     anything = Limits(min_area=0, max_area=1, max_border=1, min_confidence=0, max_objects=99)
     for name, segmenter in (("grounded", grounded), ("salient", SalientSegmenter(models / "salient.onnx"))):
         summary = run_stage(ReferenceStage(targets, segmenter, anything, batch=3), tmp_path / name)
-        source = Source.open(tmp_path / name, "references")
+        source = ShardFolder.open(tmp_path / name, "references")
         samples = [sample for shard in range(3) for sample in source.read(shard)]
         assert summary.samples == len(samples) > 0
         record = json.loads(samples[0].members["json"])
@@ -194,7 +195,7 @@ def test_the_stage_through_both_segmenters(
         assert {"subject", "target_seed", "confidence", "area", "border"} <= record.keys()
         assert samples[0].members["target.png"] == next(
             sample.members["target.png"]
-            for sample in Source.open(targets, "targets").read(0)
+            for sample in ShardFolder.open(targets, "targets").read(0)
             if sample.key == samples[0].key
         )
 
@@ -206,7 +207,7 @@ def test_a_segmenter_that_finds_nothing_leaves_nothing(
     with pytest.raises(SynthesisError, match=r"references-00000\.tar: no sample .*\(nothing found: 4\)"):
         run_stage(blind, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".claims", "index.json"]
-    report = Report()
+    report = ShardProgress()
     assert list(blind.samples(1, report)) == []
     assert report.rejected == {"nothing found": 4}
 

@@ -16,7 +16,7 @@ from announced import run_announced
 
 from dreamcache.training.data.models.salient import SalientSegmenter
 from dreamcache.training.data.models.segmentation import Limits
-from dreamcache.training.data.shards.distribution import CLAIMS_NAME, Process, claim
+from dreamcache.training.data.shards.distribution import CLAIMS_NAME, ProcessRank, claim
 from dreamcache.training.data.stages.captions import CaptionStage
 from dreamcache.training.data.stages.references import ReferenceStage
 from dreamcache.training.data.stages.stage import Stage, Summary, run_stage
@@ -55,7 +55,7 @@ def test_killed_at_any_sample_it_ends_in_the_same_bytes(
     context.set_forkserver_preload(
         [f"dreamcache.training.data.{part}" for part in ("captions", "targets", "references", "salient")]
     )
-    run_stage(fresh(), tmp_path / "whole", Process())
+    run_stage(fresh(), tmp_path / "whole", ProcessRank())
     folder = tmp_path / "killed"
     partials = 0
     # (shard, sample) at which the process is killed, None: it is let through; and the shard where it takes up work
@@ -127,13 +127,13 @@ def test_accelerate_deals_the_shards_and_a_lost_process_is_run_alone(
     assert done.returncode == 0, done.stderr
     told = sorted((json.loads(line) for line in done.stdout.splitlines()), key=lambda one: one["process"])
     assert [(one["process"], one["processes"], one["made"]) for one in told] == [(0, 2, 3), (1, 2, 2)]
-    run_stage(WorldStage(25, shard_size=5), tmp_path / "whole", Process())
+    run_stage(WorldStage(25, shard_size=5), tmp_path / "whole", ProcessRank())
     whole = content(tmp_path / "whole")
     assert content(folder) == whole
     # process 1 lost its disk; it is started again without the other
     for name in ("world-00001.tar", "world-00003.json"):
         (folder / name).unlink()
-    alone = run_stage(WorldStage(25, shard_size=5), folder, Process(1, 2))
+    alone = run_stage(WorldStage(25, shard_size=5), folder, ProcessRank(1, 2))
     assert (alone.made, alone.kept) == (2, 0)
     assert content(folder) == whole
 
@@ -155,16 +155,16 @@ def test_a_shard_that_another_process_is_at_is_left_to_it(
 def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert Process.from_environment() == Process(0, 1, 0)
+    assert ProcessRank.from_environment() == ProcessRank(0, 1, 0)
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("WORLD_SIZE", "8")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert Process.from_environment() == Process(5, 8, 1)
-    dealt = [shard for rank in range(8) for shard in Process(rank, 8).shards(21)]
+    assert ProcessRank.from_environment() == ProcessRank(5, 8, 1)
+    dealt = [shard for rank in range(8) for shard in ProcessRank(rank, 8).shards(21)]
     assert sorted(dealt) == list(range(21))
     monkeypatch.setenv("RANK", "8")
     with pytest.raises(SynthesisError, match=r"RANK: a number below WORLD_SIZE \(8\)"):
-        Process.from_environment()
+        ProcessRank.from_environment()
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(SynthesisError, match="WORLD_SIZE: a whole number is expected, received 'many'"):
-        Process.from_environment()
+        ProcessRank.from_environment()

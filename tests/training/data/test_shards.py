@@ -15,25 +15,26 @@ import pytest
 import webdataset
 from PIL import Image
 
+from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.index import INDEX_NAME, StageIndex, read_index
 from dreamcache.training.data.shards.shards import (
     MAX_MEMBER_BYTES,
-    Sample,
+    ShardSample,
     check_shard,
-    is_whole,
+    find_whole_shard,
     read_shard,
-    shard_path,
+    tar_path,
     write_shard,
 )
-from dreamcache.training.data.stages.stage import Source, open_output, run_stage
+from dreamcache.training.data.stages.stage import open_output, run_stage
 from dreamcache.training.data.stages.world import WorldStage
 from dreamcache.training.errors import ShardError, SynthesisError
 
 INDEX = StageIndex(stage="captions", seed=0, shards=2, shard_size=3)
 
 
-def samples(count: int = 3) -> list[Sample]:
-    return [Sample(f"{i:09d}", {"txt": f"caption {i}".encode(), "json": b"{}"}) for i in range(count)]
+def samples(count: int = 3) -> list[ShardSample]:
+    return [ShardSample(f"{i:09d}", {"txt": f"caption {i}".encode(), "json": b"{}"}) for i in range(count)]
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_shard_is_the_same_bytes_each_time_and_its_headers_hold_no_time(tmp_pa
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         record = write_shard(tmp_path / name, INDEX, 1, samples())
-    one, other = (shard_path(tmp_path / name, INDEX, 1) for name in ("one", "other"))
+    one, other = (tar_path(tmp_path / name, INDEX, 1) for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
     assert record.bytes == one.stat().st_size
     assert record.samples == 3
@@ -64,7 +65,7 @@ def test_a_shard_is_the_same_bytes_each_time_and_its_headers_hold_no_time(tmp_pa
 def test_the_library_reads_what_is_written(world: Path) -> None:
     shards = [str(path) for path in sorted(world.glob("*.tar"))]
     found = list(webdataset.WebDataset(shards, shardshuffle=False).decode("rgb8"))
-    ours = [sample for shard in range(2) for sample in Source.open(world, "world").read(shard)]
+    ours = [sample for shard in range(2) for sample in ShardFolder.open(world, "world").read(shard)]
     assert [sample["__key__"] for sample in found] == [sample.key for sample in ours]
     assert len(found) == 5
     assert found[4]["target.png"].shape == (64, 64, 3)
@@ -78,7 +79,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     write_shard(tmp_path, INDEX, 0, samples())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def failing() -> Iterator[Sample]:
+    def failing() -> Iterator[ShardSample]:
         yield samples()[0]
         raise KeyboardInterrupt
 
@@ -94,21 +95,21 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_a_shard_counts_as_whole_only_while_every_byte_is_there(world: Path) -> None:
     index = read_index(world)
-    assert is_whole(world, index, 0, None) is not None
-    assert is_whole(world, index, 0, "another source") is None
-    path = shard_path(world, index, 0)
+    assert find_whole_shard(world, index, 0, None) is not None
+    assert find_whole_shard(world, index, 0, "another source") is None
+    path = tar_path(world, index, 0)
     data = path.read_bytes()
     for damaged in (data[:-512], data[:600] + b"!" + data[601:]):
         path.write_bytes(damaged)
-        assert is_whole(world, index, 0, None) is None
+        assert find_whole_shard(world, index, 0, None) is None
     path.write_bytes(data)
     path.with_suffix(".json").unlink()
-    assert is_whole(world, index, 0, None) is None
+    assert find_whole_shard(world, index, 0, None) is None
 
 
 def test_a_damaged_shard_is_made_again_and_a_whole_one_is_not(world: Path) -> None:
     index = read_index(world)
-    first, second = (shard_path(world, index, shard) for shard in range(2))
+    first, second = (tar_path(world, index, shard) for shard in range(2))
     data, kept = first.read_bytes(), second.stat().st_mtime_ns
     first.write_bytes(data[:1000])
     summary = run_stage(WorldStage(5, shard_size=3), world)
@@ -119,13 +120,13 @@ def test_a_damaged_shard_is_made_again_and_a_whole_one_is_not(world: Path) -> No
 
 def test_a_truncated_shard_is_named(world: Path) -> None:
     index = read_index(world)
-    path = shard_path(world, index, 1)
+    path = tar_path(world, index, 1)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(
         ShardError, match=r"world-00001\.tar: \d+ bytes are expected, received \d+: it is trunc"
     ):
-        Source.open(world, "world")
+        ShardFolder.open(world, "world")
     # without its record's length a cut still shows, inside a member and between two of them
     with pytest.raises(ShardError, match=r"world-00001\.tar: a whole tar is expected, received a truncated"):
         list(read_shard(path))
@@ -140,7 +141,7 @@ def test_a_truncated_shard_is_named(world: Path) -> None:
 
 def test_changed_bytes_are_found_by_their_hash(world: Path) -> None:
     index = read_index(world)
-    path = shard_path(world, index, 0)
+    path = tar_path(world, index, 0)
     data = bytearray(path.read_bytes())
     data[600] ^= 1
     path.write_bytes(data)
@@ -154,18 +155,18 @@ def test_other_versions_and_mixed_folders_are_refused(world: Path, tmp_path: Pat
     saved = record.read_text(), index.read_text()
     rewrite(record, version=2)
     with pytest.raises(ShardError, match=r"world-00001\.json: version 1 is expected, received 2"):
-        Source.open(world, "world")
+        ShardFolder.open(world, "world")
     record.write_text(saved[0])
     rewrite(index, version=7)
     with pytest.raises(ShardError, match=r"index\.json: version 1 is expected, received 7"):
-        Source.open(world, "world")
+        ShardFolder.open(world, "world")
     index.write_text(saved[1])
     other = tmp_path / "other"
     run_stage(WorldStage(5, seed=1, shard_size=3), other)
     for suffix in ("tar", "json"):
         (world / f"world-00001.{suffix}").write_bytes((other / f"world-00001.{suffix}").read_bytes())
     with pytest.raises(ShardError, match=r"world-00001\.tar: .* the folder is mixed"):
-        Source.open(world, "world")
+        ShardFolder.open(world, "world")
     # nor is a shard of somebody else's overwritten
     with pytest.raises(ShardError, match="the folder is mixed"):
         run_stage(WorldStage(5, shard_size=3), world)
@@ -183,11 +184,11 @@ def test_a_folder_is_continued_with_the_same_settings_alone(world: Path) -> None
 def test_missing_shards_name_the_command_that_makes_them(world: Path, tmp_path: Path) -> None:
     (world / "world-00000.tar").unlink()
     with pytest.raises(ShardError, match=r"1 of them are not there; .*dreamcache synthesize world"):
-        Source.open(world, "world")
+        ShardFolder.open(world, "world")
     with pytest.raises(ShardError, match="stage captions are expected, received world"):
-        Source.open(world, "captions")
+        ShardFolder.open(world, "captions")
     with pytest.raises(ShardError, match="received no such folder"):
-        Source.open(tmp_path / "nowhere", "world")
+        ShardFolder.open(tmp_path / "nowhere", "world")
 
 
 class Trap:

@@ -11,25 +11,26 @@ import numpy as np
 import pytest
 from tiny_synthesis import add_safety_checker
 
+from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.index import read_index
 from dreamcache.training.data.shards.pictures import decode_array, encode_target, target_member
 from dreamcache.training.data.shards.seeds import derive_seed
-from dreamcache.training.data.shards.shards import Sample, shard_path, write_shard
-from dreamcache.training.data.stages.stage import Report, Source, run_stage
+from dreamcache.training.data.shards.shards import ShardSample, tar_path, write_shard
+from dreamcache.training.data.stages.stage import ShardProgress, run_stage
 from dreamcache.training.data.stages.targets import TargetStage
 from dreamcache.training.errors import ShardError, SynthesisError, WeightsError
 
 
 def pictures(folder: Path, shard: int = 0) -> dict[str, np.ndarray]:
-    source = Source.open(folder, "targets")
+    source = ShardFolder.open(folder, "targets")
     return {
         sample.key: decode_array(target_member(sample, "")[1], 32, "RGB", "") for sample in source.read(shard)
     }
 
 
 def test_each_caption_gets_a_picture_of_its_own_seed(targets: Path, captions: Path) -> None:
-    asked = {sample.key: sample for sample in Source.open(captions, "captions").read(0)}
-    for sample in Source.open(targets, "targets").read(0):
+    asked = {sample.key: sample for sample in ShardFolder.open(captions, "captions").read(0)}
+    for sample in ShardFolder.open(targets, "targets").read(0):
         record = json.loads(sample.members["json"])
         assert record["target_seed"] == derive_seed(0, sample.key, "target")
         assert sample.members["txt"] == asked[sample.key].members["txt"]
@@ -77,11 +78,11 @@ def test_a_caption_that_another_shard_has_is_not_rendered(
     tmp_path: Path, captions: Path, target_stage: TargetStage
 ) -> None:
     shutil.copytree(captions, tmp_path / "captions")
-    source = Source.open(captions, "captions")
+    source = ShardFolder.open(captions, "captions")
     first, last = next(source.read(0)), list(source.read(2))
     last[0] = replace(last[0], members={**last[0].members, "txt": first.members["txt"]})
     write_shard(tmp_path / "captions", source.index, 2, last)
-    report = Report()
+    report = ShardProgress()
     made = list(replace(target_stage, captions=tmp_path / "captions").samples(2, report))
     assert [sample.key for sample in made] == [sample.key for sample in last[1:]]
     assert report.rejected == {"duplicate": 1}
@@ -89,7 +90,7 @@ def test_a_caption_that_another_shard_has_is_not_rendered(
 
 def test_unfinished_captions_are_refused(tmp_path: Path, captions: Path, target_stage: TargetStage) -> None:
     shutil.copytree(captions, tmp_path / "captions")
-    shard_path(tmp_path / "captions", read_index(captions), 1).unlink()
+    tar_path(tmp_path / "captions", read_index(captions), 1).unlink()
     with pytest.raises(
         ShardError, match=r"3 shards are expected, 1 of them .*dreamcache synthesize captions"
     ):
@@ -134,4 +135,4 @@ def test_jpeg_stays_near_and_png_exact() -> None:
         if form == "jpg":
             assert db < 60
     with pytest.raises(ShardError, match=r"target\.jpg or target\.png is expected"):
-        target_member(Sample("1", {}), "here")
+        target_member(ShardSample("1", {}), "here")

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from dreamcache.training.data.shards.distribution import Process
+from dreamcache.training.data.shards.distribution import ProcessRank
 from dreamcache.training.data.shards.index import read_index
-from dreamcache.training.data.shards.shards import Sample, read_shard, shard_path, write_shard
+from dreamcache.training.data.shards.shards import ShardSample, read_shard, tar_path, write_shard
 from dreamcache.training.data.shards.triplets import TripletDataset, check_folder
 from dreamcache.training.data.stages.stage import run_stage
 from dreamcache.training.data.stages.world import WorldStage
@@ -40,13 +40,13 @@ def copy(world: Path, tmp_path: Path) -> Path:
 def replace_member(folder: Path, shard: int, kind: str, data: bytes | None) -> None:
     """Put other bytes into the first sample of a shard, and write a record that fits them."""
     index = read_index(folder)
-    samples = list(read_shard(shard_path(folder, index, shard)))
+    samples = list(read_shard(tar_path(folder, index, shard)))
     members = {**samples[0].members}
     if data is None:
         del members[kind]
     else:
         members[kind] = data
-    write_shard(folder, index, shard, [Sample(samples[0].key, members), *samples[1:]])
+    write_shard(folder, index, shard, [ShardSample(samples[0].key, members), *samples[1:]])
 
 
 def png(size: int) -> bytes:
@@ -70,7 +70,7 @@ def test_samples_are_the_worlds_own(world: Path) -> None:
 def test_every_sample_is_seen_once_over_processes_and_workers(world: Path) -> None:
     keys = []
     for rank in range(2):
-        dataset = TripletDataset(world, shuffle_seed=1, process=Process(rank, 2))
+        dataset = TripletDataset(world, shuffle_seed=1, process=ProcessRank(rank, 2))
         for batch in DataLoader(dataset, batch_size=2, num_workers=2):
             assert batch.target.shape[1:] == (64, 64, 3)
             assert batch.mask.dtype == torch.uint8

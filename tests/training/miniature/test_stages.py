@@ -20,12 +20,21 @@ from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.training.device import training_dtype
-from dreamcache.training.evaluation.toys.judge import train_judge
-from dreamcache.training.miniature.adapters import CAPTION_DROP, train_adapters
-from dreamcache.training.miniature.autoencoder import LATENT_CHANNELS, make_autoencoder, train_autoencoder
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Schedule
-from dreamcache.training.miniature.text_to_image import draw_step, noised, null_tokens, train_text_to_image
+from dreamcache.training.miniature.stages.adapters import CAPTION_DROP, train_adapters
+from dreamcache.training.miniature.stages.attribute_classifier import train_classifier
+from dreamcache.training.miniature.stages.autoencoder import (
+    LATENT_CHANNELS,
+    make_autoencoder,
+    train_autoencoder,
+)
+from dreamcache.training.miniature.stages.text_to_image import (
+    draw_step,
+    noised,
+    null_tokens,
+    train_text_to_image,
+)
 
 ROWS = 12
 PRECISION = training_dtype(torch.device("cpu"))
@@ -191,5 +200,5 @@ def test_the_autoencoder_resumes_to_the_same_weights(small_shard: Path, tmp_path
 
 def test_the_judge_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path) -> None:
     resumed_equals_uninterrupted(
-        lambda folder, steps: train_judge({"one": (small_shard, 1)}, folder, schedule(steps)), tmp_path
+        lambda folder, steps: train_classifier({"one": (small_shard, 1)}, folder, schedule(steps)), tmp_path
     )

@@ -13,8 +13,8 @@ from dreamcache.training.miniature.tokenizer import (
     START,
     TEXT_LENGTH,
     VOCABULARY,
-    captions,
     make_tokenizer,
+    training_captions,
 )
 from dreamcache.training.world import COLOURS, KINDS, SCENES
 
@@ -29,7 +29,7 @@ def test_the_vocabulary_is_the_same_every_time(tokenizer: CLIPTokenizer) -> None
 def test_it_survives_save_pretrained(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path)
     loaded = CLIPTokenizer.from_pretrained(tmp_path)
-    texts = [*islice(captions(seed=9), 50), "", "Ein Würfel: 3 × 5!", "玩具"]
+    texts = [*islice(training_captions(seed=9), 50), "", "Ein Würfel: 3 × 5!", "玩具"]
     assert loaded(texts).input_ids == tokenizer(texts).input_ids
     assert loaded.model_max_length == TEXT_LENGTH
     assert (loaded.bos_token, loaded.eos_token, loaded.pad_token) == (START, END, END)
@@ -51,7 +51,7 @@ def test_the_world_s_own_words_are_one_piece_each(tokenizer: CLIPTokenizer) -> N
 
 
 def test_every_caption_fits_and_longer_texts_are_cut(tokenizer: CLIPTokenizer) -> None:
-    lengths = [len(ids) for ids in tokenizer(list(islice(captions(seed=11), 1500))).input_ids]
+    lengths = [len(ids) for ids in tokenizer(list(islice(training_captions(seed=11), 1500))).input_ids]
     longest = max((words for scene in SCENES.values() for words in scene.words), key=len)
     worst = f"a picture of a toy two-tone purple and orange mushroom {longest}"
     assert max([*lengths, len(tokenizer(worst).input_ids)]) <= TEXT_LENGTH

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from dreamcache.training.miniature.autoencoder import LATENT_CHANNELS, make_autoencoder
 from dreamcache.training.miniature.latents import encode_dataset, load_latents
+from dreamcache.training.miniature.stages.autoencoder import LATENT_CHANNELS, make_autoencoder
 from dreamcache.training.world.dataset import (
     SHARD,
     draw_batch,

@@ -82,10 +82,10 @@ def train(
         raise typer.BadParameter("is needed with --base", param_hint="'--data'")
     _refuse(context, OF_THE_MINIATURE, "is for the miniature's stages, without --base")
     from dreamcache.training.adapters.data import open_source
-    from dreamcache.training.adapters.preset import choose
+    from dreamcache.training.adapters.preset import choose_preset
     from dreamcache.training.adapters.run import finetune
 
-    chosen = choose(
+    chosen = choose_preset(
         preset, assignments or (), steps=steps, batch=batch, learning_rate=learning_rate, seed=seed
     )
     done = finetune(base, open_source(data, chosen.resolution), run or ADAPTERS_RUN, chosen, encoded)

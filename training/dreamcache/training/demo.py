@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dreamcache.training.evaluation.toys.benchmark import Case, Condition
+    from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
 
 SCENES, SHOWN_TOYS, SHOWN_SCENES = 4, 6, 3
 SEED = 7
@@ -69,23 +69,23 @@ def _export(bundle: Path, overwrite: bool) -> None:
 
 
 def _paint(
-    bundle: Path, cases: list[Case], steps: int
+    bundle: Path, cases: list[ToyCase], steps: int
 ) -> tuple[dict[Condition, NDArray[np.uint8]], dict[str, dict[str, float]]]:
     """The pictures of every condition and their scores, from the bundle through the runner."""
     from dreamcache.runtime import Pipeline
     from dreamcache.runtime.settings import Options
+    from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
     from dreamcache.training.evaluation.toys.benchmark import run_benchmark
     from dreamcache.training.evaluation.toys.bundle_painter import BundlePainter
-    from dreamcache.training.evaluation.toys.judge import load_judge
 
     painter = BundlePainter(Pipeline.load(bundle, keep_sessions=True), Options(steps=steps))
     pictures: dict[Condition, NDArray[np.uint8]] = {}
 
-    def paint(chosen: list[Case], condition: Condition) -> NDArray[np.uint8]:
+    def paint(chosen: list[ToyCase], condition: Condition) -> NDArray[np.uint8]:
         pictures[condition] = painter(chosen, condition)
         return pictures[condition]
 
-    scores = run_benchmark(cases, paint, load_judge())
+    scores = run_benchmark(cases, paint, load_classifier())
     quality: dict[str, dict[str, float]] = {
         "identity_accuracy": {name: round(value.identity_accuracy.mean, 4) for name, value in scores.items()},
         "scene_accuracy": {name: round(value.scene_accuracy.mean, 4) for name, value in scores.items()},
@@ -94,7 +94,7 @@ def _paint(
     return pictures, quality
 
 
-def _draw_demo_sheet(cases: list[Case], pictures: dict[Condition, NDArray[np.uint8]], path: Path) -> None:
+def _draw_demo_sheet(cases: list[ToyCase], pictures: dict[Condition, NDArray[np.uint8]], path: Path) -> None:
     from dreamcache.training.evaluation.sheets import Column, draw_sheet
 
     firsts = range(0, len(cases), SCENES)[:SHOWN_TOYS]
@@ -123,7 +123,7 @@ def _draw_demo_sheet(cases: list[Case], pictures: dict[Condition, NDArray[np.uin
     )
 
 
-def _draw_features(cases: list[Case], path: Path) -> None:
+def _draw_features(cases: list[ToyCase], path: Path) -> None:
     from PIL import Image
 
     from dreamcache.models.pipeline import DreamCachePipeline
@@ -141,7 +141,7 @@ def _draw_features(cases: list[Case], path: Path) -> None:
     draw_sheet(columns, path, "What is cached: three strongest directions of each site's features")
 
 
-def _report(bundle: Path, cases: list[Case], quality: dict[str, Any], steps: int, out: Path) -> None:
+def _report(bundle: Path, cases: list[ToyCase], quality: dict[str, Any], steps: int, out: Path) -> None:
     import json
 
     from PIL import Image

@@ -18,14 +18,19 @@ from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.settings import Options
 from dreamcache.training.errors import BenchmarkError
 from dreamcache.training.evaluation.dreambooth.benchmark import PROMPTS_FILE, Benchmark, read_benchmark
-from dreamcache.training.evaluation.dreambooth.generation import Plan, generate, row_folder, slots
+from dreamcache.training.evaluation.dreambooth.generation import (
+    GenerationPlan,
+    generate_row,
+    row_folder,
+    slots,
+)
 from dreamcache.training.evaluation.dreambooth.generators import BundleGenerator, TorchGenerator
-from dreamcache.training.evaluation.toys.painter import Sampling
+from dreamcache.training.evaluation.toys.painter import SamplingSettings
 
 # The tiny bundle's text encoder reads six tokens.
 pytestmark = pytest.mark.filterwarnings("ignore:the prompt has")
 
-PLAN = Plan(images=2)
+PLAN = GenerationPlan(images=2)
 ROW = "b-fp32"
 
 
@@ -34,10 +39,12 @@ def quiet(done: int, total: int) -> None:
 
 
 def make(
-    bundle: Path, benchmark: Benchmark, out: Path, plan: Plan = PLAN, options: Options | None = None
+    bundle: Path, benchmark: Benchmark, out: Path, plan: GenerationPlan = PLAN, options: Options | None = None
 ) -> int:
     few: Options = {"steps": 2}
-    return generate(BundleGenerator(bundle, few if options is None else options), benchmark, plan, out, quiet)
+    return generate_row(
+        BundleGenerator(bundle, few if options is None else options), benchmark, plan, out, quiet
+    )
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -95,7 +102,12 @@ def test_what_is_there_is_not_made_again(
 def test_a_part_first_gives_the_same_pictures(
     bundles: tuple[Path, Path], dataset: Path, tmp_path: Path, whole: Path
 ) -> None:
-    assert make(bundles[0], read_benchmark(dataset, ["astronaut"], prompts=1), tmp_path, Plan(images=1)) == 1
+    assert (
+        make(
+            bundles[0], read_benchmark(dataset, ["astronaut"], prompts=1), tmp_path, GenerationPlan(images=1)
+        )
+        == 1
+    )
     assert make(bundles[0], read_benchmark(dataset, ["astronaut"]), tmp_path) == 5
     assert make(bundles[0], read_benchmark(dataset), tmp_path) == 12
     ours, theirs = files(tmp_path), files(whole)
@@ -108,7 +120,7 @@ def test_another_reference_and_another_seed_give_other_pictures(
 ) -> None:
     part = read_benchmark(dataset, ["coffee"], prompts=1)
     name = f"pictures/{ROW}/coffee/00-0.png"
-    for folder, plan in (("a", Plan(1, seed=1)), ("b", Plan(1, reference_image=1))):
+    for folder, plan in (("a", GenerationPlan(1, seed=1)), ("b", GenerationPlan(1, reference_image=1))):
         make(bundles[0], part, tmp_path / folder, plan)
         assert files(tmp_path / folder)[name] != files(whole)[name]
 
@@ -118,15 +130,15 @@ def test_another_reference_and_another_seed_give_other_pictures(
     [
         (PLAN, {"steps": 3}, r"another settings\.steps \(2, now 3\)"),
         (PLAN, {"steps": 2, "guidance_scale": 1.5}, r"another settings\.guidance\.guidance_scale"),
-        (Plan(2, seed=4), None, r"another seed \(0, now 4\)"),
-        (Plan(2, reference_image=1), None, r"another reference_image \(0, now 1\)"),
+        (GenerationPlan(2, seed=4), None, r"another seed \(0, now 4\)"),
+        (GenerationPlan(2, reference_image=1), None, r"another reference_image \(0, now 1\)"),
     ],
 )
 def test_other_settings_are_never_mixed_in(
     bundles: tuple[Path, Path],
     benchmark_read: Benchmark,
     out: Path,
-    plan: Plan,
+    plan: GenerationPlan,
     options: Options | None,
     message: str,
 ) -> None:
@@ -187,7 +199,7 @@ def test_a_killed_run_continues_to_the_same_pictures(
     for path in made:
         Image.open(path).load()
     (folder / "tabby" / ".02-3.png.0a0b0c0d.part").write_bytes(b"half")
-    benchmark, options, plan = read_benchmark(dataset), Options(steps=150, step_cache=1), Plan()
+    benchmark, options, plan = read_benchmark(dataset), Options(steps=150, step_cache=1), GenerationPlan()
     assert make(bundles[0], benchmark, killed, plan, options) == 36 - len(made)
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert make(bundles[0], benchmark, unbroken, plan, options) == 36
@@ -199,8 +211,8 @@ def test_pytorch_draws_after_the_reference(
     tiny_base: Path, tiny_adapters: Path, dataset: Path, tmp_path: Path
 ) -> None:
     part = read_benchmark(dataset, ["coffee", "tabby"], prompts=1)
-    generator = TorchGenerator(str(tiny_base), tiny_adapters, Sampling(steps=2))
-    assert generate(generator, part, Plan(images=1), tmp_path, quiet) == 2
+    generator = TorchGenerator(str(tiny_base), tiny_adapters, SamplingSettings(steps=2))
+    assert generate_row(generator, part, GenerationPlan(images=1), tmp_path, quiet) == 2
     coffee, tabby = (np.asarray(Image.open(path)) for path in sorted(tmp_path.rglob("*.png")))
     assert coffee.shape == (32, 32, 3)
     row = json.loads((row_folder(tmp_path, "pytorch") / "row.json").read_text())

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from tiny_metrics import photographs
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.training.evaluation.dreambooth.masked import mask_of, on_white
+from dreamcache.training.evaluation.dreambooth.masked import mask_of, whiten_background
 
 
 def disc(size: tuple[int, int]) -> Image.Image:
@@ -35,7 +35,7 @@ def mask(photograph: Path, tmp_path: Path) -> Path:
 
 
 def test_a_given_mask_is_used_pixel_for_pixel(photograph: Path, mask: Path) -> None:
-    masked = on_white(photograph, mask)
+    masked = whiten_background(photograph, mask)
     assert masked.how == "given mask"
     assert masked.picture is not None
     inside = np.asarray(Image.open(mask)) > 0
@@ -59,7 +59,7 @@ def test_transparency_and_plain_backgrounds(photograph: Path, tmp_path: Path) ->
     grey = Image.new("RGB", picture.size, (90, 120, 90))
     grey.paste(picture, mask=disc(picture.size))
     grey.save(tmp_path / "grey.png")
-    masked, plain = on_white(tmp_path / "cut.png"), on_white(tmp_path / "grey.png")
+    masked, plain = whiten_background(tmp_path / "cut.png"), whiten_background(tmp_path / "grey.png")
     assert (masked.how, plain.how) == ("transparency", "plain background")
     assert masked.picture is not None
     assert plain.picture is not None
@@ -70,7 +70,7 @@ def test_transparency_and_plain_backgrounds(photograph: Path, tmp_path: Path) ->
 
 def test_grabcut_where_it_is_installed(photograph: Path) -> None:
     pytest.importorskip("cv2")
-    masked = on_white(photograph)
+    masked = whiten_background(photograph)
     assert masked.how == "GrabCut"
     assert masked.picture is not None
     white = (np.asarray(masked.picture) == 255).all(-1).mean()
@@ -81,7 +81,7 @@ def test_a_picture_without_a_subject_is_skipped(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40), (12, 34, 56)).save(tmp_path / "flat.png")
     Image.new("RGBA", (40, 40), (12, 34, 56, 0)).save(tmp_path / "nothing.png")
     for name in ("flat.png", "nothing.png"):
-        masked = on_white(tmp_path / name)
+        masked = whiten_background(tmp_path / name)
         assert (masked.picture, masked.how) == (None, "skipped")
 
 
@@ -89,6 +89,6 @@ def test_masks_that_do_not_fit_are_refused(photograph: Path, tmp_path: Path) -> 
     Image.new("L", (10, 10), 255).save(tmp_path / "small.png")
     Image.new("L", Image.open(photograph).size, 0).save(tmp_path / "black.png")
     with pytest.raises(ImageError, match=r"small\.png: the picture's size .* received 10 x 10"):
-        on_white(photograph, tmp_path / "small.png")
+        whiten_background(photograph, tmp_path / "small.png")
     with pytest.raises(ImageError, match=r"black\.png: white on the subject is expected"):
-        on_white(photograph, tmp_path / "black.png")
+        whiten_background(photograph, tmp_path / "black.png")

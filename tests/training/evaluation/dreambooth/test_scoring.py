@@ -16,7 +16,7 @@ from tiny_metrics import photographs, write_tiny_dino
 from dreamcache.training.errors import BenchmarkError
 from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, read_benchmark
 from dreamcache.training.evaluation.dreambooth.encoders import ClipEncoder, DinoEncoder
-from dreamcache.training.evaluation.dreambooth.generation import Plan, row_folder
+from dreamcache.training.evaluation.dreambooth.generation import GenerationPlan, row_folder
 from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights, find_weights
 from dreamcache.training.evaluation.dreambooth.photographs import mean_similarity, similarity_within
 from dreamcache.training.evaluation.dreambooth.scoring import (
@@ -26,7 +26,7 @@ from dreamcache.training.evaluation.dreambooth.scoring import (
     scores_path,
 )
 
-ONE = Plan(images=1)
+ONE = GenerationPlan(images=1)
 
 
 def quiet(done: int, total: int) -> None:
@@ -145,7 +145,7 @@ def test_masked_scores_do_not_see_the_background(
     for_generated.mkdir(parents=True)
     for prompt in range(3):
         mask.save(for_generated / f"{prompt:02d}-0.png")
-    plan = Plan(images=1, masks=given)
+    plan = GenerationPlan(images=1, masks=given)
     Scorer(dino, clip, plan).score_row("row", single, tmp_path, quiet)
     scores = scored(tmp_path)["coffee"]
     assert scores["mask"] == "given mask"

@@ -11,17 +11,22 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, Subject
-from dreamcache.training.evaluation.dreambooth.generation import Plan
+from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, BenchmarkSubject
+from dreamcache.training.evaluation.dreambooth.generation import GenerationPlan
 from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights
 from dreamcache.training.evaluation.dreambooth.report.page import PAGE, write_page
 from dreamcache.training.evaluation.dreambooth.report.published import PUBLISHED
-from dreamcache.training.evaluation.dreambooth.report.report import HEAD, REPORT_JSON, REPORT_MARKDOWN, Report
-from dreamcache.training.evaluation.dreambooth.report.summary import RowSummary, summarise, summarise_real
+from dreamcache.training.evaluation.dreambooth.report.report import (
+    HEAD,
+    REPORT_JSON,
+    REPORT_MARKDOWN,
+    DreamBoothReport,
+)
+from dreamcache.training.evaluation.dreambooth.report.summary import RowSummary, summarise_real, summarise_row
 from dreamcache.training.evaluation.dreambooth.scoring import METRICS
 from dreamcache.training.evaluation.intervals import cluster_bootstrap
 
-PLAN = Plan(images=2)
+PLAN = GenerationPlan(images=2)
 MADE = {"base": "tiny", "precision": "int8"}
 
 
@@ -31,7 +36,7 @@ def benchmark() -> Benchmark:
     return Benchmark(
         Path(),
         tuple(
-            Subject(name, kind, (), tuple(prompt.format(kind) for prompt in prompts))
+            BenchmarkSubject(name, kind, (), tuple(prompt.format(kind) for prompt in prompts))
             for name, kind in (("a", "dog"), ("b", "cup"))
         ),
         listed=2,
@@ -61,7 +66,7 @@ def scores(benchmark: Benchmark, values: dict[str, list[float | None]]) -> dict[
 
 def test_every_subject_weighs_the_same(benchmark: Benchmark) -> None:
     known = scores(benchmark, {"a": [0.2, 0.4, 0.6, 0.8], "b": [1.0, None, None, None]})
-    row = summarise("r", MADE, known, None, benchmark, PLAN)
+    row = summarise_row("r", MADE, known, None, benchmark, PLAN)
     assert row.means["dino"] is not None
     assert row.means["dino"].mean == pytest.approx((0.5 + 1.0) / 2)
     assert row.means["dino"].mean != pytest.approx((0.2 + 0.4 + 0.6 + 0.8 + 1.0) / 5)
@@ -79,7 +84,9 @@ def test_differences_are_taken_picture_by_picture(benchmark: Benchmark) -> None:
     first = scores(benchmark, {"a": [0.2, 0.4, 0.6, 0.8], "b": [0.9, 0.8, 0.9, 0.8]})
     less = {name: [v - 0.01 for v in values] for name, values in
             {"a": [0.2, 0.4, 0.6, 0.8], "b": [0.9, 0.8, 0.9, 0.8]}.items()}  # fmt: skip
-    row = summarise("r", MADE, scores(benchmark, {k: [*v] for k, v in less.items()}), first, benchmark, PLAN)
+    row = summarise_row(
+        "r", MADE, scores(benchmark, {k: [*v] for k, v in less.items()}), first, benchmark, PLAN
+    )
     difference, mean = row.differences["dino"], row.means["dino"]
     assert difference is not None
     assert mean is not None
@@ -92,7 +99,7 @@ def test_pictures_of_other_prompts_and_subjects_are_left_out(benchmark: Benchmar
     known["subjects"]["c"] = known["subjects"]["b"]
     known["subjects"]["a"]["pictures"]["01-0.png"]["prompt"] = "a purple dog"
     del known["subjects"]["b"]["pictures"]["00-1.png"]
-    row = summarise("r", MADE, known, None, benchmark, PLAN)
+    row = summarise_row("r", MADE, known, None, benchmark, PLAN)
     assert (row.pictures, row.wanted) == (6, 8)
     assert [*row.subjects] == ["a", "b"]
     assert row.subjects["a"]["dino"] == pytest.approx((0.2 + 0.4 + 0.8) / 3)
@@ -112,19 +119,19 @@ def test_the_interval_is_a_bootstrap_over_groups() -> None:
 
 
 @pytest.fixture
-def report(benchmark: Benchmark, dino: MetricWeights, clip: MetricWeights) -> Report:
+def report(benchmark: Benchmark, dino: MetricWeights, clip: MetricWeights) -> DreamBoothReport:
     first = scores(benchmark, {"a": [0.2, 0.4, 0.6, 0.8], "b": [0.9, 0.8, 0.9, 0.8]})
     second = scores(benchmark, {"a": [0.1, 0.4, 0.6, 0.8], "b": [0.9, 0.8, None, 0.8]})
     rows: list[RowSummary] = [
-        summarise("fp32", MADE | {"precision": "fp32"}, first, None, benchmark, PLAN),
-        summarise("int8", MADE, second, first, benchmark, PLAN),
+        summarise_row("fp32", MADE | {"precision": "fp32"}, first, None, benchmark, PLAN),
+        summarise_row("int8", MADE, second, first, benchmark, PLAN),
     ]
-    return Report(
+    return DreamBoothReport(
         benchmark, PLAN, [dino, clip], rows, summarise_real(first, benchmark), {"fp32": {"kept": 2}}
     )
 
 
-def test_the_table_has_every_row_and_marks_the_published_ones(report: Report) -> None:
+def test_the_table_has_every_row_and_marks_the_published_ones(report: DreamBoothReport) -> None:
     lines = {line[0]: line for line in report.lines()}
     names = ["fp32", "int8", "int8 − fp32", "real photographs"]
     assert [*lines] == [*names, *(f"{row.method} (published)" for row in PUBLISHED if row.base != "SD 2.1")]
@@ -136,7 +143,7 @@ def test_the_table_has_every_row_and_marks_the_published_ones(report: Report) ->
     assert lines["DreamCache (published)"][3:8] == ("0.767", "0.816", "0.301", "–", "–")
 
 
-def test_the_notes_say_why_a_row_does_not_compare(report: Report) -> None:
+def test_the_notes_say_why_a_row_does_not_compare(report: DreamBoothReport) -> None:
     text = "\n".join(report.notes)
     assert "is no DINO ViT-S/16" in text
     assert "is no CLIP ViT-B/32" in text
@@ -149,12 +156,12 @@ def test_the_notes_say_why_a_row_does_not_compare(report: Report) -> None:
 
 def test_one_subject_has_no_interval(benchmark: Benchmark) -> None:
     known = scores(benchmark, {"a": [0.2, 0.4, 0.6, 0.8], "b": [None] * 4})
-    row = summarise("r", MADE, known, None, benchmark, PLAN)
-    report = Report(benchmark, PLAN, [], [row], summarise_real(known, benchmark), {})
+    row = summarise_row("r", MADE, known, None, benchmark, PLAN)
+    report = DreamBoothReport(benchmark, PLAN, [], [row], summarise_real(known, benchmark), {})
     assert report.lines()[0][3] == "0.500"
 
 
-def test_the_files_say_the_same(report: Report, tmp_path: Path) -> None:
+def test_the_files_say_the_same(report: DreamBoothReport, tmp_path: Path) -> None:
     report.write(tmp_path)
     record = json.loads((tmp_path / REPORT_JSON).read_text())
     assert record["schema"] == 1
@@ -166,7 +173,7 @@ def test_the_files_say_the_same(report: Report, tmp_path: Path) -> None:
     assert "| a … in the snow | 0.575 |" in markdown
 
 
-def test_a_narrow_console_cuts_no_figure(report: Report) -> None:
+def test_a_narrow_console_cuts_no_figure(report: DreamBoothReport) -> None:
     console = Console(width=60, file=StringIO(), record=True)
     report.print(console)
     text = console.export_text()
@@ -188,7 +195,7 @@ def test_the_page_shows_photographs_and_pictures(dataset: Path, tmp_path: Path) 
     odd = tmp_path / "pictures" / "b#1" / "coffee"
     odd.mkdir(parents=True)
     (odd / "00-0.png").write_bytes(b"")
-    write_page(read_benchmark(dataset), ["b#1"], Plan(reference_image=1), tmp_path)
+    write_page(read_benchmark(dataset), ["b#1"], GenerationPlan(reference_image=1), tmp_path)
     page = (tmp_path / PAGE).read_text(encoding="utf-8")
     assert 'src="pictures/b%231/coffee/00-0.png"' in page
     assert page.count('class="reference"') == 3

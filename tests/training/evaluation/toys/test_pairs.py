@@ -10,11 +10,11 @@ import torch
 from transformers import CLIPTokenizer
 
 from dreamcache.models.conditioned import Cache
+from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
 from dreamcache.training.evaluation.toys.halves import halves
-from dreamcache.training.evaluation.toys.judge import load_judge
 from dreamcache.training.evaluation.toys.pairs import draw_pair_cases, own_halves, score_pairs
-from dreamcache.training.miniature.autoencoder import LATENT_CHANNELS, make_autoencoder
 from dreamcache.training.miniature.latents import encode_dataset, join_samples, load_latents
+from dreamcache.training.miniature.stages.autoencoder import LATENT_CHANNELS, make_autoencoder
 from dreamcache.training.world import is_held_out
 from dreamcache.training.world.captions import draw_pair_words, pair_caption
 from dreamcache.training.world.dataset import Of, draw_batch, read_shards, shard_path, write_npz
@@ -82,7 +82,7 @@ def test_the_judge_reads_each_half() -> None:
     cases = draw_pair_cases(PAIRS)
     rng = np.random.default_rng(0)
     renders = np.stack([render_pair(case.toys, case.scene, rng).image for case in cases])
-    judge = load_judge()
+    judge = load_classifier()
     right = score_pairs(judge, renders, cases)
     assert right.own.mean > 0.9
     assert right.kind.mean > 0.9
@@ -123,9 +123,9 @@ def test_adapters_learn_from_pairs_at_their_steps(tmp_path: Path, pairs: int) ->
     from tiny_models import write_tiny_base
 
     from dreamcache.models.bases.base import load_base
-    from dreamcache.training.miniature.adapters import PAIRS_EVERY, train_adapters
     from dreamcache.training.miniature.latents import Latents
     from dreamcache.training.miniature.loop import Run, Schedule
+    from dreamcache.training.miniature.stages.adapters import PAIRS_EVERY, train_adapters
 
     base = load_base(str(write_tiny_base(tmp_path / "base", prediction_type="v_prediction")))
     channels = int(base.unet.config.in_channels)
@@ -151,15 +151,15 @@ def test_adapters_learn_from_pairs_at_their_steps(tmp_path: Path, pairs: int) ->
 
 
 def test_the_judge_learns_from_halves(tmp_path: Path) -> None:
-    from dreamcache.training.evaluation.toys.judge import train_judge
     from dreamcache.training.miniature.loop import Schedule
+    from dreamcache.training.miniature.stages.attribute_classifier import train_classifier
 
     write_npz(shard_path(tmp_path / "data", 0), **vars(draw_batch(0, 0, 2)))
     write_npz(shard_path(tmp_path / "pairs", 0), **vars(draw_batch(0, 0, 3, of="two")))
     schedule = Schedule(steps=1, batch=8, learning_rate=1e-2, warmup=1, ema=0.0)
     singles: dict[Of, tuple[Path, int]] = {"one": (tmp_path / "data", 1)}
     weights = [
-        train_judge(data, tmp_path / name, schedule).state_dict()
+        train_classifier(data, tmp_path / name, schedule).state_dict()
         for name, data in (("without", singles), ("with", singles | {"two": (tmp_path / "pairs", 1)}))
     ]
     assert any(not torch.equal(value, weights[1][name]) for name, value in weights[0].items())

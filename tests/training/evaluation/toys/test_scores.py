@@ -10,22 +10,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from dreamcache.training.evaluation.toys.attribute_classifier import (
+    AttributeClassifier,
+    Attributes,
+    load_classifier,
+    stated_accuracy,
+)
 from dreamcache.training.evaluation.toys.benchmark import (
-    Case,
     Condition,
+    ToyCase,
     as_record,
     draw_cases,
     run_benchmark,
 )
-from dreamcache.training.evaluation.toys.judge import (
-    Judge,
-    Verdict,
-    accuracy_on_renders,
-    load_judge,
-    save_judge,
-    stated_accuracy,
-)
 from dreamcache.training.evaluation.toys.scores import Scores, mean_colour, score
+from dreamcache.training.miniature.stages.attribute_classifier import accuracy_on_renders, save_classifier
 from dreamcache.training.world import Identity
 from dreamcache.training.world.dataset import draw_batch
 from dreamcache.training.world.samples import ATTRIBUTES
@@ -34,10 +33,10 @@ COUNT = 12
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
+def judge() -> AttributeClassifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return Judge().eval()
+        return AttributeClassifier().eval()
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +45,17 @@ def pictures() -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def verdict(judge: Judge, pictures: NDArray[np.uint8]) -> Verdict:
-    return judge.judge(pictures)
+def verdict(judge: AttributeClassifier, pictures: NDArray[np.uint8]) -> Attributes:
+    return judge.classify(pictures)
 
 
-def found(verdict: Verdict, attribute: str, other: int = 0) -> list[str]:
+def found(verdict: Attributes, attribute: str, other: int = 0) -> list[str]:
     """What the judge found, or classes that it did not find, `other` further on."""
     names = ATTRIBUTES[attribute]
     return [names[(int(i) + other) % len(names)] for i in verdict.classes[attribute]]
 
 
-def agreeing(verdict: Verdict) -> list[Identity]:
+def agreeing(verdict: Attributes) -> list[Identity]:
     """Different toys that look as the judge says; it does not read `build`, `top` and `trim`."""
     looks = zip(*(found(verdict, name) for name in ("kind", "body", "accent", "pattern")), strict=True)
     return [
@@ -65,14 +64,16 @@ def agreeing(verdict: Verdict) -> list[Identity]:
     ]
 
 
-def scored(judge: Judge, verdict: Verdict, pictures: NDArray[np.uint8], toys: list[Identity]) -> Scores:
+def scored(
+    judge: AttributeClassifier, verdict: Attributes, pictures: NDArray[np.uint8], toys: list[Identity]
+) -> Scores:
     return score(judge, pictures, toys, found(verdict, "scene"), pictures, verdict.masks)
 
 
 def test_a_verdict_has_a_class_for_every_picture_whatever_the_batch(
-    judge: Judge, verdict: Verdict, pictures: NDArray[np.uint8]
+    judge: AttributeClassifier, verdict: Attributes, pictures: NDArray[np.uint8]
 ) -> None:
-    small = judge.judge(pictures, batch=5)
+    small = judge.classify(pictures, batch=5)
     for name, names in ATTRIBUTES.items():
         assert verdict.classes[name].shape == (COUNT,)
         assert verdict.classes[name].max() < len(names)
@@ -84,7 +85,7 @@ def test_a_verdict_has_a_class_for_every_picture_whatever_the_batch(
 
 
 def test_full_agreement_scores_one_and_no_distance(
-    judge: Judge, verdict: Verdict, pictures: NDArray[np.uint8]
+    judge: AttributeClassifier, verdict: Attributes, pictures: NDArray[np.uint8]
 ) -> None:
     scores = scored(judge, verdict, pictures, agreeing(verdict))
     for interval in (scores.identity_accuracy, scores.scene_accuracy, scores.kind_accuracy):
@@ -94,7 +95,7 @@ def test_full_agreement_scores_one_and_no_distance(
 
 
 def test_each_attribute_is_a_third_of_the_identity(
-    judge: Judge, verdict: Verdict, pictures: NDArray[np.uint8]
+    judge: AttributeClassifier, verdict: Attributes, pictures: NDArray[np.uint8]
 ) -> None:
     toys = agreeing(verdict)
     wrong = found(verdict, "pattern", other=1)
@@ -108,7 +109,7 @@ def test_each_attribute_is_a_third_of_the_identity(
 
 
 def test_kind_and_scene_are_scored_apart_from_the_identity(
-    judge: Judge, verdict: Verdict, pictures: NDArray[np.uint8]
+    judge: AttributeClassifier, verdict: Attributes, pictures: NDArray[np.uint8]
 ) -> None:
     toys = agreeing(verdict)
     wrong = found(verdict, "kind", other=2)
@@ -126,11 +127,11 @@ def test_kind_and_scene_are_scored_apart_from_the_identity(
 
 
 def test_a_toy_weighs_the_same_however_many_pictures_show_it(
-    judge: Judge, pictures: NDArray[np.uint8]
+    judge: AttributeClassifier, pictures: NDArray[np.uint8]
 ) -> None:
     # three pictures of one toy in the scene that the judge finds, one of another toy in a scene it does not find
     four = np.repeat(pictures[:1], 4, axis=0)
-    verdict = judge.judge(four)
+    verdict = judge.classify(four)
     one = agreeing(verdict)[0]
     toys = [one, one, one, replace(one, build=2)]
     scenes = [*found(verdict, "scene")[:3], found(verdict, "scene", other=1)[3]]
@@ -139,7 +140,7 @@ def test_a_toy_weighs_the_same_however_many_pictures_show_it(
 
 
 def test_the_interval_holds_the_mean_and_is_seeded(
-    judge: Judge, verdict: Verdict, pictures: NDArray[np.uint8]
+    judge: AttributeClassifier, verdict: Attributes, pictures: NDArray[np.uint8]
 ) -> None:
     references = pictures[::-1].copy()
     scores, again = (
@@ -178,38 +179,40 @@ def test_mean_colours_are_those_of_the_tables(
     assert np.abs(whole - lab).max() > 1
 
 
-def test_a_judge_is_the_same_from_its_file(judge: Judge, pictures: NDArray[np.uint8], tmp_path: Path) -> None:
-    rounded = Judge()
+def test_a_judge_is_the_same_from_its_file(
+    judge: AttributeClassifier, pictures: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    rounded = AttributeClassifier()
     rounded.load_state_dict({name: value.half().float() for name, value in judge.state_dict().items()})
-    save_judge(judge, tmp_path / "judge.safetensors", {"body": 0.25})
+    save_classifier(judge, tmp_path / "judge.safetensors", {"body": 0.25})
     assert stated_accuracy(tmp_path / "judge.safetensors") == {"body": 0.25}
-    loaded = load_judge(tmp_path / "judge.safetensors")
-    ours, theirs = rounded.eval().judge(pictures), loaded.judge(pictures)
+    loaded = load_classifier(tmp_path / "judge.safetensors")
+    ours, theirs = rounded.eval().classify(pictures), loaded.classify(pictures)
     assert all(np.array_equal(ours.classes[name], theirs.classes[name]) for name in ATTRIBUTES)
     assert np.array_equal(ours.masks, theirs.masks)
     with pytest.raises(FileNotFoundError, match="dreamcache train judge"):
-        load_judge(tmp_path / "absent.safetensors")
+        load_classifier(tmp_path / "absent.safetensors")
 
 
 def test_the_shipped_judge_is_as_good_as_its_file_says() -> None:
-    stated, found = stated_accuracy(), accuracy_on_renders(load_judge(), samples=150)
+    stated, found = stated_accuracy(), accuracy_on_renders(load_classifier(), samples=150)
     assert set(stated) == set(found)
     assert min(stated.values()) > 0.8
     assert max(abs(stated[name] - found[name]) for name in stated) < 0.05
 
 
-def test_a_random_judge_is_near_chance_on_renders(judge: Judge) -> None:
+def test_a_random_judge_is_near_chance_on_renders(judge: AttributeClassifier) -> None:
     report = accuracy_on_renders(judge, samples=60)
     assert set(report) == {*ATTRIBUTES, "outline_iou"}
     for name, names in ATTRIBUTES.items():
         assert report[name] <= 1 / len(names) + 0.2
 
 
-def test_the_benchmark_scores_every_condition_against_the_right_toy(judge: Judge) -> None:
+def test_the_benchmark_scores_every_condition_against_the_right_toy(judge: AttributeClassifier) -> None:
     cases = draw_cases(3, 2)
     painted = {"text_only": 0, "dreamcache": 0, "wrong_cache": 0}
 
-    def paint(asked: list[Case], condition: Condition) -> NDArray[np.uint8]:
+    def paint(asked: list[ToyCase], condition: Condition) -> NDArray[np.uint8]:
         painted[condition] += len(asked)
         return np.stack([c.wrong_reference if condition == "wrong_cache" else c.reference for c in asked])
 

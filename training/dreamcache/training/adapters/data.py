@@ -65,7 +65,7 @@ class TripletSource(TripletReader, Protocol):
         """Changes when any sample does."""
 
 
-class Sample(NamedTuple):
+class PlainTriplet(NamedTuple):
     """A triplet in memory."""
 
     key: str
@@ -90,10 +90,10 @@ class DrawnWorld:
     def __len__(self) -> int:
         return self.samples
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[PlainTriplet]:
         for number in range(self.samples):
             drawn = draw_sample(self.seed, number)
-            yield Sample(f"{number:08d}", drawn.prompt, drawn.target, drawn.reference)
+            yield PlainTriplet(f"{number:08d}", drawn.prompt, drawn.target, drawn.reference)
 
 
 class TripletFolder:
@@ -127,11 +127,11 @@ class TripletFolder:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[PlainTriplet]:
         """Raises: ImageError naming a picture that cannot be read."""
         side = (self.resolution, self.resolution)
         for text, target, reference in self._samples:
-            yield Sample(
+            yield PlainTriplet(
                 text.stem,
                 text.read_text(encoding="utf-8").strip(),
                 np.asarray(ImageOps.fit(_open(target), side)),
@@ -192,7 +192,7 @@ def open_source(name: str, resolution: int) -> TripletSource:
 
 def _open_shards(folder: Path) -> Shards:
     try:
-        from dreamcache.training.data.shards.distribution import Process
+        from dreamcache.training.data.shards.distribution import ProcessRank
         from dreamcache.training.data.shards.triplets import TripletDataset
     except ModuleNotFoundError as error:
         raise SettingsError(
@@ -200,7 +200,7 @@ def _open_shards(folder: Path) -> Shards:
             'pip install "dreamcache[synthesize]"'
         ) from error
     # every process reads all and encodes its part: the shards are not dealt out here
-    return Shards(TripletDataset(folder, process=Process()), folder)
+    return Shards(TripletDataset(folder, process=ProcessRank()), folder)
 
 
 def _beside(text: Path, kind: str) -> Path:

@@ -89,7 +89,7 @@ def encode(folder: Path, source: TripletSource, base: Base, preset: Preset, shar
     """
     count = -(-len(source) // FILE_SAMPLES)
     mine = range(share.index, count, share.count)
-    missing = {n for n in mine if not is_whole(file_path(folder, n), _rows(source, n), preset.variants)}
+    missing = {n for n in mine if not is_encoded(file_path(folder, n), _rows(source, n), preset.variants)}
     if not missing:
         return 0
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def encode(folder: Path, source: TripletSource, base: Base, preset: Preset, shar
     return len(missing)
 
 
-def is_whole(path: Path, rows: int, variants: int) -> bool:
+def is_encoded(path: Path, rows: int, variants: int) -> bool:
     """Whether a file is there, complete, and of so many samples."""
     try:
         with safe_open(path, framework="pt") as file:

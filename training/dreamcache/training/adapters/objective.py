@@ -17,7 +17,7 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.adapters.encoded import Encoded
 from dreamcache.training.adapters.order import Drawn
-from dreamcache.training.miniature.text_to_image import noised
+from dreamcache.training.miniature.stages.text_to_image import noised
 
 PREDICTIONS = ("epsilon", "v_prediction")
 

@@ -127,7 +127,7 @@ PRESETS = {
 """`trial` is for the miniature and the drawn world on a CPU: to see that everything works."""
 
 
-def choose(name: str, assignments: Sequence[str] = (), **given: Any) -> Preset:
+def choose_preset(name: str, assignments: Sequence[str] = (), **given: Any) -> Preset:
     """The preset of that name with the assignments NAME=VALUE, and over those the values that are not None.
 
     Raises: SettingsError for an unknown name, value or type.

@@ -32,7 +32,7 @@ from dreamcache.training.adapters.logs import Logs
 from dreamcache.training.adapters.objective import AdapterLoss, first_not_finite, plain_products
 from dreamcache.training.adapters.order import Drawn, Order, held_out
 from dreamcache.training.adapters.preset import Preset
-from dreamcache.training.adapters.validation import averaged, draw_sheet, on_device, validate
+from dreamcache.training.adapters.validation import averaged, draw_validation_sheet, on_device, validate
 from dreamcache.training.console import stderr
 from dreamcache.training.errors import DivergenceError
 
@@ -193,7 +193,7 @@ class Trainer:
                 self.last = line
             if (rows := self.held_out[: preset.sheet_rows]).size and self._due(preset.sheet_every):
                 path = self.folder / f"sheet-{self.step:07d}.png"
-                draw_sheet(path, self.loss, self.base, self.data, rows, preset)
+                draw_validation_sheet(path, self.loss, self.base, self.data, rows, preset)
                 logs.picture(self.step, path)
 
     def _save(self) -> None:

@@ -77,7 +77,7 @@ def on_device(encoded: Encoded, device: torch.device) -> Encoded:
 
 
 @torch.no_grad()
-def draw_sheet(
+def draw_validation_sheet(
     path: Path, loss: AdapterLoss, base: Base, data: EncodedData, rows: NDArray[np.int64], preset: Preset
 ) -> None:
     """One line for each row: its reference, its target, and the picture made from reference and caption.

@@ -57,7 +57,7 @@ def captions(
     as_json: AsJson = False,
 ) -> None:
     """Stage 1: captions by a language model, each of which names its subject."""
-    from dreamcache.training.data.models.language_model import Sampling
+    from dreamcache.training.data.models.language_model import TokenSampling
     from dreamcache.training.data.models.weights import LANGUAGE_MODEL
     from dreamcache.training.data.stages.captions import CaptionStage
     from dreamcache.training.data.stages.prompts import PLACES, SUBJECTS, read_lines, read_template
@@ -69,7 +69,7 @@ def captions(
         subjects=read_lines(subjects, SUBJECTS, "--subjects"),
         places=read_lines(places, PLACES, "--places"),
         template=read_template(template),
-        sampling=Sampling(temperature, top_p),
+        sampling=TokenSampling(temperature, top_p),
         max_words=max_words,
         tries=tries,
         seed=seed,
@@ -223,10 +223,10 @@ def _quiet() -> None:
 
 
 def _run(stage: Stage, out: Path, ray: bool, workers: int, gpus_per_worker: float, as_json: bool) -> None:
-    from dreamcache.training.data.shards.distribution import Process
+    from dreamcache.training.data.shards.distribution import ProcessRank
     from dreamcache.training.data.stages.stage import run_stage
 
-    process = Process() if ray else Process.from_environment()
+    process = ProcessRank() if ray else ProcessRank.from_environment()
     if ray:
         from dreamcache.training.data.stages.ray_data import run_with_ray
 

@@ -142,7 +142,7 @@ def evaluate(
         )
     from dreamcache.runtime.settings import Options
     from dreamcache.training.evaluation.dreambooth.command import Request, evaluate_benchmark
-    from dreamcache.training.evaluation.dreambooth.generation import Plan
+    from dreamcache.training.evaluation.dreambooth.generation import GenerationPlan
 
     of_pytorch = is_given("base") or is_given("adapters") or not bundle
     options = Options(
@@ -162,7 +162,7 @@ def evaluate(
             adapters=adapters,
             dino=dino,
             clip=clip,
-            plan=Plan(images, seed, reference_image, masks),
+            plan=GenerationPlan(images, seed, reference_image, masks),
             subjects=tuple(subject or ()),
             prompts=prompts,
             stage=stage,  # type: ignore[arg-type]  # one of STAGES

@@ -21,7 +21,7 @@ from transformers import CLIPTokenizer
 from dreamcache.training.augmentation import augment_reference
 from dreamcache.training.console import stderr
 from dreamcache.training.device import autocast
-from dreamcache.training.miniature.autoencoder import to_tensor
+from dreamcache.training.pixels import to_tensor
 from dreamcache.training.world.dataset import SHARD, Of, read_shards, write_npz
 
 FOLDERS: dict[Of, tuple[str, str]] = {

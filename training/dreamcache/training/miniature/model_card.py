@@ -10,17 +10,14 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from dreamcache.models.checkpoint import read_adapters
-
-if TYPE_CHECKING:
-    from dreamcache.training.miniature.recipe import Recipe
 
 LIMIT_MB = 60
 TRAINED = ("autoencoder", "base", "adapters", "judge")
@@ -102,11 +99,13 @@ def _hardware() -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()}), PyTorch {torch.__version__}"
 
 
-def ship(run: Path, recipe: Recipe, guidance: dict[str, Any]) -> Path:
-    """Gather base, adapters, loss curves and card in `run/ship`; `guidance` becomes the adapters' recommendation.
+def ship(run: Path, recipe: Mapping[str, Any]) -> Path:
+    """Gather base, adapters, loss curves and card in `run/ship`.
 
+    recipe: as a dict; its `guidance` becomes the adapters' recommendation.
     Raises ValueError where the weights exceed 60 MB.
     """
+    guidance = recipe["guidance"]
     out = run / "ship"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run / "base" / "pipeline", out)
@@ -134,13 +133,10 @@ def ship(run: Path, recipe: Recipe, guidance: dict[str, Any]) -> Path:
     header = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|\n"
     card = CARD.format(
         parts=f"| weights (float16) | parameters | MB |\n|---|---|---|\n{parts}",
-        samples=recipe.samples,
-        pairs=recipe.pairs,
-        stylised=recipe.stylised,
-        seed=recipe.seed,
+        **{name: recipe[name] for name in ("samples", "pairs", "stylised", "seed")},
         stages=header + "\n".join(_stage_row(run, name) for name in TRAINED),
         hardware=_hardware(),
-        schedules=json.dumps({name: asdict(getattr(recipe, name)) for name in TRAINED}, indent=1),
+        schedules=json.dumps({name: recipe[name] for name in TRAINED}, indent=1),
         guidance=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in guidance.items()),
         tried=tried.read_text(encoding="utf-8") if tried.exists() else "",
         **json.loads((run / "autoencoder" / "report.json").read_text()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,6 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.config import AdapterConfig
-from dreamcache.training.evaluation.toys.judge import accuracy_on_renders, save_judge, train_judge
-from dreamcache.training.miniature.adapters import save_trained, train_adapters
-from dreamcache.training.miniature.autoencoder import psnr_db, train_autoencoder
 from dreamcache.training.miniature.latents import (
     FOLDERS,
     Latents,
@@ -32,9 +29,16 @@ from dreamcache.training.miniature.latents import (
 )
 from dreamcache.training.miniature.loop import Schedule
 from dreamcache.training.miniature.model_card import ship
-from dreamcache.training.miniature.text_to_image import train_text_to_image
+from dreamcache.training.miniature.stages.adapters import save_trained, train_adapters
+from dreamcache.training.miniature.stages.attribute_classifier import (
+    accuracy_on_renders,
+    save_classifier,
+    train_classifier,
+)
+from dreamcache.training.miniature.stages.autoencoder import reconstruction_db, train_autoencoder
+from dreamcache.training.miniature.stages.text_to_image import train_text_to_image
+from dreamcache.training.miniature.stages.whitening import whiten
 from dreamcache.training.miniature.tokenizer import make_tokenizer
-from dreamcache.training.miniature.whitening import whiten
 from dreamcache.training.world.dataset import Of, draw_batch, read_shards, render_dataset
 
 AUTOENCODER = Schedule(
@@ -99,7 +103,7 @@ def stage_autoencoder(run: Path, recipe: Recipe) -> None:
     vae = train_autoencoder(run / "data", run / "autoencoder", recipe.autoencoder, recipe.samples)
     whiten(vae.eval(), next(read_shards(run / "data", 1)))
     vae.save_pretrained(run / "autoencoder" / "vae")
-    whole, toy = psnr_db(vae, draw_batch(recipe.seed, 100, 256, held_out=True))
+    whole, toy = reconstruction_db(vae, draw_batch(recipe.seed, 100, 256, held_out=True))
     _write_json(run / "autoencoder" / "report.json", {"psnr_db": whole, "toy_psnr_db": toy})
 
 
@@ -148,15 +152,15 @@ def stage_adapters(run: Path, recipe: Recipe) -> None:
 def stage_judge(run: Path, recipe: Recipe) -> None:
     """Train the judge of the evaluation."""
     data = {of: (rendered, samples) for of, (rendered, _, samples) in _kinds(run, recipe).items()}
-    judge = train_judge(data, run / "judge", recipe.judge)
+    judge = train_classifier(data, run / "judge", recipe.judge)
     report = accuracy_on_renders(judge)
     _write_json(run / "judge" / "report.json", report)
-    save_judge(judge, run / "judge" / "judge.safetensors", report)
+    save_classifier(judge, run / "judge" / "judge.safetensors", report)
 
 
 def stage_ship(run: Path, recipe: Recipe) -> None:
     """Gather what ships."""
-    ship(run, recipe, recipe.guidance)
+    ship(run, asdict(recipe))
 
 
 STAGES: dict[str, Callable[[Path, Recipe], None]] = {

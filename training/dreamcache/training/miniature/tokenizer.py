@@ -26,7 +26,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
-def captions(count: int = 20_000, seed: int = 1) -> Iterator[str]:
+def training_captions(count: int = 20_000, seed: int = 1) -> Iterator[str]:
     """Captions as training sees them."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
@@ -52,7 +52,7 @@ def make_tokenizer() -> CLIPTokenizer:
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    tokenizer.train_from_iterator(captions(), trainer)
+    tokenizer.train_from_iterator(training_captions(), trainer)
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.model.save(folder)
         merges = (Path(folder) / "merges.txt").read_text(encoding="utf-8")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from dreamcache.training.data.shards.distribution import Process
+from dreamcache.training.data.shards.distribution import ProcessRank
 from dreamcache.training.errors import SynthesisError
 
 
-def choose_device(name: str = "auto", process: Process | None = None) -> torch.device:
+def choose_device(name: str = "auto", process: ProcessRank | None = None) -> torch.device:
     """`auto`: the GPU of the process's number on its machine, else the CPU.
 
     Raises: SynthesisError for a device that is not there.
@@ -16,7 +16,7 @@ def choose_device(name: str = "auto", process: Process | None = None) -> torch.d
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        local = Process.from_environment().local if process is None else process.local
+        local = ProcessRank.from_environment().local if process is None else process.local
         return torch.device("cuda", local % torch.cuda.device_count())
     try:
         device = torch.device(name)

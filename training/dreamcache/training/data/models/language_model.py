@@ -28,7 +28,7 @@ from dreamcache.training.errors import SynthesisError, WeightsError
 
 
 @dataclass(frozen=True)
-class Sampling:
+class TokenSampling:
     """How tokens are drawn. `temperature` > 0; `top_p`: the share of probability that is kept, in (0, 1]."""
 
     temperature: float = 1.0
@@ -79,7 +79,7 @@ class LanguageModel:
         )
 
     @torch.no_grad()
-    def complete(self, prompts: Sequence[str], seeds: Sequence[int], how: Sampling) -> list[str]:
+    def complete(self, prompts: Sequence[str], seeds: Sequence[int], how: TokenSampling) -> list[str]:
         """What the model answers to each prompt; through its chat template where it has one.
 
         Raises: SynthesisError when a prompt and its answer do not fit into the model's positions.

@@ -64,7 +64,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Judged:
+class MeasuredMask:
     """A cleaned mask, its measures, and the first limit that it breaks (None: it is good)."""
 
     mask: Mask
@@ -74,7 +74,7 @@ class Judged:
     fault: str | None
 
 
-def judge(found: Found | None, limits: Limits) -> Judged | None:
+def measure_mask(found: Found | None, limits: Limits) -> MeasuredMask | None:
     """Measure a mask against the limits; None when nothing was found."""
     if found is None or not (found.mask >= INSIDE).any():
         return None
@@ -90,7 +90,9 @@ def judge(found: Found | None, limits: Limits) -> Judged | None:
         "too large": area > limits.max_area,
         "cut off at the border": border > limits.max_border,
     }
-    return Judged(mask, area, border, objects, next((name for name, holds in faults.items() if holds), None))
+    return MeasuredMask(
+        mask, area, border, objects, next((name for name, holds in faults.items() if holds), None)
+    )
 
 
 def clean_mask(mask: Mask) -> tuple[Mask, int]:

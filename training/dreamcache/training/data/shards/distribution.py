@@ -24,7 +24,7 @@ CLAIMS_NAME = ".claims"
 
 
 @dataclass(frozen=True)
-class Process:
+class ProcessRank:
     """One of `count` processes. `local`: its number on its machine, which chooses its GPU."""
 
     index: int = 0
@@ -32,7 +32,7 @@ class Process:
     local: int = 0
 
     @classmethod
-    def from_environment(cls) -> Process:
+    def from_environment(cls) -> ProcessRank:
         """As `accelerate launch`, torchrun or a user set RANK, WORLD_SIZE and LOCAL_RANK; alone without them.
 
         Raises: SynthesisError when they are no numbers or do not fit together.

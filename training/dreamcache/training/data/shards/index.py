@@ -109,7 +109,7 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def write_json(path: Path, record: BaseModel) -> None:
+def write_record(path: Path, record: BaseModel) -> None:
     """Write a record beside `path` and rename it in."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -133,7 +133,7 @@ def read_index(folder: Path) -> StageIndex:
     return _read(path, StageIndex, "restore it, or make the folder again")
 
 
-def read_record(path: Path, index: StageIndex) -> ShardRecord:
+def read_shard_record(path: Path, index: StageIndex) -> ShardRecord:
     """The record beside a shard.
 
     Raises: ShardError when it is absent, damaged, of another version, or of a shard that other settings made.

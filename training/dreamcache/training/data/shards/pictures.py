@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.training.data.shards.shards import Sample
+from dreamcache.training.data.shards.shards import ShardSample
 from dreamcache.training.errors import ShardError
 
 TargetFormat = Literal["jpg", "png"]
@@ -39,7 +39,7 @@ def encode_target(picture: Image.Image, form: TargetFormat) -> tuple[str, bytes]
     return "target.jpg", stream.getvalue()
 
 
-def target_member(sample: Sample, where: str) -> tuple[str, bytes]:
+def target_member(sample: ShardSample, where: str) -> tuple[str, bytes]:
     """Kind and bytes of the target, in whichever format.
 
     Raises: ShardError when the sample has none.
@@ -74,7 +74,7 @@ def decode_array(data: bytes, size: int, mode: Literal["RGB", "L"], where: str) 
     return np.array(decode_picture(data, size, mode, where), dtype=np.uint8)
 
 
-def decode_text(sample: Sample, where: str) -> str:
+def decode_text(sample: ShardSample, where: str) -> str:
     """The caption.
 
     Raises: ShardError when there is none, or it is no UTF-8.
@@ -85,7 +85,7 @@ def decode_text(sample: Sample, where: str) -> str:
         raise ShardError(f"{where}: sample {sample.key}: a caption as UTF-8 text is expected") from error
 
 
-def decode_json(sample: Sample, where: str) -> dict[str, Any]:
+def decode_json(sample: ShardSample, where: str) -> dict[str, Any]:
     """What the stages noted of the sample.
 
     Raises: ShardError when there is none, or it is no JSON object.

@@ -20,7 +20,13 @@ from webdataset import TarWriter
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dreamcache.runtime.files import sha256_file
-from dreamcache.training.data.shards.index import COMMANDS, ShardRecord, StageIndex, read_record, write_json
+from dreamcache.training.data.shards.index import (
+    COMMANDS,
+    ShardRecord,
+    StageIndex,
+    read_shard_record,
+    write_record,
+)
 from dreamcache.training.errors import ShardError, SynthesisError
 
 KINDS = ("txt", "json", "target.jpg", "target.png", "reference.png", "mask.png")
@@ -30,7 +36,7 @@ _PLAIN_FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShardSample:
     """One sample of a shard: encoded members by kind (`KINDS`)."""
 
     key: str
@@ -54,7 +60,7 @@ class _HashedStream:
         return self._digest.hexdigest()
 
 
-def shard_path(folder: Path, index: StageIndex, shard: int) -> Path:
+def tar_path(folder: Path, index: StageIndex, shard: int) -> Path:
     """Where a shard lies; its record lies beside it with the suffix .json."""
     return folder / f"{index.stage}-{shard:05d}.tar"
 
@@ -63,7 +69,7 @@ def write_shard(
     folder: Path,
     index: StageIndex,
     shard: int,
-    samples: Iterable[Sample],
+    samples: Iterable[ShardSample],
     *,
     source_sha256: str | None = None,
     rejected: Mapping[str, int] | None = None,
@@ -73,7 +79,7 @@ def write_shard(
     samples: in the order of their keys. rejected: read after the last sample, for a stage fills it meanwhile.
     Raises: SynthesisError when there is no sample at all. Whatever is raised, no partial file stays.
     """
-    path = shard_path(folder, index, shard)
+    path = tar_path(folder, index, shard)
     for left in folder.glob(f".{path.stem}.*.part"):
         left.unlink(missing_ok=True)
     partial = folder / f".{path.name}.{secrets.token_hex(4)}.part"
@@ -102,21 +108,23 @@ def write_shard(
             sha256=stream.hexdigest(),
         )
         partial.replace(path)
-        write_json(path.with_suffix(".json"), record)
+        write_record(path.with_suffix(".json"), record)
         return record
     finally:
         partial.unlink(missing_ok=True)
 
 
-def is_whole(folder: Path, index: StageIndex, shard: int, source_sha256: str | None) -> ShardRecord | None:
+def find_whole_shard(
+    folder: Path, index: StageIndex, shard: int, source_sha256: str | None
+) -> ShardRecord | None:
     """The record of a shard that needs no work; None when it is absent, damaged or made from another source.
 
     Raises: ShardError when it is whole but other settings made it: that is not ours to overwrite.
     """
-    path = shard_path(folder, index, shard)
+    path = tar_path(folder, index, shard)
     if not path.is_file() or not path.with_suffix(".json").is_file():
         return None
-    record = read_record(path.with_suffix(".json"), index)
+    record = read_shard_record(path.with_suffix(".json"), index)
     if record.source_sha256 != source_sha256 or path.stat().st_size != record.bytes:
         return None
     return record if sha256_file(path) == record.sha256 else None
@@ -127,9 +135,9 @@ def check_shard(folder: Path, index: StageIndex, shard: int, *, hashed: bool = F
 
     Raises: ShardError naming the shard and what is wrong with it.
     """
-    path = shard_path(folder, index, shard)
+    path = tar_path(folder, index, shard)
     mend = f"run `{COMMANDS[index.stage]}` with this folder again"
-    record = read_record(path.with_suffix(".json"), index)
+    record = read_shard_record(path.with_suffix(".json"), index)
     if not path.is_file():
         raise ShardError(f"{path}: a shard is expected, received none; {mend}")
     if (size := path.stat().st_size) != record.bytes:
@@ -140,7 +148,7 @@ def check_shard(folder: Path, index: StageIndex, shard: int, *, hashed: bool = F
     return record
 
 
-def read_shard(path: Path, count: int | None = None) -> Iterator[Sample]:
+def read_shard(path: Path, count: int | None = None) -> Iterator[ShardSample]:
     """The samples of a shard, in order.
 
     Raises: ShardError when it is no plain tar, truncated, or holds what no stage writes, or another number of
@@ -154,7 +162,9 @@ def read_shard(path: Path, count: int | None = None) -> Iterator[Sample]:
             number = 0
             for group in group_by_keys(members):
                 number += 1
-                yield Sample(group["__key__"], {k: v for k, v in group.items() if not k.startswith("__")})
+                yield ShardSample(
+                    group["__key__"], {k: v for k, v in group.items() if not k.startswith("__")}
+                )
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         if isinstance(error, ShardError):
             raise

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
-from dreamcache.training.data.shards.distribution import Process
+from dreamcache.training.data.shards.distribution import ProcessRank
+from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.pictures import decode_array, decode_text, target_member
-from dreamcache.training.data.shards.shards import Sample, check_shard, shard_path
-from dreamcache.training.data.stages.stage import Source
+from dreamcache.training.data.shards.shards import ShardSample, check_shard, tar_path
 from dreamcache.training.errors import ShardError
 
 
-class Triplet(NamedTuple):
+class MaskedTriplet(NamedTuple):
     """One sample; r is the resolution of its folder.
 
     target, reference: uint8 [r, r, 3]. mask: uint8 [r, r], 255 on the subject in the target.
@@ -35,7 +35,7 @@ class Triplet(NamedTuple):
     mask: NDArray[np.uint8]
 
 
-class TripletDataset(IterableDataset[Triplet]):
+class TripletDataset(IterableDataset[MaskedTriplet]):
     """The samples of a folder that `dreamcache synthesize references` or `world` wrote.
 
     Shards are dealt to processes (`RANK`, `WORLD_SIZE`) and to the workers of a DataLoader; each sample is seen
@@ -48,7 +48,7 @@ class TripletDataset(IterableDataset[Triplet]):
         resolution: int | None = None,
         *,
         shuffle_seed: int | None = None,
-        process: Process | None = None,
+        process: ProcessRank | None = None,
     ) -> None:
         """Check every shard's record and length before anything is read.
 
@@ -60,7 +60,7 @@ class TripletDataset(IterableDataset[Triplet]):
 
         Raises: ShardError when a shard is absent, truncated, mixed in or of another version or resolution.
         """
-        self._source = Source.open(Path(folder), "references", "world")
+        self._source = ShardFolder.open(Path(folder), "references", "world")
         size = self._source.index.resolution
         if size is None or (resolution is not None and size != resolution):
             raise ShardError(
@@ -80,9 +80,9 @@ class TripletDataset(IterableDataset[Triplet]):
         """Another order for each epoch, where the order is shuffled."""
         self._epoch = epoch
 
-    def __iter__(self) -> Iterator[Triplet]:
+    def __iter__(self) -> Iterator[MaskedTriplet]:
         """Raises: ShardError naming the shard and sample that cannot be read."""
-        process = Process.from_environment() if self._process is None else self._process
+        process = ProcessRank.from_environment() if self._process is None else self._process
         worker = get_worker_info()
         workers, number = (1, 0) if worker is None else (worker.num_workers, worker.id)
         order = np.arange(self._source.index.shards)
@@ -91,8 +91,8 @@ class TripletDataset(IterableDataset[Triplet]):
         for shard in order[process.index * workers + number :: process.count * workers]:
             yield from self._read(int(shard))
 
-    def _read(self, shard: int) -> Iterator[Triplet]:
-        where = str(shard_path(self._source.folder, self._source.index, shard))
+    def _read(self, shard: int) -> Iterator[MaskedTriplet]:
+        where = str(tar_path(self._source.folder, self._source.index, shard))
         if self._seed is None:
             for sample in self._source.read(shard):
                 yield decode_triplet(sample, self.resolution, where)
@@ -103,7 +103,7 @@ class TripletDataset(IterableDataset[Triplet]):
             yield decode_triplet(samples[i], self.resolution, where)
 
 
-def decode_triplet(sample: Sample, size: int, where: str) -> Triplet:
+def decode_triplet(sample: ShardSample, size: int, where: str) -> MaskedTriplet:
     """The pictures and the caption of a sample.
 
     Raises: ShardError when a member is absent, broken or of another size.
@@ -112,7 +112,7 @@ def decode_triplet(sample: Sample, size: int, where: str) -> Triplet:
         if kind not in sample.members:
             raise ShardError(f"{where}: sample {sample.key}: {kind} is expected, received none")
     at = f"{where}: sample {sample.key}"
-    return Triplet(
+    return MaskedTriplet(
         key=sample.key,
         caption=decode_text(sample, where),
         target=decode_array(target_member(sample, where)[1], size, "RGB", f"{at}: target"),
@@ -126,12 +126,12 @@ def check_folder(folder: Path) -> dict[str, int | str | None]:
 
     Raises: ShardError at the first thing that is wrong.
     """
-    source = Source.open(folder, "references", "world", "targets", "captions")
+    source = ShardFolder.open(folder, "references", "world", "targets", "captions")
     index = source.index
     samples = 0
     for shard in range(index.shards):
         check_shard(folder, index, shard, hashed=True)
-        where = str(shard_path(folder, index, shard))
+        where = str(tar_path(folder, index, shard))
         for sample in source.read(shard):
             decode_text(sample, where)
             if index.stage in ("references", "world"):

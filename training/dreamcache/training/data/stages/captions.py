@@ -10,14 +10,15 @@ from functools import cached_property
 import numpy as np
 
 from dreamcache.training.data.models.device import choose_device, choose_dtype
-from dreamcache.training.data.models.language_model import LanguageModel, Sampling
+from dreamcache.training.data.models.language_model import LanguageModel, TokenSampling
 from dreamcache.training.data.models.weights import LANGUAGE_MODEL, describe_model, find_model
+from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.index import StageIndex, installed_versions
 from dreamcache.training.data.shards.seeds import derive_seed, sample_key
-from dreamcache.training.data.shards.shards import Sample
+from dreamcache.training.data.shards.shards import ShardSample
 from dreamcache.training.data.stages.caption_text import clean_caption, dedup_key, fault_of
 from dreamcache.training.data.stages.prompts import PLACES, SUBJECTS, TEMPLATE
-from dreamcache.training.data.stages.stage import Report, Source
+from dreamcache.training.data.stages.stage import ShardProgress
 
 # English takes about 1.3 tokens a word; the rest is room for a label that the model puts before it.
 _TOKENS_PER_WORD = 2
@@ -34,7 +35,7 @@ class CaptionStage:
     subjects: tuple[str, ...] = SUBJECTS
     places: tuple[str, ...] = PLACES
     template: str = TEMPLATE
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: TokenSampling = field(default_factory=TokenSampling)
     max_words: int = 30
     tries: int = 4
     seed: int = 0
@@ -79,11 +80,11 @@ class CaptionStage:
         """Captions that are asked for."""
         return min(self.shard_size, self.samples_wanted - shard * self.shard_size)
 
-    def samples(self, shard: int, report: Report) -> Iterator[Sample]:
+    def samples(self, shard: int, report: ShardProgress) -> Iterator[ShardSample]:
         """txt: the caption. json: key, subject, place, seed, try."""
         start = shard * self.shard_size
         pending = {sample_key(start + i): start + i for i in range(self.expected(shard))}
-        accepted: dict[str, Sample] = {}
+        accepted: dict[str, ShardSample] = {}
         seen: set[str] = set()
         for attempt in range(self.tries):
             keys = list(pending)
@@ -113,9 +114,9 @@ class CaptionStage:
             yield accepted[key]
 
     @property
-    def _sampling(self) -> Sampling:
+    def _sampling(self) -> TokenSampling:
         how = self.sampling
-        return Sampling(how.temperature, how.top_p, self.max_words * _TOKENS_PER_WORD)
+        return TokenSampling(how.temperature, how.top_p, self.max_words * _TOKENS_PER_WORD)
 
     def _ask(self, key: str, number: int, attempt: int) -> tuple[str, dict[str, str | int]]:
         rng = np.random.default_rng(derive_seed(self.seed, key, "place"))
@@ -126,12 +127,12 @@ class CaptionStage:
         return self.template.format(subject=subject, place=place), about
 
 
-def _as_sample(key: str, caption: str, about: dict[str, str | int]) -> Sample:
+def _as_sample(key: str, caption: str, about: dict[str, str | int]) -> ShardSample:
     record = json.dumps({"key": key, **about}, sort_keys=True)
-    return Sample(key, {"txt": caption.encode(), "json": record.encode()})
+    return ShardSample(key, {"txt": caption.encode(), "json": record.encode()})
 
 
-def repeated_keys(source: Source) -> frozenset[str]:
+def repeated_keys(source: ShardFolder) -> frozenset[str]:
     """Keys of captions that an earlier sample has already, over all shards.
 
     A process that writes one shard cannot know the others, so duplicates across shards are found here, once all

@@ -15,8 +15,9 @@ from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
 from dreamcache.runtime.reference.prepare import MIN_FILL, prepare_reference
-from dreamcache.training.data.models.segmentation import Found, Limits, Segmenter, judge
+from dreamcache.training.data.models.segmentation import Found, Limits, Segmenter, measure_mask
 from dreamcache.training.data.shards.batches import batched
+from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.index import StageIndex, installed_versions
 from dreamcache.training.data.shards.pictures import (
     decode_json,
@@ -25,8 +26,8 @@ from dreamcache.training.data.shards.pictures import (
     encode_png,
     target_member,
 )
-from dreamcache.training.data.shards.shards import Sample, shard_path
-from dreamcache.training.data.stages.stage import Report, Source
+from dreamcache.training.data.shards.shards import ShardSample, tar_path
+from dreamcache.training.data.stages.stage import ShardProgress
 from dreamcache.training.errors import ShardError
 
 _DIGITS = 4
@@ -42,8 +43,8 @@ class ReferenceStage:
     batch: int = 8
 
     @cached_property
-    def _source(self) -> Source:
-        return Source.open(self.targets, "targets")
+    def _source(self) -> ShardFolder:
+        return ShardFolder.open(self.targets, "targets")
 
     @cached_property
     def index(self) -> StageIndex:
@@ -69,9 +70,9 @@ class ReferenceStage:
         """Targets of the shard."""
         return self._source.records[shard].samples
 
-    def samples(self, shard: int, report: Report) -> Iterator[Sample]:
+    def samples(self, shard: int, report: ShardProgress) -> Iterator[ShardSample]:
         """The target's members with reference.png and mask.png; json gains the mask's measures."""
-        where = str(shard_path(self.targets, self._source.index, shard))
+        where = str(tar_path(self.targets, self._source.index, shard))
         for part in batched(self._source.read(shard), self.batch):
             size = self.index.resolution or 0
             pictures = [
@@ -91,7 +92,7 @@ class ReferenceStage:
                     continue
                 members = {**sample.members, **made.members}
                 members["json"] = encode_json({**record, **made.measures})
-                yield Sample(sample.key, members)
+                yield ShardSample(sample.key, members)
             report.advance(len(part))
 
 
@@ -110,7 +111,7 @@ def cut_reference(
 
     picture: "RGB". found: its mask is of the picture's size.
     """
-    judged = judge(found, limits)
+    judged = measure_mask(found, limits)
     if judged is None or found is None:
         return None, "nothing found"
     if judged.fault is not None:

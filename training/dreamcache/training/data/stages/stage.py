@@ -9,30 +9,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dreamcache.runtime.progress import progress_bar
-from dreamcache.training.data.shards.distribution import Process, claim
+from dreamcache.training.data.shards.distribution import ProcessRank, claim
 from dreamcache.training.data.shards.index import (
-    COMMANDS,
     INDEX_NAME,
     ShardRecord,
-    SourceRecord,
     StageIndex,
-    StageName,
     read_index,
-    write_json,
+    write_record,
 )
 from dreamcache.training.data.shards.shards import (
-    Sample,
-    check_shard,
-    is_whole,
-    read_shard,
-    shard_path,
+    ShardSample,
+    find_whole_shard,
     write_shard,
 )
 from dreamcache.training.errors import ShardError, SynthesisError
 
 
 @dataclass
-class Report:
+class ShardProgress:
     """What a stage tells while it makes a shard: why samples were left out, and how far it is."""
 
     advance: Callable[[int], None] = lambda _: None
@@ -52,50 +46,8 @@ class Stage(Protocol):
     def expected(self, shard: int) -> int:
         """How many samples it starts from."""
 
-    def samples(self, shard: int, report: Report) -> Iterator[Sample]:
+    def samples(self, shard: int, report: ShardProgress) -> Iterator[ShardSample]:
         """The samples of a shard that pass, in the order of their keys."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A finished earlier stage, whose shards are read one for one."""
-
-    folder: Path
-    index: StageIndex
-    records: tuple[ShardRecord, ...]
-
-    @classmethod
-    def open(cls, folder: Path, *stages: StageName) -> Source:
-        """Every shard is there, as long as it should be, and of the settings in the index.
-
-        Raises: ShardError naming what is wrong.
-        """
-        index = read_index(folder)
-        if index.stage not in stages:
-            raise ShardError(
-                f"{folder}: shards of the stage {' or '.join(stages)} are expected, received {index.stage}; "
-                f"make them with `{COMMANDS[stages[0]]}`"
-            )
-        missing = sum(not shard_path(folder, index, shard).is_file() for shard in range(index.shards))
-        if missing:
-            raise ShardError(
-                f"{folder}: {index.shards} shards are expected, {missing} of them are not there; finish the stage "
-                f"first: run `{COMMANDS[index.stage]}` with this folder again"
-            )
-        records = tuple(check_shard(folder, index, shard) for shard in range(index.shards))
-        return cls(folder, index, records)
-
-    @property
-    def as_record(self) -> SourceRecord:
-        """What the next stage's index says of it."""
-        return SourceRecord(stage=self.index.stage, fingerprint=self.index.fingerprint)
-
-    def read(self, shard: int) -> Iterator[Sample]:
-        """The samples of a shard.
-
-        Raises: ShardError as `read_shard`.
-        """
-        return read_shard(shard_path(self.folder, self.index, shard), self.records[shard].samples)
 
 
 @dataclass(frozen=True)
@@ -133,7 +85,7 @@ def open_output(folder: Path, index: StageIndex) -> None:
     if not (folder / INDEX_NAME).exists():
         if any(folder.glob("*.tar")):
             raise ShardError(f"{folder}: shards without {INDEX_NAME} lie there; choose another folder")
-        write_json(folder / INDEX_NAME, index)
+        write_record(folder / INDEX_NAME, index)
     there = read_index(folder)
     if there.fingerprint == index.fingerprint:
         return
@@ -164,9 +116,9 @@ def run_shard(
     with claim(folder, shard) as ours:
         if not ours:
             return "busy", None
-        if (record := is_whole(folder, stage.index, shard, source_sha256)) is not None:
+        if (record := find_whole_shard(folder, stage.index, shard, source_sha256)) is not None:
             return "kept", record
-        report = Report(advance)
+        report = ShardProgress(advance)
         samples = stage.samples(shard, report)
         record = write_shard(
             folder, stage.index, shard, samples, source_sha256=source_sha256, rejected=report.rejected
@@ -174,12 +126,12 @@ def run_shard(
         return "made", record
 
 
-def run_stage(stage: Stage, folder: Path, process: Process | None = None) -> Summary:
+def run_stage(stage: Stage, folder: Path, process: ProcessRank | None = None) -> Summary:
     """All shards of this process, in order; progress on stderr.
 
     Raises: SynthesisError or ShardError; shards made before stay, and a rerun continues after them.
     """
-    process = Process.from_environment() if process is None else process
+    process = ProcessRank.from_environment() if process is None else process
     open_output(folder, stage.index)
     shards = process.shards(stage.index.shards)
     outcomes = []

@@ -16,6 +16,7 @@ from PIL import Image
 from dreamcache.training.data.models.device import choose_device, choose_dtype
 from dreamcache.training.data.models.weights import PIPELINE, describe_model, find_model
 from dreamcache.training.data.shards.batches import batched
+from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.index import StageIndex, installed_versions
 from dreamcache.training.data.shards.pictures import (
     TargetFormat,
@@ -25,9 +26,9 @@ from dreamcache.training.data.shards.pictures import (
     encode_target,
 )
 from dreamcache.training.data.shards.seeds import derive_seed
-from dreamcache.training.data.shards.shards import Sample, shard_path
+from dreamcache.training.data.shards.shards import ShardSample, tar_path
 from dreamcache.training.data.stages.captions import repeated_keys
-from dreamcache.training.data.stages.stage import Report, Source
+from dreamcache.training.data.stages.stage import ShardProgress
 from dreamcache.training.errors import SynthesisError, WeightsError
 
 
@@ -52,8 +53,8 @@ class TargetStage:
     dtype: str = "auto"
 
     @cached_property
-    def _source(self) -> Source:
-        return Source.open(self.captions, "captions")
+    def _source(self) -> ShardFolder:
+        return ShardFolder.open(self.captions, "captions")
 
     @cached_property
     def _repeated(self) -> frozenset[str]:
@@ -101,14 +102,14 @@ class TargetStage:
         """Captions of the shard, with those that another shard has already."""
         return self._source.records[shard].samples
 
-    def samples(self, shard: int, report: Report) -> Iterator[Sample]:
+    def samples(self, shard: int, report: ShardProgress) -> Iterator[ShardSample]:
         """target.jpg or .png, txt and json: what the captions said, and `target_seed`."""
         fresh = self._unrepeated(shard, report)
         for part in batched(fresh, self.batch):
-            yield from self._render(part, str(shard_path(self.captions, self._source.index, shard)), report)
+            yield from self._render(part, str(tar_path(self.captions, self._source.index, shard)), report)
             report.advance(len(part))
 
-    def _unrepeated(self, shard: int, report: Report) -> Iterator[Sample]:
+    def _unrepeated(self, shard: int, report: ShardProgress) -> Iterator[ShardSample]:
         for sample in self._source.read(shard):
             if sample.key in self._repeated:
                 report.rejected["duplicate"] += 1
@@ -116,7 +117,7 @@ class TargetStage:
             else:
                 yield sample
 
-    def _render(self, part: list[Sample], where: str, report: Report) -> Iterator[Sample]:
+    def _render(self, part: list[ShardSample], where: str, report: ShardProgress) -> Iterator[ShardSample]:
         prompts = [decode_text(sample, where) for sample in part]
         seeds = [derive_seed(self.seed, sample.key, "target") for sample in part]
         negative = None if self.negative_prompt is None else [self.negative_prompt] * len(part)
@@ -144,7 +145,7 @@ class TargetStage:
                 continue
             yield self._as_sample(sample, seed, picture, where)
 
-    def _as_sample(self, sample: Sample, seed: int, picture: Image.Image, where: str) -> Sample:
+    def _as_sample(self, sample: ShardSample, seed: int, picture: Image.Image, where: str) -> ShardSample:
         if picture.size != (self.resolution, self.resolution):
             raise SynthesisError(
                 f"pictures of {self.resolution} x {self.resolution} px are expected of the pipeline, received "
@@ -152,7 +153,7 @@ class TargetStage:
             )
         kind, data = encode_target(picture, self.form)
         record = encode_json({**decode_json(sample, where), "target_seed": seed})
-        return Sample(sample.key, {"txt": sample.members["txt"], "json": record, kind: data})
+        return ShardSample(sample.key, {"txt": sample.members["txt"], "json": record, kind: data})
 
 
 def has_safety_checker(folder: Path) -> bool:

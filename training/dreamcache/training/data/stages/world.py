@@ -14,8 +14,8 @@ from PIL import Image
 from dreamcache.training.data.shards.index import StageIndex, installed_versions
 from dreamcache.training.data.shards.pictures import encode_json, encode_png
 from dreamcache.training.data.shards.seeds import sample_key
-from dreamcache.training.data.shards.shards import Sample
-from dreamcache.training.data.stages.stage import Report
+from dreamcache.training.data.shards.shards import ShardSample
+from dreamcache.training.data.stages.stage import ShardProgress
 from dreamcache.training.world.render import SIZE
 from dreamcache.training.world.samples import draw_sample
 
@@ -48,7 +48,7 @@ class WorldStage:
         """Samples of the shard."""
         return min(self.shard_size, self.samples_wanted - shard * self.shard_size)
 
-    def samples(self, shard: int, report: Report) -> Iterator[Sample]:
+    def samples(self, shard: int, report: ShardProgress) -> Iterator[ShardSample]:
         """target.png, reference.png, mask.png, txt, and json: key, subject, scene, identity."""
         start = shard * self.shard_size
         for number in range(start, start + self.expected(shard)):
@@ -60,7 +60,7 @@ class WorldStage:
                 "scene": drawn.scene,
                 "identity": drawn.identity.key,
             }
-            yield Sample(
+            yield ShardSample(
                 key,
                 {
                     "target.png": encode_png(Image.fromarray(drawn.target)),

@@ -29,7 +29,7 @@ _TEMPLATE = re.compile(r"""^\s*(['"])(?P<template>.*\{1\}.*)\1\s*\.format\(""")
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchmarkSubject:
     """One subject. pictures: its photographs, in the order of their names. prompts: without the unique token."""
 
     name: str
@@ -43,7 +43,7 @@ class Benchmark:
     """The subjects that are evaluated. listed: how many the prompts file names."""
 
     folder: Path
-    subjects: tuple[Subject, ...]
+    subjects: tuple[BenchmarkSubject, ...]
     listed: int
 
     @property
@@ -115,7 +115,8 @@ def read_benchmark(
             "give a number that every subject has"
         )
     read = tuple(
-        Subject(name, known.classes[name], pictures[name], known.prompts(name)[:prompts]) for name in wanted
+        BenchmarkSubject(name, known.classes[name], pictures[name], known.prompts(name)[:prompts])
+        for name in wanted
     )
     return Benchmark(home, read, len(known.classes))
 

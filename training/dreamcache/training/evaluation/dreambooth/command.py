@@ -19,8 +19,8 @@ from dreamcache.training.evaluation.dreambooth.generation import (
     PICTURES,
     ROW_FILE,
     SUBJECT_FILE,
-    Plan,
-    generate,
+    GenerationPlan,
+    generate_row,
     read_json,
     read_row,
     row_folder,
@@ -29,10 +29,14 @@ from dreamcache.training.evaluation.dreambooth.generation import (
 from dreamcache.training.evaluation.dreambooth.generators import BundleGenerator, Generator, TorchGenerator
 from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights, find_weights
 from dreamcache.training.evaluation.dreambooth.report.page import PAGE, write_page
-from dreamcache.training.evaluation.dreambooth.report.report import REPORT_JSON, REPORT_MARKDOWN, Report
-from dreamcache.training.evaluation.dreambooth.report.summary import summarise, summarise_real
+from dreamcache.training.evaluation.dreambooth.report.report import (
+    REPORT_JSON,
+    REPORT_MARKDOWN,
+    DreamBoothReport,
+)
+from dreamcache.training.evaluation.dreambooth.report.summary import summarise_real, summarise_row
 from dreamcache.training.evaluation.dreambooth.scoring import Scorer, read_scores, scores_path
-from dreamcache.training.evaluation.toys.painter import Sampling, recommended
+from dreamcache.training.evaluation.toys.painter import SamplingSettings, recommended
 
 Stage = Literal["all", "generate", "score"]
 
@@ -48,7 +52,7 @@ class Request:
     adapters: Path | None
     dino: str
     clip: str
-    plan: Plan
+    plan: GenerationPlan
     subjects: tuple[str, ...]
     prompts: int | None
     stage: Stage
@@ -111,7 +115,7 @@ def _generate(request: Request, benchmark: Benchmark) -> list[str]:
         # dropped after its row, so that one model is in memory at a time
         generator = generators.pop(0)
         with progress_bar(f"{generator.name}: pictures") as advance:
-            generate(generator, benchmark, request.plan, request.out, advance)
+            generate_row(generator, benchmark, request.plan, request.out, advance)
     return names
 
 
@@ -127,13 +131,13 @@ def _generators(request: Request) -> list[Generator]:
         }
         given = {name: value for name, value in asked.items() if value is not None}
         generators.append(
-            TorchGenerator(request.base, request.adapters, Sampling(**{**vars(usual), **given}))
+            TorchGenerator(request.base, request.adapters, SamplingSettings(**{**vars(usual), **given}))
         )
     generators += [BundleGenerator(path, request.options) for path in request.bundles]
     return generators
 
 
-def _rows(out: Path, made: list[str], plan: Plan) -> tuple[list[str], list[str]]:
+def _rows(out: Path, made: list[str], plan: GenerationPlan) -> tuple[list[str], list[str]]:
     """The rows that stand in the table, those made now first; and a note for each that cannot stand beside them.
 
     Raises: BenchmarkError when there is none.
@@ -157,7 +161,9 @@ def _rows(out: Path, made: list[str], plan: Plan) -> tuple[list[str], list[str]]
     return rows, notes
 
 
-def _report(benchmark: Benchmark, weights: list[MetricWeights], rows: list[str], request: Request) -> Report:
+def _report(
+    benchmark: Benchmark, weights: list[MetricWeights], rows: list[str], request: Request
+) -> DreamBoothReport:
     out, plan = request.out, request.plan
     scores = {row: read_scores(scores_path(out, row)) for row in rows}
     if not any(scores[row]["subjects"] for row in rows):
@@ -166,12 +172,12 @@ def _report(benchmark: Benchmark, weights: list[MetricWeights], rows: list[str],
         )
     # every row measures the same photographs; the fullest one knows most of them
     fullest = max(rows, key=lambda row: len(scores[row]["subjects"]))
-    return Report(
+    return DreamBoothReport(
         benchmark=benchmark,
         plan=plan,
         weights=weights,
         rows=[
-            summarise(
+            summarise_row(
                 row,
                 read_row(row_folder(out, row)),
                 scores[row],

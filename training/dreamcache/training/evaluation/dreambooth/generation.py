@@ -19,7 +19,7 @@ from typing import Any
 
 from dreamcache.runtime.files import replacing, sha256_file
 from dreamcache.training.errors import BenchmarkError
-from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, Subject
+from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, BenchmarkSubject
 from dreamcache.training.evaluation.dreambooth.generators import Generator, Taken
 from dreamcache.training.evaluation.dreambooth.masked import mask_of
 
@@ -31,7 +31,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class GenerationPlan:
     """What is made, the same for every row.
 
     images: pictures for each prompt. reference_image: number of the photograph, from 0. masks: a folder with
@@ -48,7 +48,7 @@ class Plan:
 class Slot:
     """One picture that the benchmark asks for; prompt and image are numbers from 0."""
 
-    subject: Subject
+    subject: BenchmarkSubject
     prompt: int
     image: int
 
@@ -77,7 +77,9 @@ def row_folder(out: Path, row: str) -> Path:
     return out / PICTURES / row
 
 
-def generate(generator: Generator, benchmark: Benchmark, plan: Plan, out: Path, progress: Progress) -> int:
+def generate_row(
+    generator: Generator, benchmark: Benchmark, plan: GenerationPlan, out: Path, progress: Progress
+) -> int:
     """Make the pictures of a row that are not there yet; how many were made.
 
     Raises:
@@ -145,20 +147,20 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
         beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _take(generator: Generator, subject: Subject, plan: Plan, folder: Path) -> Taken:
+def _take(generator: Generator, subject: BenchmarkSubject, plan: GenerationPlan, folder: Path) -> Taken:
     reference, mask = _reference(subject, plan)
     taken = generator.take(reference, mask)
     write_json(folder / SUBJECT_FILE, _subject_record(subject, plan) | {"background": taken.background})
     return taken
 
 
-def _reference(subject: Subject, plan: Plan) -> tuple[Path, Path | None]:
+def _reference(subject: BenchmarkSubject, plan: GenerationPlan) -> tuple[Path, Path | None]:
     """The reference of a subject and its given mask."""
     reference = subject.pictures[plan.reference_image]
     return reference, mask_of(None if plan.masks is None else plan.masks / subject.name, reference)
 
 
-def _subject_record(subject: Subject, plan: Plan) -> dict[str, Any]:
+def _subject_record(subject: BenchmarkSubject, plan: GenerationPlan) -> dict[str, Any]:
     reference, mask = _reference(subject, plan)
     return {
         "schema": SCHEMA,
@@ -169,7 +171,7 @@ def _subject_record(subject: Subject, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _check_subject(folder: Path, subject: Subject, plan: Plan) -> None:
+def _check_subject(folder: Path, subject: BenchmarkSubject, plan: GenerationPlan) -> None:
     """Raises: BenchmarkError when pictures of the subject were made after another reference or other prompts.
 
     More prompts than before are no difference: a part of the benchmark may be made first.

@@ -22,7 +22,7 @@ from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.settings import Options, resolve_settings
 from dreamcache.training.device import training_device
-from dreamcache.training.evaluation.toys.painter import Sampling
+from dreamcache.training.evaluation.toys.painter import SamplingSettings
 
 # prompt and seed → one picture of the subject
 Draw = Callable[[str, int], Image.Image]
@@ -104,7 +104,7 @@ class TorchGenerator:
 
     name = "pytorch"
 
-    def __init__(self, base: str, adapters: Path | None, how: Sampling) -> None:
+    def __init__(self, base: str, adapters: Path | None, how: SamplingSettings) -> None:
         self._pipeline = DreamCachePipeline.load(base, adapters, str(training_device()))
         self._base, self._how = base, how
         self._adapters = MINI_ADAPTERS if adapters is None else adapters

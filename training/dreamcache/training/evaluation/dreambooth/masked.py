@@ -43,7 +43,7 @@ def mask_of(folder: Path | None, picture: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def on_white(path: Path, mask: Path | None = None) -> Masked:
+def whiten_background(path: Path, mask: Path | None = None) -> Masked:
     """A picture without its background, by the first way that there is.
 
     They are: the given mask, the file's transparency, a background of one colour, GrabCut (extra `segment`). A picture

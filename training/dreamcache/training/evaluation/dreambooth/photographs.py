@@ -17,10 +17,10 @@ from PIL import Image
 
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.reference.images import load_image
-from dreamcache.training.evaluation.dreambooth.benchmark import Subject
+from dreamcache.training.evaluation.dreambooth.benchmark import BenchmarkSubject
 from dreamcache.training.evaluation.dreambooth.encoders import ClipEncoder, DinoEncoder, Vectors
-from dreamcache.training.evaluation.dreambooth.generation import Plan
-from dreamcache.training.evaluation.dreambooth.masked import mask_of, on_white
+from dreamcache.training.evaluation.dreambooth.generation import GenerationPlan
+from dreamcache.training.evaluation.dreambooth.masked import mask_of, whiten_background
 
 
 def mean_similarity(pictures: Vectors, real: Vectors) -> NDArray[np.float64]:
@@ -63,11 +63,11 @@ class Photographs:
 
 
 def read_photographs(
-    subject: Subject, plan: Plan, masked: bool, dino: DinoEncoder, clip: ClipEncoder
+    subject: BenchmarkSubject, plan: GenerationPlan, masked: bool, dino: DinoEncoder, clip: ClipEncoder
 ) -> Photographs:
     """Encode a subject's photographs. Raises: ImageError for a picture or mask that cannot be used."""
     pictures: list[Image.Image] = [load_image(path).rgb for path in subject.pictures]
-    cut = [on_white(path, _mask(subject, path, plan)) for path in subject.pictures] if masked else []
+    cut = [whiten_background(path, _mask(subject, path, plan)) for path in subject.pictures] if masked else []
     white = [one.picture for one in cut if one.picture is not None]
     return Photographs(
         dino=dino.pictures(pictures),
@@ -78,7 +78,7 @@ def read_photographs(
     )
 
 
-def photographs_sha256(subject: Subject, plan: Plan, masked: bool) -> str:
+def photographs_sha256(subject: BenchmarkSubject, plan: GenerationPlan, masked: bool) -> str:
     """What scores depend on of a subject's photographs and their given masks."""
     parts = []
     for picture in subject.pictures:
@@ -87,5 +87,5 @@ def photographs_sha256(subject: Subject, plan: Plan, masked: bool) -> str:
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
-def _mask(subject: Subject, picture: Path, plan: Plan) -> Path | None:
+def _mask(subject: BenchmarkSubject, picture: Path, plan: GenerationPlan) -> Path | None:
     return mask_of(None if plan.masks is None else plan.masks / subject.name, picture)

@@ -22,11 +22,11 @@ import numpy as np
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.reference.images import load_image
 from dreamcache.runtime.reference.segmentation import has_grabcut
-from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, Subject
+from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, BenchmarkSubject
 from dreamcache.training.evaluation.dreambooth.encoders import ClipEncoder, DinoEncoder
 from dreamcache.training.evaluation.dreambooth.generation import (
     SCHEMA,
-    Plan,
+    GenerationPlan,
     Progress,
     Slot,
     read_json,
@@ -34,7 +34,7 @@ from dreamcache.training.evaluation.dreambooth.generation import (
     slots,
     write_json,
 )
-from dreamcache.training.evaluation.dreambooth.masked import Masked, mask_of, on_white
+from dreamcache.training.evaluation.dreambooth.masked import Masked, mask_of, whiten_background
 from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights
 from dreamcache.training.evaluation.dreambooth.photographs import (
     Photographs,
@@ -65,7 +65,9 @@ class Scorer:
     masked: whether MDINO and MCLIP-I are computed too.
     """
 
-    def __init__(self, dino: MetricWeights, clip: MetricWeights, plan: Plan, masked: bool = True) -> None:
+    def __init__(
+        self, dino: MetricWeights, clip: MetricWeights, plan: GenerationPlan, masked: bool = True
+    ) -> None:
         self._weights = {"dino": dino, "clip": clip}
         self._plan, self._masked = plan, masked
         self._encoders: tuple[DinoEncoder, ClipEncoder] | None = None
@@ -109,7 +111,7 @@ class Scorer:
         return computed
 
     def _score_subject(
-        self, row: str, subject: Subject, out: Path, before: dict[str, Any]
+        self, row: str, subject: BenchmarkSubject, out: Path, before: dict[str, Any]
     ) -> tuple[dict[str, Any], int]:
         """A subject's record, and how many of its pictures were scored anew."""
         real = photographs_sha256(subject, self._plan, self._masked)
@@ -143,7 +145,7 @@ class Scorer:
         record = self._photographs_of(subject).as_record(real)
         return {"class": subject.class_name, "real": record, "pictures": kept}, len(fresh)
 
-    def _scores(self, subject: Subject, fresh: Sequence[_Picture]) -> list[dict[str, Any]]:
+    def _scores(self, subject: BenchmarkSubject, fresh: Sequence[_Picture]) -> list[dict[str, Any]]:
         dino, clip = self._models()
         real = self._photographs_of(subject)
         pictures = [load_image(picture.path).rgb for picture in fresh]
@@ -158,7 +160,7 @@ class Scorer:
             {name: float(values[i]) for name, values in columns.items()} for i in range(len(fresh))
         ]
         if self._masked:
-            masked = [on_white(picture.path, picture.mask) for picture in fresh]
+            masked = [whiten_background(picture.path, picture.mask) for picture in fresh]
             for one, more in zip(scores, self._masked_scores(real, masked), strict=True):
                 one.update(more)
         return scores
@@ -185,7 +187,7 @@ class Scorer:
             self._encoders = DinoEncoder(self._weights["dino"]), ClipEncoder(self._weights["clip"])
         return self._encoders
 
-    def _photographs_of(self, subject: Subject) -> Photographs:
+    def _photographs_of(self, subject: BenchmarkSubject) -> Photographs:
         if subject.name not in self._photographs:
             encoders = self._models()
             self._photographs[subject.name] = read_photographs(subject, self._plan, self._masked, *encoders)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.training.evaluation.toys.judge import Judge
+from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
 from dreamcache.training.evaluation.toys.scores import Scores, score
 from dreamcache.training.world.captions import plain_caption
 from dreamcache.training.world.identity import Identity, draw_identity
@@ -24,7 +24,7 @@ CONDITIONS: tuple[Condition, ...] = ("text_only", "dreamcache", "wrong_cache")
 
 
 @dataclass(frozen=True)
-class Case:
+class ToyCase:
     """One picture to make: `reference` and `wrong_reference` uint8 [64, 64, 3], `mask` [64, 64] in 0..1."""
 
     toy: Identity
@@ -38,17 +38,17 @@ class Case:
 
 
 # cases and condition → pictures uint8 [n, 64, 64, 3]
-Painter = Callable[[list[Case], Condition], NDArray[np.uint8]]
+Painter = Callable[[list[ToyCase], Condition], NDArray[np.uint8]]
 
 
-def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[Case]:
+def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[ToyCase]:
     """Cases of held-out toys; the wrong toy is of the same kind and differs in every scored attribute.
 
     Raises ValueError where there are fewer scenes in the world than asked for.
     """
     if not 0 < scenes <= len(PLACES):
         raise ValueError(f"scenes is {scenes}, expected 1 to {len(PLACES)}")
-    cases: list[Case] = []
+    cases: list[ToyCase] = []
     known: set[str] = set()
     for number in range(identities):
         rng = np.random.default_rng([seed, number])
@@ -64,7 +64,7 @@ def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[Case]:
         reference, other = render_reference(toy, rng), render_reference(wrong, rng)
         for scene in rng.choice(PLACES, scenes, replace=False):
             cases.append(
-                Case(
+                ToyCase(
                     toy=toy,
                     scene=str(scene),
                     prompt=plain_caption(toy, str(scene)),
@@ -79,7 +79,10 @@ def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[Case]:
 
 
 def run_benchmark(
-    cases: list[Case], paint: Painter, judge: Judge, conditions: Sequence[Condition] = CONDITIONS
+    cases: list[ToyCase],
+    paint: Painter,
+    judge: AttributeClassifier,
+    conditions: Sequence[Condition] = CONDITIONS,
 ) -> dict[Condition, Scores]:
     """Paint every case under every condition asked for and score it against the right toy."""
     references = np.stack([case.reference for case in cases])

@@ -13,7 +13,7 @@ from dreamcache.runtime import Pipeline
 from dreamcache.runtime.settings import Options
 from dreamcache.runtime.subject import Subject
 from dreamcache.training.console import stderr
-from dreamcache.training.evaluation.toys.benchmark import Case, Condition
+from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
 
 
 @dataclass
@@ -34,7 +34,7 @@ class BundlePainter:
             self.subjects[key] = self.pipeline.cache(Image.fromarray(reference))
         return self.subjects[key]
 
-    def __call__(self, cases: list[Case], condition: Condition) -> NDArray[np.uint8]:
+    def __call__(self, cases: list[ToyCase], condition: Condition) -> NDArray[np.uint8]:
         """See `benchmark.Painter`."""
         pictures = []
         for case in track(cases, condition, console=stderr):

@@ -19,12 +19,12 @@ from dreamcache.models.conditioned import Cache
 from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, DreamCachePipeline, draw_noise
 from dreamcache.training.console import stderr
-from dreamcache.training.evaluation.toys.benchmark import Case, Condition
-from dreamcache.training.miniature.autoencoder import to_pictures, to_tensor
+from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
+from dreamcache.training.pixels import to_pictures, to_tensor
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingSettings:
     """How pictures are made; see `dreamcache.models.guidance` for modes and scales."""
 
     steps: int = 20
@@ -34,15 +34,17 @@ class Sampling:
     strength: float = 1.0
 
 
-def recommended(adapters: Path) -> Sampling:
-    """What the adapters' metadata recommends under ``guidance``; else the defaults of `Sampling`."""
+def recommended(adapters: Path) -> SamplingSettings:
+    """What the adapters' metadata recommends under ``guidance``; else the defaults of `SamplingSettings`."""
     _, metadata = read_adapters(adapters)
     known = json.loads(metadata.get("guidance", "{}"))
-    return Sampling(
-        steps=known.get("steps", Sampling.steps),
-        mode=known.get("mode", Sampling.mode),
-        guidance_scale=known.get("guidance_scale", Sampling.guidance_scale),
-        reference_guidance_scale=known.get("reference_guidance_scale", Sampling.reference_guidance_scale),
+    return SamplingSettings(
+        steps=known.get("steps", SamplingSettings.steps),
+        mode=known.get("mode", SamplingSettings.mode),
+        guidance_scale=known.get("guidance_scale", SamplingSettings.guidance_scale),
+        reference_guidance_scale=known.get(
+            "reference_guidance_scale", SamplingSettings.reference_guidance_scale
+        ),
     )
 
 
@@ -62,7 +64,7 @@ def paint_batch(
     prompts: list[str],
     cache: Cache | None,
     seeds: list[int],
-    how: Sampling,
+    how: SamplingSettings,
     visible: Mapping[str, Tensor] | None = None,
 ) -> NDArray[np.uint8]:
     """Pictures uint8 [n, 64, 64, 3]: prompts[i] with the i-th row of the cache; without one where it is None.
@@ -101,10 +103,10 @@ class TorchPainter:
     """Paints benchmark cases with the PyTorch reference pipeline."""
 
     pipeline: DreamCachePipeline
-    how: Sampling
+    how: SamplingSettings
     batch: int = 50
 
-    def __call__(self, cases: list[Case], condition: Condition) -> NDArray[np.uint8]:
+    def __call__(self, cases: list[ToyCase], condition: Condition) -> NDArray[np.uint8]:
         """See `benchmark.Painter`."""
         pictures = []
         for start in track(range(0, len(cases), self.batch), condition, console=stderr):

@@ -21,9 +21,9 @@ from dreamcache.models.conditioned import Cache
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.training.console import stderr
 from dreamcache.training.evaluation.intervals import Interval, cluster_bootstrap
+from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
 from dreamcache.training.evaluation.toys.halves import halves
-from dreamcache.training.evaluation.toys.judge import Judge
-from dreamcache.training.evaluation.toys.painter import Sampling, cache_batch, paint_batch
+from dreamcache.training.evaluation.toys.painter import SamplingSettings, cache_batch, paint_batch
 from dreamcache.training.evaluation.toys.scores import IDENTITY_ATTRIBUTES
 from dreamcache.training.world.captions import pair_caption
 from dreamcache.training.world.identity import Identity
@@ -76,7 +76,7 @@ def paint_pairs(
     pipeline: DreamCachePipeline,
     cases: Sequence[PairCase],
     condition: PairCondition,
-    how: Sampling,
+    how: SamplingSettings,
     batch: int = 50,
 ) -> NDArray[np.uint8]:
     """Pictures uint8 [n, 64, 64, 3].
@@ -100,7 +100,7 @@ def paint_pairs(
 
 
 def run_pairs(
-    pipeline: DreamCachePipeline, count: int, judge: Judge, how: Sampling
+    pipeline: DreamCachePipeline, count: int, judge: AttributeClassifier, how: SamplingSettings
 ) -> dict[PairCondition, PairScores]:
     """Paint `count` pairs of held-out toys under every condition and score them."""
     cases = draw_pair_cases(count)
@@ -122,10 +122,12 @@ def own_halves(cache: Cache, batch: int) -> dict[str, Tensor]:
     return found
 
 
-def score_pairs(judge: Judge, pictures: NDArray[np.uint8], cases: Sequence[PairCase]) -> PairScores:
+def score_pairs(
+    judge: AttributeClassifier, pictures: NDArray[np.uint8], cases: Sequence[PairCase]
+) -> PairScores:
     """Scores of pictures [n, 64, 64, 3]; every picture weighs the same."""
     count = len(cases)
-    verdict = judge.judge(halves(pictures).reshape(-1, *pictures.shape[1:]))
+    verdict = judge.classify(halves(pictures).reshape(-1, *pictures.shape[1:]))
     found = {name: classes.reshape(count, 2) for name, classes in verdict.classes.items()}
     own, other, differs = [], [], []
     for name in IDENTITY_ATTRIBUTES:
@@ -138,7 +140,7 @@ def score_pairs(judge: Judge, pictures: NDArray[np.uint8], cases: Sequence[PairC
     kinds = ATTRIBUTES["kind"]
     kind = found["kind"] == np.asarray([[kinds.index(toy.kind) for toy in case.toys] for case in cases])
     places = ATTRIBUTES["scene"]
-    scene = judge.judge(pictures).classes["scene"] == [places.index(case.scene) for case in cases]
+    scene = judge.classify(pictures).classes["scene"] == [places.index(case.scene) for case in cases]
     right = np.mean(own, axis=0)
     groups = np.arange(count)
     # A pair that shares every attribute cannot be confused, and says nothing.

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.training.evaluation.intervals import Interval, cluster_bootstrap
-from dreamcache.training.evaluation.toys.judge import Judge
+from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
 from dreamcache.training.world.identity import Identity
 from dreamcache.training.world.samples import ATTRIBUTES
 from dreamcache.training.world.styles import PLAIN
@@ -58,7 +58,7 @@ def mean_colour(pictures: NDArray[np.uint8], masks: NDArray[np.float32]) -> NDAr
 
 
 def score(
-    judge: Judge,
+    judge: AttributeClassifier,
     pictures: NDArray[np.uint8],
     toys: Sequence[Identity],
     scenes: Sequence[str],
@@ -70,7 +70,7 @@ def score(
 
     styles: which the prompts ask for; None is none.
     """
-    verdict = judge.judge(pictures)
+    verdict = judge.classify(pictures)
     _, groups = np.unique([toy.key for toy in toys], return_inverse=True)
 
     def right(attribute: str, wanted: Sequence[str]) -> NDArray[np.float64]:

@@ -37,16 +37,16 @@ def evaluate_toys(
     """Identity and scene accuracy on held-out toys; see `evaluate`."""
     from rich.console import Console
 
+    from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier, stated_accuracy
     from dreamcache.training.evaluation.toys.benchmark import CONDITIONS, as_record, draw_cases, run_benchmark
-    from dreamcache.training.evaluation.toys.judge import load_judge, stated_accuracy
-    from dreamcache.training.evaluation.toys.painter import Sampling, TorchPainter, recommended
+    from dreamcache.training.evaluation.toys.painter import SamplingSettings, TorchPainter, recommended
     from dreamcache.training.evaluation.toys.pairs import run_pairs
 
     unknown = sorted(set(condition or ()) - set(CONDITIONS))
     if unknown:
         raise typer.BadParameter(f"one of {', '.join(CONDITIONS)} is expected", param_hint="'--condition'")
     wanted = [name for name in CONDITIONS if not condition or name in condition]
-    judge = load_judge()
+    judge = load_classifier()
     cases = draw_cases(identities, scenes)
     settings: dict[str, Any]
     of_two: dict[PairCondition, PairScores] = {}
@@ -72,7 +72,7 @@ def evaluate_toys(
 
         pipeline = DreamCachePipeline.load(base, adapters)
         usual = recommended(MINI_ADAPTERS if adapters is None else adapters)
-        how = Sampling(
+        how = SamplingSettings(
             steps=steps,
             mode=mode if mode else usual.mode,  # type: ignore[arg-type]  # one of MODES
             guidance_scale=usual.guidance_scale if guidance is None else guidance,

@@ -15,8 +15,8 @@ from PIL import Image
 
 from dreamcache.runtime.files import replacing
 from dreamcache.runtime.reference.images import load_image
-from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, Subject
-from dreamcache.training.evaluation.dreambooth.generation import PICTURES, Plan, Slot
+from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, BenchmarkSubject
+from dreamcache.training.evaluation.dreambooth.generation import PICTURES, GenerationPlan, Slot
 
 PAGE, THUMBNAILS = "pictures.html", "photographs"
 _THUMBNAIL_PX = 192
@@ -30,7 +30,7 @@ h3 { font-size: 13px; margin: .6rem 0 .2rem; color: #55555c }
 """
 
 
-def write_page(benchmark: Benchmark, rows: Sequence[str], plan: Plan, out: Path) -> None:
+def write_page(benchmark: Benchmark, rows: Sequence[str], plan: GenerationPlan, out: Path) -> None:
     """Write the page and the thumbnails; the first picture of each prompt is shown.
 
     Raises:
@@ -48,7 +48,7 @@ def write_page(benchmark: Benchmark, rows: Sequence[str], plan: Plan, out: Path)
         beside.write_text(page, encoding="utf-8")
 
 
-def _subject(subject: Subject, rows: Sequence[str], plan: Plan, out: Path) -> str:
+def _subject(subject: BenchmarkSubject, rows: Sequence[str], plan: GenerationPlan, out: Path) -> str:
     photographs = []
     for number, picture in enumerate(subject.pictures):
         place = out / THUMBNAILS / subject.name / f"{picture.stem}.png"

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dreamcache.runtime.files import replacing
 from dreamcache.training.evaluation.dreambooth.benchmark import WHOLE_IMAGES, Benchmark
-from dreamcache.training.evaluation.dreambooth.generation import SCHEMA, Plan, write_json
+from dreamcache.training.evaluation.dreambooth.generation import SCHEMA, GenerationPlan, write_json
 from dreamcache.training.evaluation.dreambooth.metric_weights import KINDS, MetricWeights
 from dreamcache.training.evaluation.dreambooth.report.published import PUBLISHED, Published
 from dreamcache.training.evaluation.dreambooth.report.summary import RealSummary, RowSummary
@@ -27,11 +27,11 @@ HEAD = ("row", "base", "precision", *TITLES.values(), "pictures")
 
 
 @dataclass(frozen=True)
-class Report:
+class DreamBoothReport:
     """Everything that the table says. backgrounds: of references, by the sentence that says what became of them."""
 
     benchmark: Benchmark
-    plan: Plan
+    plan: GenerationPlan
     weights: Sequence[MetricWeights]
     rows: Sequence[RowSummary]
     real: RealSummary

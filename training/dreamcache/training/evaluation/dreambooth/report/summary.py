@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark
-from dreamcache.training.evaluation.dreambooth.generation import Plan, slots
+from dreamcache.training.evaluation.dreambooth.generation import GenerationPlan, slots
 from dreamcache.training.evaluation.dreambooth.scoring import METRICS
 from dreamcache.training.evaluation.intervals import Interval, cluster_bootstrap
 
@@ -55,13 +55,13 @@ class RowSummary:
         return values
 
 
-def summarise(
+def summarise_row(
     name: str,
     made_from: dict[str, Any],
     scores: dict[str, Any],
     first: dict[str, Any] | None,
     benchmark: Benchmark,
-    plan: Plan,
+    plan: GenerationPlan,
 ) -> RowSummary:
     """Sum a row up.
 
@@ -127,7 +127,7 @@ def summarise_real(scores: dict[str, Any], benchmark: Benchmark) -> RealSummary:
 
 
 def _pictures(
-    scores: dict[str, Any], benchmark: Benchmark, plan: Plan
+    scores: dict[str, Any], benchmark: Benchmark, plan: GenerationPlan
 ) -> Iterator[tuple[Key, dict[str, Any]]]:
     for slot in slots(benchmark, plan.images):
         known = scores["subjects"].get(slot.subject.name, {}).get("pictures", {}).get(slot.file_name)

@@ -53,7 +53,7 @@ class Guided:
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """Pictures made in one way.
 
     training: None pictures the text alone. strength: of the adapters. references: how many pictures of the toy, in
@@ -80,14 +80,14 @@ class Table:
     """Rows that answer one question."""
 
     question: str
-    rows: tuple[Row, ...]
+    rows: tuple[AblationRow, ...]
 
 
-TEXT_ONLY = Row("no reference", None)
+TEXT_ONLY = AblationRow("no reference", None)
 
 
-def _trained(name: str, **changes: object) -> Row:
-    return Row(name, Training(replace(PAPER, **changes)))  # type: ignore[arg-type]  # fields of the config
+def _trained(name: str, **changes: object) -> AblationRow:
+    return AblationRow(name, Training(replace(PAPER, **changes)))  # type: ignore[arg-type]  # fields of the config
 
 
 TWO: dict[PairCondition, str] = {
@@ -105,8 +105,8 @@ TABLES: dict[str, Table] = {
             _trained("textual sum", fusion="textual_sum"),
             _trained("spatial sum", fusion="spatial_sum"),
             _trained("decoupled blocks", fusion="decoupled"),
-            Row("spatial concat"),
-            Row("concat, seed 1", Training(seed=1)),
+            AblationRow("spatial concat"),
+            AblationRow("concat, seed 1", Training(seed=1)),
         ),
     ),
     "sites": Table(
@@ -116,49 +116,52 @@ TABLES: dict[str, Table] = {
             _trained("encoder", sites="encoder"),
             _trained("middle", sites="middle"),
             _trained("decoder", sites="decoder"),
-            Row("middle and decoder"),
+            AblationRow("middle and decoder"),
             _trained("all", sites="all"),
         ),
     ),
     "timestep": Table(
         "At which timestep is the reference cached?",
         (
-            Row("1"),
+            AblationRow("1"),
             _trained("150", cache_timestep=150),
             _trained("300", cache_timestep=300),
-            Row("1 and 150 untrained", further=(150,)),
+            AblationRow("1 and 150 untrained", further=(150,)),
             _trained("1 and 150 trained", further_timesteps=(150,)),
         ),
     ),
     "text": Table(
         "Does the caching pass read a text?",
-        (Row("null text"), _trained('"a toy"', cache_prompt="a toy")),
+        (AblationRow("null text"), _trained('"a toy"', cache_prompt="a toy")),
     ),
     "data": Table(
         "How many samples do the adapters need?",
         (
             TEXT_ONLY,
-            Row("1,000", Training(samples=1000)),
-            Row("5,000", Training(samples=5000)),
-            Row("all"),
+            AblationRow("1,000", Training(samples=1000)),
+            AblationRow("5,000", Training(samples=5000)),
+            AblationRow("all"),
         ),
     ),
     "strength": Table(
         "What does the strength do at run time?",
-        tuple(Row(f"{strength:g}", strength=strength) for strength in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)),
+        tuple(
+            AblationRow(f"{strength:g}", strength=strength)
+            for strength in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+        ),
     ),
     "references": Table(
         "Do more pictures of the subject help?",
-        tuple(Row(f"{count}", references=count) for count in (1, 2, 3, 4)),
+        tuple(AblationRow(f"{count}", references=count) for count in (1, 2, 3, 4)),
     ),
     "foreground": Table(
         "Is the background of the reference needed?",
-        (Row("all tokens"), Row("subject alone", foreground=True)),
+        (AblationRow("all tokens"), AblationRow("subject alone", foreground=True)),
     ),
     "guidance": Table(
         "How do text and reference share the guidance?",
         tuple(
-            Row(str(guided), guidance=guided)
+            AblationRow(str(guided), guidance=guided)
             for guided in (
                 Guided("none"),
                 Guided("classic", 3.0),
@@ -175,7 +178,7 @@ TABLES: dict[str, Table] = {
     "styles": Table(
         "What if the reference is stylised?",
         tuple(
-            Row(f"{style}, {known}", Training(samples=samples), style=style)
+            AblationRow(f"{style}, {known}", Training(samples=samples), style=style)
             for samples, known in ((None, "all"), (1000, "1,000"))
             for style in STYLE_NAMES
         ),
@@ -183,18 +186,18 @@ TABLES: dict[str, Table] = {
     "prompts": Table(
         "What if the prompt asks for a style?",
         (
-            Row("no reference", None, prompt_styles=True),
-            Row("1,000", Training(samples=1000), prompt_styles=True),
-            Row("5,000", Training(samples=5000), prompt_styles=True),
-            Row("all", prompt_styles=True),
+            AblationRow("no reference", None, prompt_styles=True),
+            AblationRow("1,000", Training(samples=1000), prompt_styles=True),
+            AblationRow("5,000", Training(samples=5000), prompt_styles=True),
+            AblationRow("all", prompt_styles=True),
         ),
     ),
     "subjects": Table(
         "Two subjects in one picture?",
         (
-            Row("no reference", None, pair="text_only"),
+            AblationRow("no reference", None, pair="text_only"),
             *(
-                Row(f"{what}, {trained}", Training(pairs=pairs), pair=pair)
+                AblationRow(f"{what}, {trained}", Training(pairs=pairs), pair=pair)
                 for pairs, trained in ((True, "pairs"), (False, "singles"))
                 for pair, what in TWO.items()
             ),

@@ -24,11 +24,11 @@ from dreamcache.models.config import AdapterConfig
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.training.device import training_device, training_dtype
 from dreamcache.training.evaluation.toys.benchmark import draw_cases
-from dreamcache.training.evaluation.toys.painter import Sampling, cache_batch, paint_batch
+from dreamcache.training.evaluation.toys.painter import SamplingSettings, cache_batch, paint_batch
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 from dreamcache.training.miniature.plots import save_sheet
-from dreamcache.training.miniature.text_to_image import draw_step, noised, null_tokens
+from dreamcache.training.miniature.stages.text_to_image import draw_step, noised, null_tokens
 
 CAPTION_DROP = 0.07
 PAIRS_EVERY = 4
@@ -95,7 +95,7 @@ def train_adapters(
         references = np.stack([case.reference for case in cases])
         prompts, seeds = [case.prompt for case in cases], [case.seed for case in cases]
         pipeline = DreamCachePipeline(base, conditioned)
-        drawn = paint_batch(pipeline, prompts, cache_batch(pipeline, references), seeds, Sampling())
+        drawn = paint_batch(pipeline, prompts, cache_batch(pipeline, references), seeds, SamplingSettings())
         save_sheet([[references[3 * i], *drawn[3 * i : 3 * i + 3]] for i in range(len(cases) // 3)], path)
         conditioned.to(dtype)
 

@@ -13,11 +13,11 @@ from PIL import Image
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.training.evaluation.ablations.columns import cells, columns
-from dreamcache.training.evaluation.ablations.pictures import other_views, prompt_styles, sampling
-from dreamcache.training.evaluation.ablations.rows import Ablation, Protocol
-from dreamcache.training.evaluation.ablations.tables import TABLES, Guided, Row, Training
 from dreamcache.training.evaluation.toys.benchmark import draw_cases
+from dreamcache.training.miniature.ablations.columns import cells, columns
+from dreamcache.training.miniature.ablations.pictures import other_views, prompt_styles, sampling
+from dreamcache.training.miniature.ablations.rows import Ablation, Protocol
+from dreamcache.training.miniature.ablations.tables import TABLES, AblationRow, Guided, Training
 from dreamcache.training.world.styles import PLAIN, STYLES, restyle
 
 SMALL = Protocol(samples=1000, pairs=1000, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
@@ -47,14 +47,14 @@ def test_rows_of_a_table_differ() -> None:
 
 
 def test_a_row_is_made_once(ablation: Ablation) -> None:
-    first = ablation.record(Row("a"))
+    first = ablation.record(AblationRow("a"))
     adapters = ablation.adapters(Training())
     written = adapters.stat().st_mtime_ns
     assert first["training"]["parameters"] == 247_296
     assert first["training"]["config"]["sites"] == "middle+decoder"
-    again = ablation.record(Row("b"))
+    again = ablation.record(AblationRow("b"))
     assert again == {**first, "name": "b"}
-    ablation.record(Row("c", strength=0.0))
+    ablation.record(AblationRow("c", strength=0.0))
     assert adapters.stat().st_mtime_ns == written
     from dreamcache.models.bases.base import load_base
 
@@ -62,42 +62,44 @@ def test_a_row_is_made_once(ablation: Ablation) -> None:
 
 
 def test_strength_0_is_the_text_alone_and_the_others_are_not(ablation: Ablation) -> None:
-    def pictures(row: Row) -> np.ndarray:
+    def pictures(row: AblationRow) -> np.ndarray:
         ablation.record(row)
         return ablation.examples(row)
 
     # Guidance with three predictions at strength 0 is classic guidance without a reference.
     np.testing.assert_allclose(
-        pictures(Row("", strength=0.0)).astype(int), pictures(Row("", None)).astype(int), atol=1
+        pictures(AblationRow("", strength=0.0)).astype(int),
+        pictures(AblationRow("", None)).astype(int),
+        atol=1,
     )
     # Two steps of training hardly show: what differs is seen at a hundredfold strength.
-    usual = pictures(Row("", strength=100.0))
+    usual = pictures(AblationRow("", strength=100.0))
     for row in (
-        Row("", strength=50.0),
-        Row("", strength=100.0, references=2),
-        Row("", strength=100.0, foreground=True),
-        Row("", strength=100.0, further=(150,)),
-        Row("", strength=100.0, style="posterised"),
-        Row("", strength=100.0, prompt_styles=True),
-        Row("", strength=100.0, guidance=Guided("classic", 5.0)),
-        Row("", Training(seed=1), strength=100.0),
+        AblationRow("", strength=50.0),
+        AblationRow("", strength=100.0, references=2),
+        AblationRow("", strength=100.0, foreground=True),
+        AblationRow("", strength=100.0, further=(150,)),
+        AblationRow("", strength=100.0, style="posterised"),
+        AblationRow("", strength=100.0, prompt_styles=True),
+        AblationRow("", strength=100.0, guidance=Guided("classic", 5.0)),
+        AblationRow("", Training(seed=1), strength=100.0),
     ):
         assert (pictures(row) != usual).any(), row
 
 
 def test_every_toy_is_asked_for_in_one_style(ablation: Ablation) -> None:
     cases = draw_cases(5, 2)
-    assert set(prompt_styles(Row(""), cases)) == {PLAIN}
-    asked = prompt_styles(Row("", prompt_styles=True), cases)
+    assert set(prompt_styles(AblationRow(""), cases)) == {PLAIN}
+    asked = prompt_styles(AblationRow("", prompt_styles=True), cases)
     assert asked[::2] == asked[1::2] == [*STYLES, next(iter(STYLES))]
-    record = ablation.record(Row("", prompt_styles=True))
+    record = ablation.record(AblationRow("", prompt_styles=True))
     assert "style_accuracy" in record["scores"]
 
 
 def test_guidance_is_the_miniature_s_own_unless_a_row_says_another() -> None:
-    usual = sampling(Row("", strength=0.5), 7)
+    usual = sampling(AblationRow("", strength=0.5), 7)
     assert (usual.steps, usual.strength) == (7, 0.5)
-    other = sampling(Row("", guidance=Guided("dual", 7.5, 0.4)), 7)
+    other = sampling(AblationRow("", guidance=Guided("dual", 7.5, 0.4)), 7)
     assert (other.mode, other.guidance_scale, other.reference_guidance_scale) == ("dual", 7.5, 0.4)
     assert (usual.mode, usual.guidance_scale) != (other.mode, other.guidance_scale)
     assert [str(g) for g in (Guided("none"), Guided("classic", 3), Guided("text_first", 3, 8))] == [
@@ -106,9 +108,9 @@ def test_guidance_is_the_miniature_s_own_unless_a_row_says_another() -> None:
 
 
 def test_rows_of_two_toys_are_scored_by_each_toy(ablation: Ablation) -> None:
-    joined = ablation.record(Row("a", Training(pairs=True), pair="joined"))
+    joined = ablation.record(AblationRow("a", Training(pairs=True), pair="joined"))
     assert set(joined["scores"]) == {"own", "other", "kind", "scene", "sides"}
-    alone = ablation.record(Row("b", None, pair="text_only"))
+    alone = ablation.record(AblationRow("b", None, pair="text_only"))
     assert alone["training"] is None
     for record in (joined, alone):
         titles = columns({"rows": [record]})

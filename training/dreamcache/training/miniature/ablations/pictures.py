@@ -19,12 +19,17 @@ from dreamcache.models.caching import join_caches
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.training.console import stderr
-from dreamcache.training.evaluation.ablations.tables import Row
-from dreamcache.training.evaluation.toys.benchmark import Case
-from dreamcache.training.evaluation.toys.judge import load_judge
-from dreamcache.training.evaluation.toys.painter import Sampling, cache_batch, paint_batch, recommended
+from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
+from dreamcache.training.evaluation.toys.benchmark import ToyCase
+from dreamcache.training.evaluation.toys.painter import (
+    SamplingSettings,
+    cache_batch,
+    paint_batch,
+    recommended,
+)
 from dreamcache.training.evaluation.toys.pairs import PairCase, paint_pairs, score_pairs
 from dreamcache.training.evaluation.toys.scores import score
+from dreamcache.training.miniature.ablations.tables import AblationRow
 from dreamcache.training.world.captions import plain_caption
 from dreamcache.training.world.identity import Identity
 from dreamcache.training.world.render import render_reference
@@ -33,7 +38,7 @@ from dreamcache.training.world.styles import PLAIN, STYLES, restyle
 BATCH = 50
 
 
-def sampling(row: Row, steps: int) -> Sampling:
+def sampling(row: AblationRow, steps: int) -> SamplingSettings:
     """How a row's pictures are sampled: as the miniature recommends, but for what the row changes."""
     how = replace(recommended(MINI_ADAPTERS), steps=steps, strength=row.strength)
     if row.guidance is None:
@@ -42,7 +47,7 @@ def sampling(row: Row, steps: int) -> Sampling:
     return replace(how, mode=mode, guidance_scale=text, reference_guidance_scale=reference)
 
 
-def prompt_styles(row: Row, cases: Sequence[Case]) -> list[str]:
+def prompt_styles(row: AblationRow, cases: Sequence[ToyCase]) -> list[str]:
     """The style that each case's prompt asks for: the same for all pictures of a toy."""
     if not row.prompt_styles:
         return [PLAIN] * len(cases)
@@ -51,13 +56,13 @@ def prompt_styles(row: Row, cases: Sequence[Case]) -> list[str]:
 
 
 def picture_toys(
-    pipeline: DreamCachePipeline, row: Row, cases: Sequence[Case], steps: int
+    pipeline: DreamCachePipeline, row: AblationRow, cases: Sequence[ToyCase], steps: int
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Pictures uint8 [n, 64, 64, 3] of one toy each, and their scores."""
     styles = prompt_styles(row, cases)
     pictures = _paint(pipeline, row, cases, styles, sampling(row, steps))
     scores = score(
-        load_judge(),
+        load_classifier(),
         pictures,
         [case.toy for case in cases],
         [case.scene for case in cases],
@@ -69,17 +74,21 @@ def picture_toys(
 
 
 def picture_pairs(
-    pipeline: DreamCachePipeline, row: Row, cases: Sequence[PairCase], steps: int
+    pipeline: DreamCachePipeline, row: AblationRow, cases: Sequence[PairCase], steps: int
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Pictures uint8 [n, 64, 64, 3] of two toys each, and their scores. Raises: ValueError for a row of one toy."""
     if row.pair is None:
         raise ValueError(f"{row.name} is a row of one toy")
     pictures = paint_pairs(pipeline, cases, row.pair, sampling(row, steps))
-    return pictures, asdict(score_pairs(load_judge(), pictures, cases))
+    return pictures, asdict(score_pairs(load_classifier(), pictures, cases))
 
 
 def _paint(
-    pipeline: DreamCachePipeline, row: Row, cases: Sequence[Case], styles: Sequence[str], how: Sampling
+    pipeline: DreamCachePipeline,
+    row: AblationRow,
+    cases: Sequence[ToyCase],
+    styles: Sequence[str],
+    how: SamplingSettings,
 ) -> NDArray[np.uint8]:
     pictures = []
     for start in track(range(0, len(cases), BATCH), row.name, console=stderr):
@@ -92,7 +101,7 @@ def _paint(
     return np.concatenate(pictures)
 
 
-def _cache(pipeline: DreamCachePipeline, row: Row, cases: Sequence[Case]) -> Cache:
+def _cache(pipeline: DreamCachePipeline, row: AblationRow, cases: Sequence[ToyCase]) -> Cache:
     views = [np.stack([case.reference for case in cases])]
     others = [other_views(case.toy, row.references - 1) for case in cases]
     views += [np.stack([seen[i] for seen in others]) for i in range(row.references - 1)]
@@ -105,7 +114,7 @@ def other_views(toy: Identity, count: int) -> list[NDArray[np.uint8]]:
     return [render_reference(toy, rng).image for _ in range(count)]
 
 
-def _foreground(cache: Cache, cases: Sequence[Case]) -> dict[str, Tensor]:
+def _foreground(cache: Cache, cases: Sequence[ToyCase]) -> dict[str, Tensor]:
     """Which tokens hold a part of the toy: site to bool [n, 1, m]."""
     masks = torch.from_numpy(np.stack([case.mask for case in cases]))[:, None]
     sides = {name: round(tokens.shape[1] ** 0.5) for name, tokens in cache.items()}

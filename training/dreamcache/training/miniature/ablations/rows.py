@@ -19,13 +19,13 @@ from dreamcache.models.bases.base import MINI_ADAPTERS, load_base
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.training.evaluation.ablations.pictures import picture_pairs, picture_toys
-from dreamcache.training.evaluation.ablations.tables import Row, Training
-from dreamcache.training.evaluation.toys.benchmark import Case, draw_cases
+from dreamcache.training.evaluation.toys.benchmark import ToyCase, draw_cases
 from dreamcache.training.evaluation.toys.pairs import PairCase, draw_pair_cases
-from dreamcache.training.miniature.adapters import save_trained, train_adapters
+from dreamcache.training.miniature.ablations.pictures import picture_pairs, picture_toys
+from dreamcache.training.miniature.ablations.tables import AblationRow, Training
 from dreamcache.training.miniature.latents import FOLDERS, Latents, encode_dataset, load_latents
 from dreamcache.training.miniature.loop import Schedule
+from dreamcache.training.miniature.stages.adapters import save_trained, train_adapters
 from dreamcache.training.world.dataset import SHARD, Of, render_dataset, write_npz
 from dreamcache.training.world.styles import PLAIN
 
@@ -71,7 +71,7 @@ class Ablation:
         self.run.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
 
-    def record(self, row: Row) -> dict[str, Any]:
+    def record(self, row: AblationRow) -> dict[str, Any]:
         """The row's settings, training and scores; made where it is not there yet."""
         path = self.run / "rows" / f"{_key(row)}.json"
         if not path.exists():
@@ -80,13 +80,13 @@ class Ablation:
             path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return dict(json.loads(path.read_text(encoding="utf-8")), name=row.name)
 
-    def examples(self, row: Row) -> NDArray[np.uint8]:
+    def examples(self, row: AblationRow) -> NDArray[np.uint8]:
         """The row's first pictures, uint8 [n, 64, 64, 3]. Raises: FileNotFoundError before `record`."""
         with np.load(self.run / "rows" / f"{_key(row)}.npz", allow_pickle=False) as arrays:
             return np.asarray(arrays["pictures"])
 
     @cached_property
-    def cases(self) -> list[Case]:
+    def cases(self) -> list[ToyCase]:
         """The pictures to make."""
         return draw_cases(self.protocol.identities, self.protocol.scenes)
 
@@ -125,7 +125,7 @@ class Ablation:
             encode_dataset(self.run / data, self.run / latents, whole, base.vae, base.tokenizer)
         return load_latents(self.run / latents, samples, scale)
 
-    def _measure(self, row: Row) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    def _measure(self, row: AblationRow) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         record: dict[str, Any] = asdict(row)
         del record["name"]
         if row.training is not None:
@@ -155,7 +155,7 @@ class Ablation:
         }
 
 
-def _key(row: Row) -> str:
+def _key(row: AblationRow) -> str:
     """A file's name, the same for rows that are made alike."""
     parts = ["text-only"] if row.training is None else [row.training.name]
     if row.training is not None:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dreamcache.training.device import autocast, training_device
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 from dreamcache.training.miniature.plots import save_sheet
+from dreamcache.training.pixels import to_pictures, to_tensor
 from dreamcache.training.world.dataset import Batch, draw_batch, read_shards
 
 LATENT_CHANNELS = 32
@@ -56,18 +56,7 @@ def make_autoencoder() -> AutoencoderKL:
     return vae
 
 
-def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
-    """uint8 [n, h, w, 3] → float [n, 3, h, w] in −1..1."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_pictures(tensor: Tensor) -> NDArray[np.uint8]:
-    """float [n, 3, h, w] in −1..1 → uint8 [n, h, w, 3]."""
-    scaled = (tensor.float().clamp(-1, 1) + 1) * 127.5
-    return scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def psnr_db(vae: AutoencoderKL, batch: Batch) -> tuple[float, float]:
+def reconstruction_db(vae: AutoencoderKL, batch: Batch) -> tuple[float, float]:
     """Reconstruction quality of targets in dB: whole picture, and the toy's pixels alone."""
     device = next(vae.parameters()).device
     with torch.no_grad():
@@ -114,7 +103,10 @@ def train_autoencoder(data: Path, directory: Path, schedule: Schedule, samples: 
             decoded = vae.decode(vae.encode(x).latent_dist.mode()).sample
         save_sheet([list(shown.targets), list(to_pictures(decoded))], path)
         print(
-            path.name, "psnr_db", psnr_db(vae, draw_batch(schedule.seed, 100, 64, held_out=True)), flush=True
+            path.name,
+            "psnr_db",
+            reconstruction_db(vae, draw_batch(schedule.seed, 100, 64, held_out=True)),
+            flush=True,
         )
 
     run.train(loss, sheet, sheet_every=schedule.checkpoint_every)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dreamcache.training.evaluation.ablations.columns import cells, columns
-from dreamcache.training.evaluation.ablations.tables import TABLES
+from dreamcache.training.miniature.ablations.columns import cells, columns
+from dreamcache.training.miniature.ablations.tables import TABLES
 
 if TYPE_CHECKING:
-    from dreamcache.training.evaluation.ablations.rows import Ablation
-    from dreamcache.training.evaluation.ablations.tables import Table
+    from dreamcache.training.miniature.ablations.rows import Ablation
+    from dreamcache.training.miniature.ablations.tables import Table
 
 
 def ablate(
@@ -43,7 +43,7 @@ def ablate(
     """Train and compare variants of the adapters on the miniature: the paper's tables, and its open questions."""
     from rich.console import Console
 
-    from dreamcache.training.evaluation.ablations.rows import Ablation, Protocol
+    from dreamcache.training.miniature.ablations.rows import Ablation, Protocol
 
     unknown = sorted(set(tables) - {*TABLES, "all"})
     if unknown:

@@ -21,11 +21,12 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreamcache.training.device import training_device, training_dtype
-from dreamcache.training.miniature.autoencoder import LATENT_CHANNELS, to_pictures
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 from dreamcache.training.miniature.plots import save_sheet
+from dreamcache.training.miniature.stages.autoencoder import LATENT_CHANNELS
 from dreamcache.training.miniature.tokenizer import TEXT_LENGTH
+from dreamcache.training.pixels import to_pictures
 from dreamcache.training.world.identity import KINDS
 from dreamcache.training.world.samples import SCENE_NAMES
 from dreamcache.training.world.scenes import SCENES
@@ -80,7 +81,7 @@ def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )
 
 
-def make_scheduler() -> DDIMScheduler:
+def make_noise_schedule() -> DDIMScheduler:
     """SD's noise schedule with velocity prediction."""
     return DDIMScheduler(
         num_train_timesteps=1000,
@@ -136,7 +137,7 @@ def train_text_to_image(
     device = training_device()
     torch.manual_seed(schedule.seed)
     unet, text_encoder = make_unet(), make_text_encoder(tokenizer)
-    scheduler, null = make_scheduler(), null_tokens(tokenizer)
+    scheduler, null = make_noise_schedule(), null_tokens(tokenizer)
     model = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).to(device)
     run = Run(directory, dict(model.named_parameters()), schedule)
     dtype = training_dtype(device)
