@@ -17,7 +17,7 @@ from dreamcache.export.declare.architecture import (
 )
 from dreamcache.export.modules.unet import check_exportable
 from dreamcache.export.onnx_bundle import OnnxChoices, write_onnx
-from dreamcache.export.progress import Progress, Stages
+from dreamcache.export.progress import Stages
 from dreamcache.export.source import Source
 from dreamcache.models.bases.base import Base
 from dreamcache.models.checkpoint import adapters_fingerprint, base_fingerprint
@@ -33,6 +33,7 @@ from dreamcache.runtime.bundle.contract import (
 )
 from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.progress import StageProgress
 
 WriteCoreML = Callable[[Source, Path, Architecture, Stages], CoreMLPart]
 """Given what is exported, the unfinished bundle and its shapes; told whom to tell what begins."""
@@ -50,7 +51,7 @@ def export_bundle(
     onnx: OnnxChoices | None = OnnxChoices(),  # noqa: B008 (frozen)
     coreml: WriteCoreML | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> Contract:
     """Export and compare everything with PyTorch before anything appears at `out`.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from dreamcache.export.bundle import WriteCoreML
     from dreamcache.export.coreml.options import Choices
     from dreamcache.export.modules.attention import AttentionKind
-    from dreamcache.export.progress import Progress, Stages
+    from dreamcache.export.progress import Stages
     from dreamcache.export.resources import Precision
     from dreamcache.export.source import Source
     from dreamcache.models.bases.distillation import Sampling
@@ -141,12 +140,13 @@ def export(
     from dreamcache.export.onnx_bundle import OnnxChoices
     from dreamcache.export.resources import check_resources
     from dreamcache.export.source import planned_size, random_source, trained_source
+    from dreamcache.runtime.progress import stage_bar
     from dreamcache.runtime.sessions.allocator import reuse_freed_blocks
 
     check_place(out, overwrite)
     reuse_freed_blocks()
     with ExitStack() as stack:
-        progress = stack.enter_context(_progress_bar())
+        progress = stack.enter_context(stage_bar())
         progress("loading the model", 0, 1)
         precise = cast("Precision", precision)
         check_resources(
@@ -224,32 +224,6 @@ def _prompts(path: Path | None, precision: str) -> list[str] | None:
 def _side(resolution: int | None) -> int:
     """Pixels to estimate with: the base's own, 512 of nearly all, where none are asked for."""
     return 512 if resolution is None else resolution
-
-
-class _progress_bar:  # noqa: N801 (used as a context manager function)
-    """Draws stages on stderr, on one line where that is a terminal and one a line where it is not."""
-
-    def __enter__(self) -> Progress:
-        from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        console = Console(stderr=True)
-        self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=None)
-        self._shown = ""
-        self._bar.start()
-        return self._show
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _show(self, stage: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=stage, completed=done, total=total)
-        if self._bar.disable and stage != self._shown:
-            self._shown = stage
-            sys.stderr.write(f"{stage}\n")
 
 
 def _as_json(out: Path, contract: Contract) -> str:

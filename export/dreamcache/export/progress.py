@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage that begins, and how many of how many are done."""
+from dreamcache.runtime.progress import StageProgress
 
 STAGES = 8
 
@@ -13,7 +10,7 @@ STAGES = 8
 class Stages:
     """Counts stages for whoever draws the progress bar."""
 
-    def __init__(self, progress: Progress | None = None) -> None:
+    def __init__(self, progress: StageProgress | None = None) -> None:
         self._progress = progress
         self._done = -1
         self._title = ""

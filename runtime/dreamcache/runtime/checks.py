@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw
 
 from dreamcache.runtime.bundle.folder import (
     Bundle,
-    Progress,
     check_files,
     check_storage,
     non_finite_weights,
@@ -25,6 +24,7 @@ from dreamcache.runtime.bundle.folder import (
 )
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.pipeline import Pipeline
+from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
 from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sessions.providers import choose_providers

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime.bundle.contract import Contract
-from dreamcache.runtime.bundle.folder import Bundle, Progress, open_bundle
+from dreamcache.runtime.bundle.folder import Bundle, open_bundle
 from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.reference.images import Source
 from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -21,12 +21,11 @@ from dreamcache.benchmarks.protocol.scaling import measure_scaling, scaling_phas
 from dreamcache.benchmarks.record import Measurement, Record, Sustained
 from dreamcache.runtime.bundle.contract import GuidanceMode
 from dreamcache.runtime.bundle.folder import Bundle, open_bundle
+from dreamcache.runtime.progress import Progress
 
 STEPS, QUICK_STEPS = 20, 4
 _PHASES = 4
 _WINDOW_S = 60.0
-
-Advance = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class BenchPlan:
         return QUICK if self.quick else FULL
 
 
-def bench(bundles: Sequence[Path], against: Path | None, plan: BenchPlan, advance: Advance) -> Record:
+def bench(bundles: Sequence[Path], against: Path | None, plan: BenchPlan, advance: Progress) -> Record:
     """Measure bundles one after the other; with `against`, the only bundle and that one alternate.
 
     Raises: BundleError for a bundle that is damaged or lacks its fidelity figures, before anything is measured;
@@ -84,7 +83,7 @@ def bench(bundles: Sequence[Path], against: Path | None, plan: BenchPlan, advanc
 
 
 class _Ticker:
-    def __init__(self, advance: Advance, total: int) -> None:
+    def __init__(self, advance: Progress, total: int) -> None:
         self._advance, self._done, self._total = advance, 0, total
 
     def __call__(self) -> None:

@@ -20,6 +20,7 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.unet import finish, visits
 from dreamcache.runtime.bundle.architecture import Architecture, DeepSpec, SiteSpec
 from dreamcache.runtime.bundle.contract import GuidanceDefaults, SchedulerSpec, TextSpec, VaeSpec
+from dreamcache.runtime.errors import first_line
 
 _PACKAGES = (
     "dreamcache",
@@ -150,9 +151,8 @@ def declare_guidance(metadata: dict[str, str], sampling: Sampling = "standard") 
     try:
         return GuidanceDefaults.model_validate(json.loads(metadata["guidance"]))
     except (ValidationError, json.JSONDecodeError) as error:
-        problem = str(error).splitlines()[0]
         raise ExportError(
-            f"the adapters' guidance metadata is not usable: {problem}; save them again"
+            f"the adapters' guidance metadata is not usable: {first_line(error)}; save them again"
         ) from error
 
 

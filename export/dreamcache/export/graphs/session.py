@@ -8,6 +8,7 @@ from typing import Any
 import onnxruntime
 
 from dreamcache.export.errors import ExportError
+from dreamcache.runtime.errors import first_line
 from dreamcache.runtime.sessions.profiles import session_options
 
 
@@ -30,5 +31,4 @@ def open_unfinished(name: str, path: Path, *, pack: bool = False) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
-        first_line = str(error).strip().splitlines()[0]
-        raise ExportError(f"graph {name} does not load in ONNX Runtime: {first_line}") from error
+        raise ExportError(f"graph {name} does not load in ONNX Runtime: {first_line(error)}") from error

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dreamcache.export.errors import ExportError
 from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.errors import first_line
 
 OPSET = 18
 """The dynamo exporter's own; nothing here needs a newer one, and more providers know it."""
@@ -52,8 +53,7 @@ def export_graph(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Seque
                 verbose=False,
             )
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{type(module).__name__} does not export: {first_line}") from error
+        raise ExportError(f"{type(module).__name__} does not export: {first_line(error)}") from error
     assert program is not None
     model = program.model
     _strip(model)

@@ -21,6 +21,7 @@ from dreamcache.export.int8.layers import Layer, group_layers
 from dreamcache.export.int8.trajectories import Array, Record, Sampling, Score, compare, open_graph
 from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
 from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.progress import StageProgress
 from dreamcache.runtime.sessions.session import GraphSession
 
 LATENT_MARGIN_DB = 2.0
@@ -28,7 +29,6 @@ LATENT_MARGIN_DB = 2.0
 CONDITION_MARGIN = 0.6
 """What of the gate's tolerance a choice may use."""
 
-Progress = Callable[[str, int, int], None]
 Formats = dict[str, Format]
 
 
@@ -114,7 +114,7 @@ def fastest(layers: Mapping[str, Layer]) -> Choice:
     return Choice(formats, (), {}, None)
 
 
-def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: Progress) -> Choice:
+def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: StageProgress) -> Choice:
     """Answer the three questions.
 
     Args:
@@ -189,7 +189,7 @@ def margin_db(score: Score) -> float:
 
 
 def _alone(
-    judge: Judge, groups: Mapping[str, list[str]], how: Format, progress: Progress
+    judge: Judge, groups: Mapping[str, list[str]], how: Format, progress: StageProgress
 ) -> dict[str, Score]:
     """The score of each group in 8 bits by itself."""
     found = {}

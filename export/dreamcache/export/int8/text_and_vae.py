@@ -8,7 +8,7 @@ serves the whole decoder too, whose maps at full size are too many to watch at o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,16 +23,17 @@ from dreamcache.export.int8.ranges import Observer
 from dreamcache.export.int8.trajectories import Array, on_white, open_graph
 from dreamcache.export.int8.watching import by_layer, watch
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
+from dreamcache.runtime.progress import StageProgress
 from dreamcache.runtime.sampling.decoding import OpenGraph, open_decoder
 from dreamcache.runtime.sessions.session import GraphSession
-
-Progress = Callable[[str, int, int], None]
 
 BORDER_CHANNELS = 32
 """A convolution from or to so few channels is one from or to pixels or latents: small, and seen by every value."""
 
 
-def quantise_components(folder: Path, graphs: Graphs, latents: Sequence[Array], progress: Progress) -> None:
+def quantise_components(
+    folder: Path, graphs: Graphs, latents: Sequence[Array], progress: StageProgress
+) -> None:
     """Rewrite text encoder, VAE encoder and every graph of the VAE decoder in place.
 
     Args:

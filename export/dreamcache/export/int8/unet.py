@@ -16,12 +16,13 @@ from dreamcache.export.int8.formats import (
     quantise,
     quantise_weight,
 )
-from dreamcache.export.int8.layer_search import Choice, Judge, Progress, choose, fastest
+from dreamcache.export.int8.layer_search import Choice, Judge, choose, fastest
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.ranges import Observer
 from dreamcache.export.int8.trajectories import Array, Sampling, open_graph
 from dreamcache.export.int8.watching import by_layer, watch
 from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.progress import StageProgress
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def quantise_unet(
     cache: tuple[ir.Model, GraphSpec],
     sampling: Sampling,
     effort: Effort,
-    progress: Progress,
+    progress: StageProgress,
 ) -> QuantisedUnet:
     """Both graphs with the chosen layers in 8 bits.
 
@@ -121,7 +122,7 @@ def _calibrate(
     cache: tuple[ir.Model, GraphSpec],
     sampling: Sampling,
     effort: Effort,
-    progress: Progress,
+    progress: StageProgress,
 ) -> tuple[dict[int, Array], dict[str, dict[str, Range]]]:
     """References that the base drew, and by graph the range of every convolution's input and output."""
     trajectories, steps = effort.calibration

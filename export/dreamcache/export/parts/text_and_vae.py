@@ -24,6 +24,7 @@ from dreamcache.export.graphs.trace import quiet_exporters
 from dreamcache.models.bases.base import Base
 from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.errors import first_line
 
 TEXT_ENCODER = "text_encoder/model.onnx"
 VAE_ENCODER = "vae_encoder/model.onnx"
@@ -97,8 +98,7 @@ def _export(
                 disable_dynamic_axes_fix=True,
             )
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{file} does not export: {first_line}") from error
+        raise ExportError(f"{file} does not export: {first_line(error)}") from error
     _keep_output(folder / file, borders.outputs[0])
     path = folder / file
     # In a file beside the graph, which a runner can map instead of reading it onto the heap.

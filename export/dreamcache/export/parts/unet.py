@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -36,6 +36,7 @@ from dreamcache.runtime.bundle.architecture import (
     shallow_inputs,
 )
 from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.progress import StageProgress
 
 CACHE_FILE = "unet/cache.onnx"
 DENOISER_FILE = "unet/model.onnx"
@@ -47,7 +48,6 @@ LARGE_PARAMETERS = 200_000_000
 """From this size on, one prediction takes seconds on two cores, and checks make do with fewer."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def export_unet(
     architecture: Architecture,
     attention: AttentionKind,
     reference_pool: int,
-    progress: Progress,
+    progress: StageProgress,
     sampling: Sampling | None = None,
     *,
     half: bool = False,

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import CLIPTokenizerFast
 
 from dreamcache.models.bases.parts import read_json
-from dreamcache.models.errors import AdapterError
+from dreamcache.models.errors import AdapterError, reason
 
 WHOLE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 
@@ -34,9 +34,8 @@ def load_tokenizer(folder: Path) -> CLIPTokenizerFast:
     except AdapterError:
         raise
     except Exception as error:  # the Rust side raises bare Exception
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AdapterError(
-            f"the tokenizer in {folder} cannot be read ({reason}); download the base again"
+            f"the tokenizer in {folder} cannot be read ({reason(error)}); download the base again"
         ) from error
 
 

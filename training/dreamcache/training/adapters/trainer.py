@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from dreamcache.models.bases.base import Base
 from dreamcache.models.checkpoint import save_adapters
+from dreamcache.runtime.progress import progress_bar
 from dreamcache.training.adapters.checkpoints import (
     NAME,
     Origin,
@@ -33,7 +33,6 @@ from dreamcache.training.adapters.objective import AdapterLoss, first_not_finite
 from dreamcache.training.adapters.order import Drawn, Order, held_out
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.adapters.validation import averaged, draw_validation_sheet, on_device, validate
-from dreamcache.training.console import stderr
 from dreamcache.training.errors import DivergenceError
 
 ADAPTERS = "adapters.safetensors"
@@ -86,16 +85,13 @@ class Trainer:
         """
         main, preset = self.accelerator.is_main_process, self.preset
         logs = Logs(self.folder, self.step, preset.tensorboard) if main else None
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-                   TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"))  # fmt: skip
         try:
-            with Progress(*columns, console=stderr, disable=not main) as progress:
-                bar = progress.add_task("adapters", total=preset.steps, completed=self.step, loss=math.nan)
+            with progress_bar("adapters", shown=main) as advance:
                 while self.step < preset.steps:
                     started = time.perf_counter()
                     values = self._update()
                     self.step += 1
-                    progress.update(bar, completed=self.step, loss=values["loss"])
+                    advance(self.step, preset.steps, loss=values["loss"])
                     if logs is not None:
                         self._report(logs, values, time.perf_counter() - started)
                     if self._due(preset.checkpoint_every):

@@ -14,12 +14,11 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from dreamcache.runtime.progress import track
 from dreamcache.training.augmentation import augment_reference
-from dreamcache.training.console import stderr
 from dreamcache.training.device import autocast
 from dreamcache.training.pixels import to_tensor
 from dreamcache.training.world.dataset import SHARD, Of, read_shards, write_npz
@@ -64,7 +63,7 @@ def encode_dataset(
 ) -> None:
     """Encode the first `samples`; shards that exist are kept. Augmentation is seeded by the shard."""
     shards = read_shards(data, samples)
-    for shard, batch in enumerate(track(shards, "encoding", total=-(-samples // SHARD), console=stderr)):
+    for shard, batch in enumerate(track(shards, "encoding", total=-(-samples // SHARD))):
         path = directory / f"latents-{shard:05d}.npz"
         if path.exists():
             continue

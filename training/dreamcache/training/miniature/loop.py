@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dreamcache.training.console import stderr
+from dreamcache.runtime.progress import progress_bar
 from dreamcache.training.device import training_dtype
 from dreamcache.training.errors import CheckpointError
 from dreamcache.training.miniature.muon import Muon
@@ -194,19 +193,14 @@ class Run:
         it was.
         """
         schedule = self.schedule
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
-                   TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"))  # fmt: skip
-        with Progress(*columns, console=stderr) as progress:
-            bar = progress.add_task(
-                self.directory.name, total=schedule.steps, completed=self.step, loss=float("nan")
-            )
+        with progress_bar(self.directory.name) as advance:
             while self.step < schedule.steps:
                 started = time.perf_counter()
                 value = self._descend(loss)
                 self.seconds += time.perf_counter() - started
                 self.losses.append(round(value, 6))
                 self.step += 1
-                progress.update(bar, completed=self.step, loss=value)
+                advance(self.step, schedule.steps, loss=value)
                 if self.step % schedule.checkpoint_every == 0 or self.step == schedule.steps:
                     self.save()
                 if sheet is not None and sheet_every and self.step % sheet_every == 0:

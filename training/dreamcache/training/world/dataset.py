@@ -16,9 +16,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
-from dreamcache.training.console import stderr
+from dreamcache.runtime.progress import track
 from dreamcache.training.world.samples import PairSample, Sample, draw_pair, draw_sample, draw_stylised
 
 SHARD = 1000
@@ -89,7 +88,7 @@ def render_dataset(
         return
     with get_context("spawn").Pool(processes) as pool:
         done = pool.imap_unordered(partial(_render_shard, directory, seed, of), shards)
-        for _ in track(done, "rendering", total=len(shards), console=stderr):
+        for _ in track(done, "rendering", total=len(shards)):
             pass
 
 

@@ -18,6 +18,7 @@ from dreamcache.export.coreml.convert import quiet_coremltools
 from dreamcache.export.coreml.options import FORMATS, WeightFormat
 from dreamcache.export.coreml.weights.rounding import palette_of
 from dreamcache.export.errors import ExportError
+from dreamcache.runtime.errors import first_line
 
 LEAST_VALUES = 2048
 """Smaller weights stay as they are: norms, biases, scales."""
@@ -49,8 +50,7 @@ def compress_package(
                 model = _apply(model, kind, config)
             model.save(str(place))
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{source.name} does not compress: {first_line}") from error
+        raise ExportError(f"{source.name} does not compress: {first_line(error)}") from error
 
 
 def _config(kind: WeightFormat) -> Any:

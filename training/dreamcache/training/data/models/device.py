@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dreamcache.runtime.errors import first_line
 from dreamcache.training.data.shards.distribution import ProcessRank
 from dreamcache.training.errors import SynthesisError
 
@@ -22,9 +23,8 @@ def choose_device(name: str = "auto", process: ProcessRank | None = None) -> tor
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise SynthesisError(
-            f"--device: auto, cpu or cuda:N is expected, received {name!r} ({reason})"
+            f"--device: auto, cpu or cuda:N is expected, received {name!r} ({first_line(error)})"
         ) from error
     return device
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, SamModel, SamProcessor
 
+from dreamcache.runtime.errors import first_line
 from dreamcache.training.data.models.device import choose_device
 from dreamcache.training.data.models.segmentation import Found
 from dreamcache.training.data.models.weights import DETECTOR, SEGMENTER, ModelKind, describe_model, find_model
@@ -140,8 +141,7 @@ def _load(kind: ModelKind, source: str, processor: Any, model: Any, device: str)
         loaded = model.from_pretrained(folder, use_safetensors=True)
         return processor.from_pretrained(folder), loaded.eval().to(choose_device(device))
     except Exception as error:  # configs and weights fail in their own ways
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{source}: a {kind.role} such as {kind.default} is expected, received one that cannot be read "
-            f"({reason}); {kind.how_to_fetch}"
+            f"({first_line(error)}); {kind.how_to_fetch}"
         ) from error

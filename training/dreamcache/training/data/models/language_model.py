@@ -24,6 +24,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from dreamcache.runtime.errors import first_line
 from dreamcache.training.errors import SynthesisError, WeightsError
 
 
@@ -63,10 +64,9 @@ class LanguageModel:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
             model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype=dtype)
         except Exception as error:  # configs, tokenizers and weights fail in their own ways
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise WeightsError(
                 f"{folder}: a causal language model with its tokenizer is expected, received one that cannot be "
-                f"read ({reason}); fetch it again"
+                f"read ({first_line(error)}); fetch it again"
             ) from error
         self._model = model.eval().to(device)
         ends = model.generation_config.eos_token_id

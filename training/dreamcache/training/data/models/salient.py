@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreamcache.runtime.errors import first_line
 from dreamcache.training.data.models.segmentation import INSIDE, Found
 from dreamcache.training.data.models.weights import fingerprint_files
 from dreamcache.training.data.shards.index import ModelRecord
@@ -56,7 +57,7 @@ class SalientSegmenter:
         try:
             session = onnxruntime.InferenceSession(str(self.model), providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
-            raise WeightsError(f"{self.model}: an ONNX model is expected ({_first_line(error)})") from error
+            raise WeightsError(f"{self.model}: an ONNX model is expected ({first_line(error)})") from error
         shape = session.get_inputs()[0].shape
         if len(shape) != 4 or shape[1] != 3:
             raise WeightsError(f"{self.model}: an input [1, 3, h, w] is expected, received {shape}")
@@ -76,7 +77,7 @@ class SalientSegmenter:
         try:
             saliency = np.asarray(self._session.run(None, {place.name: pixels})[0], np.float32)
         except Exception as error:  # as above
-            raise SynthesisError(f"{self.model} fails on a picture: {_first_line(error)}") from error
+            raise SynthesisError(f"{self.model} fails on a picture: {first_line(error)}") from error
         if saliency.size != saliency.shape[-1] * saliency.shape[-2]:
             raise WeightsError(
                 f"{self.model}: a first output [1, 1, h, w] is expected, received {list(saliency.shape)}"
@@ -102,7 +103,3 @@ def as_probability(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
     if finite.size and finite.min() >= -1e-3 and finite.max() <= 1 + 1e-3:
         return np.clip(np.where(np.isfinite(clean), clean, 0), 0, 1).astype(np.float32)
     return (1 / (1 + np.exp(-np.clip(clean, -30, 30)))).astype(np.float32)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

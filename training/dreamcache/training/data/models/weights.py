@@ -10,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from dreamcache.runtime.errors import first_line
 from dreamcache.training.data.shards.index import ModelRecord
 from dreamcache.training.errors import WeightsError
 
@@ -74,10 +75,9 @@ def _fetch(kind: ModelKind, model_id: str) -> Path:
             return Path(DiffusionPipeline.download(model_id, use_safetensors=True))
         return Path(snapshot_download(model_id, allow_patterns=_TRANSFORMERS, ignore_patterns=["original/*"]))
     except Exception as error:  # the Hub's errors share no base: network, licence, name, offline
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
-            f"no folder {model_id!r}, and the Hub does not give it ({reason.rstrip('.')}); where its licence asks "
-            f"for it, accept it there and `hf auth login`, or {kind.how_to_fetch}"
+            f"no folder {model_id!r}, and the Hub does not give it ({first_line(error).rstrip('.')}); where its "
+            f"licence asks for it, accept it there and `hf auth login`, or {kind.how_to_fetch}"
         ) from error
 
 

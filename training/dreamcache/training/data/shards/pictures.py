@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreamcache.runtime.errors import first_line
 from dreamcache.training.data.shards.shards import ShardSample
 from dreamcache.training.errors import ShardError
 
@@ -61,9 +62,8 @@ def decode_picture(data: bytes, size: int, mode: Literal["RGB", "L"], where: str
             picture.load()
             return picture.convert(mode)
     except Exception as error:  # decoders raise nearly anything on broken bytes
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ShardError(
-            f"{where}: a whole PNG or JPEG is expected, received a broken one ({reason})"
+            f"{where}: a whole PNG or JPEG is expected, received a broken one ({first_line(error)})"
         ) from error
     width, height = picture.size
     raise ShardError(f"{where}: {size} x {size} px are expected, received {width} x {height}")

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from webdataset import TarWriter
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from dreamcache.runtime.errors import first_line
 from dreamcache.runtime.files import sha256_file
 from dreamcache.training.data.shards.index import (
     COMMANDS,
@@ -169,7 +170,7 @@ def read_shard(path: Path, count: int | None = None) -> Iterator[ShardSample]:
         if isinstance(error, ShardError):
             raise
         raise ShardError(
-            f"{path}: a whole tar is expected, received a truncated or damaged one ({_first_line(error)}); "
+            f"{path}: a whole tar is expected, received a truncated or damaged one ({first_line(error)}); "
             "make the shard again"
         ) from error
     if count is not None and number != count:
@@ -190,7 +191,3 @@ def _check_members(path: Path) -> None:
                     f"{path}: {member.name}: at most {MAX_MEMBER_BYTES >> 20} MiB are expected, received "
                     f"{member.size} bytes; make the shard again"
                 )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

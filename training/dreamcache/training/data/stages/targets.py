@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoPipelineForText2Image
 from PIL import Image
 
+from dreamcache.runtime.errors import first_line
 from dreamcache.training.data.models.device import choose_device, choose_dtype
 from dreamcache.training.data.models.weights import PIPELINE, describe_model, find_model
 from dreamcache.training.data.shards.batches import batched
@@ -133,9 +134,7 @@ class TargetStage:
                 output_type="pil",
             )
         except (ValueError, TypeError) as error:  # what a pipeline says of arguments that it does not take
-            raise SynthesisError(
-                f"the pipeline refuses: {str(error).splitlines()[0]}; change the options"
-            ) from error
+            raise SynthesisError(f"the pipeline refuses: {first_line(error)}; change the options") from error
         flags = getattr(result, "nsfw_content_detected", None)
         for sample, seed, picture, flagged in zip(
             part, seeds, result.images, flags if flags else [False] * len(part), strict=True
@@ -180,10 +179,9 @@ def load_pipeline(folder: Path, device: torch.device, dtype: torch.dtype) -> Any
             folder, use_safetensors=True, torch_dtype=dtype, local_files_only=True
         )
     except Exception as error:  # diffusers, transformers and safetensors fail in their own ways
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{folder}: a text-to-image pipeline of diffusers is expected, received one that cannot be used "
-            f"({reason}); {PIPELINE.how_to_fetch}"
+            f"({first_line(error)}); {PIPELINE.how_to_fetch}"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

@@ -22,6 +22,7 @@ from torch.nn import functional
 from transformers import CLIPImageProcessor, CLIPModel, ViTModel
 
 from dreamcache.models.bases.clip_tokenizer import load_tokenizer
+from dreamcache.runtime.errors import first_line
 from dreamcache.training.device import training_device
 from dreamcache.training.errors import MetricModelError
 from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights
@@ -79,7 +80,7 @@ class ClipEncoder:
             self._processor = CLIPImageProcessor.from_pretrained(weights.folder)
             self._tokenizer = load_tokenizer(weights.folder)
         except (OSError, ValueError) as error:
-            raise MetricModelError(f"{weights.folder}: {_first_line(error)}; fetch it again") from error
+            raise MetricModelError(f"{weights.folder}: {first_line(error)}; fetch it again") from error
 
     def pictures(self, pictures: Sequence[Image.Image]) -> Vectors:
         """Unit vectors [n, d] of RGB pictures."""
@@ -121,7 +122,7 @@ def _load(kind: Any, weights: MetricWeights, **options: Any) -> Any:
         )
     except Exception as error:  # loaders raise nearly anything on broken weights
         raise MetricModelError(
-            f"{weights.source}: its weights cannot be read ({_first_line(error)}); fetch it again"
+            f"{weights.source}: its weights cannot be read ({first_line(error)}); fetch it again"
         ) from error
     # transformers fills missing weights with random numbers; ids of positions are no weights
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
@@ -132,7 +133,3 @@ def _load(kind: Any, weights: MetricWeights, **options: Any) -> Any:
             else f"{weights.source} lacks {missing[0]} of its weights; fetch it again"
         )
     return model.eval()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

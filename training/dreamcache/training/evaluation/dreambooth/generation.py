@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dreamcache.runtime.files import replacing, sha256_file
+from dreamcache.runtime.progress import Progress
 from dreamcache.training.errors import BenchmarkError
 from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, BenchmarkSubject
 from dreamcache.training.evaluation.dreambooth.generators import Generator, Taken
@@ -25,9 +26,6 @@ from dreamcache.training.evaluation.dreambooth.masked import mask_of
 
 PICTURES, ROW_FILE, SUBJECT_FILE = "pictures", "row.json", "subject.json"
 SCHEMA = 1
-
-# done and total
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.reference.images import load_image
 from dreamcache.runtime.reference.segmentation import has_grabcut
 from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, BenchmarkSubject
@@ -27,7 +28,6 @@ from dreamcache.training.evaluation.dreambooth.encoders import ClipEncoder, Dino
 from dreamcache.training.evaluation.dreambooth.generation import (
     SCHEMA,
     GenerationPlan,
-    Progress,
     Slot,
     read_json,
     row_folder,

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import track
 
 from dreamcache.runtime import Pipeline
+from dreamcache.runtime.progress import track
 from dreamcache.runtime.settings import Options
 from dreamcache.runtime.subject import Subject
-from dreamcache.training.console import stderr
 from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
 
 
@@ -37,7 +36,7 @@ class BundlePainter:
     def __call__(self, cases: list[ToyCase], condition: Condition) -> NDArray[np.uint8]:
         """See `benchmark.Painter`."""
         pictures = []
-        for case in track(cases, condition, console=stderr):
+        for case in track(cases, condition):
             reference = {
                 "text_only": None,
                 "dreamcache": case.reference,

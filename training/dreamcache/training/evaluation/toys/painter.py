@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 
 from dreamcache.models.caching import cache_clean
@@ -18,7 +17,7 @@ from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, DreamCachePipeline, draw_noise
-from dreamcache.training.console import stderr
+from dreamcache.runtime.progress import track
 from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
 from dreamcache.training.pixels import to_pictures, to_tensor
 
@@ -109,7 +108,7 @@ class TorchPainter:
     def __call__(self, cases: list[ToyCase], condition: Condition) -> NDArray[np.uint8]:
         """See `benchmark.Painter`."""
         pictures = []
-        for start in track(range(0, len(cases), self.batch), condition, console=stderr):
+        for start in track(range(0, len(cases), self.batch), condition):
             part = cases[start : start + self.batch]
             references = {
                 "text_only": None,

@@ -13,13 +13,12 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 
 from dreamcache.models.caching import join_caches
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.pipeline import DreamCachePipeline
-from dreamcache.training.console import stderr
+from dreamcache.runtime.progress import track
 from dreamcache.training.evaluation.intervals import Interval, cluster_bootstrap
 from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
 from dreamcache.training.evaluation.toys.halves import halves
@@ -85,7 +84,7 @@ def paint_pairs(
     the left toy's alone and those of the right half the right one's; or with the left toy's cache alone.
     """
     pictures = []
-    for start in track(range(0, len(cases), batch), condition.replace("_", " "), console=stderr):
+    for start in track(range(0, len(cases), batch), condition.replace("_", " ")):
         part = cases[start : start + batch]
         cache: Cache | None = None
         visible: dict[str, Tensor] | None = None

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +17,7 @@ from dreamcache.models.bases.base import MINI_ADAPTERS
 from dreamcache.models.caching import join_caches
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.pipeline import DreamCachePipeline
-from dreamcache.training.console import stderr
+from dreamcache.runtime.progress import track
 from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
 from dreamcache.training.evaluation.toys.benchmark import ToyCase
 from dreamcache.training.evaluation.toys.painter import (
@@ -91,7 +90,7 @@ def _paint(
     how: SamplingSettings,
 ) -> NDArray[np.uint8]:
     pictures = []
-    for start in track(range(0, len(cases), BATCH), row.name, console=stderr):
+    for start in track(range(0, len(cases), BATCH), row.name):
         part = cases[start : start + BATCH]
         cache = None if row.training is None else _cache(pipeline, row, part)
         visible = _foreground(cache, part) if cache is not None and row.foreground else None
