@@ -95,7 +95,7 @@ def measure_training(
 def measure_picture(base: Base, device: torch.device, steps: int, pictures: int) -> dict[str, Any]:
     """Of one personalised picture after one that does not count: caching and drawing, in 16 bits."""
     pipeline = DreamCachePipeline(base, random_adapters(base))
-    side = int(base.unet.config.sample_size) * base.vae_factor
+    side = pipeline.resolution
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     reference = Image.fromarray(noise)
     parts: dict[str, list[float]] = {"cache": [], "draw": []}

@@ -105,14 +105,14 @@ def test_the_runners_picture_is_pytorchs(
     prepared = prepare_reference(Image.fromarray(pixels), size=32).image
     reference, runner = DreamCachePipeline.load(str(tiny_base), tiny_adapters), Pipeline.load(tiny_bundle)
     subject = runner.cache(Image.fromarray(pixels))
-    expected = reference.generate("a robot", reference.cache(prepared), 4, 3, mode, 7.5, 4.0)[0]
-    options = {"steps": 4, "seed": 3, "guidance_mode": mode, "scheduler": "ddim"}
-    received = runner.generate(
-        "a robot", subject, guidance_scale=7.5, reference_guidance_scale=4.0, **options
-    )
+    options = {"steps": 4, "seed": 3, "guidance_mode": mode, "guidance_scale": 7.5}
+    cache = reference.cache(prepared)
+    expected = reference.generate("a robot", cache, reference_guidance_scale=4.0, **options)[0]
+    options["scheduler"] = "ddim"
+    received = runner.generate("a robot", subject, reference_guidance_scale=4.0, **options)
     # One level of 255 is rounding.
     assert np.abs(np.asarray(expected, int) - np.asarray(received, int)).max() <= 1
-    stock = runner.generate("a robot", subject, guidance_scale=7.5, strength=0.0, **options)
+    stock = runner.generate("a robot", subject, strength=0.0, **options)
     assert np.abs(np.asarray(stock, int) - np.asarray(received, int)).max() > 1
 
 

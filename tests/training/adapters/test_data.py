@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_training import Toys
 
 from dreamcache.runtime.errors import ImageError, SettingsError
+from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.training.adapters.data import Shards, TripletSource, open_source
 from dreamcache.training.adapters.order import Order, held_out
 from dreamcache.training.world.samples import draw_sample
@@ -19,7 +20,9 @@ from dreamcache.training.world.samples import draw_sample
 def write_sample(folder: Path, name: str, reference: str = "reference.png") -> None:
     (folder / f"{name}.txt").write_text(f"a toy {name}\n", encoding="utf-8")
     Image.new("RGB", (60, 40), "red").save(folder / f"{name}.target.jpg", quality=95)
-    Image.new("RGB", (20, 40), "blue").save(folder / f"{name}.{reference}")
+    subject = Image.new("RGB", (60, 80), "white")
+    subject.paste("blue", (5, 5, 25, 45))
+    subject.save(folder / f"{name}.{reference}")
 
 
 def test_plain_files_are_read_by_name(tmp_path: Path) -> None:
@@ -29,10 +32,13 @@ def test_plain_files_are_read_by_name(tmp_path: Path) -> None:
     first, second = source
     assert (first.key, first.caption, second.key) == ("a", "a toy a", "b")
     assert first.target.shape == first.reference.shape == (32, 32, 3)
-    # the target fills the square, the reference is padded with white
+    # the target fills the square, the reference stands in the middle, as the runner frames it
     assert (first.target[..., 0] > 250).all()
     assert (first.reference[:, 0] == 255).all()
     assert first.reference[16, 16].tolist() == [0, 0, 255]
+    prepared = prepare_reference(tmp_path / "a.reference.png", size=32).image
+    assert np.array_equal(first.reference, prepared)
+    assert not np.array_equal(first.reference, Image.open(tmp_path / "a.reference.png").resize((32, 32)))
     kept = source.fingerprint
     assert open_source(str(tmp_path), 32).fingerprint == kept != open_source(str(tmp_path), 64).fingerprint
     (tmp_path / "b.txt").write_text("another", encoding="utf-8")
@@ -46,7 +52,7 @@ def test_wrong_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"a\.reference\.png is expected beside it"):
         open_source(str(tmp_path), 32)
     (tmp_path / "a.reference.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"a\.reference\.png: a picture is expected"):
+    with pytest.raises(ImageError, match=r"a\.reference\.png: a PNG, JPEG or WebP file is expected"):
         list(open_source(str(tmp_path), 32))
 
 

@@ -24,7 +24,7 @@ from dreamcache.models.bases.parts import Parts, check_together
 from dreamcache.models.bases.single_file import load_single_file
 from dreamcache.models.errors import AdapterError
 
-MINI_DIR = Path(__file__).parent / "weights" / "mini"
+MINI_DIR = Path(__file__).parents[1] / "weights" / "mini"
 """The shipped miniature: a diffusers folder and, beside it, its trained adapters."""
 
 MINI_ADAPTERS = MINI_DIR / "adapters.safetensors"

@@ -13,10 +13,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 
-from dreamcache.runtime.errors import ImageError, SettingsError
+from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.reference.images import load_image
+from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.training.world.render import SIZE
 from dreamcache.training.world.samples import draw_sample
 
@@ -99,7 +101,8 @@ class DrawnWorld:
 class TripletFolder:
     """NAME.txt, NAME.target.png and NAME.reference.png of each sample (or .jpg, .webp), sorted by name.
 
-    Targets are cut to their middle square, references padded with white; both are scaled to `resolution`.
+    Targets are cut to their middle square and scaled to `resolution`; references are prepared as at generation, so that
+    training sees the same subjects.
     """
 
     def __init__(self, folder: Path, resolution: int) -> None:
@@ -118,7 +121,7 @@ class TripletFolder:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over names and contents of all files, and the resolution."""
-        digest = hashlib.sha256(str(self.resolution).encode())
+        digest = hashlib.sha256(f"{self.resolution} prepared".encode())
         for paths in self._samples:
             for path in paths:
                 digest.update(f"{path.name}\0{sha256_file(path)}".encode())
@@ -134,8 +137,8 @@ class TripletFolder:
             yield PlainTriplet(
                 text.stem,
                 text.read_text(encoding="utf-8").strip(),
-                np.asarray(ImageOps.fit(_open(target), side)),
-                np.asarray(ImageOps.pad(_open(reference), side, color="white")),
+                np.asarray(ImageOps.fit(load_image(target).rgb, side)),
+                np.asarray(prepare_reference(reference, size=self.resolution).image),
             )
 
 
@@ -210,11 +213,3 @@ def _beside(text: Path, kind: str) -> Path:
     raise SettingsError(
         f"{text}: {text.stem}.{kind}.png is expected beside it, received none; add it, or take the caption away"
     )
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: a picture is expected, received {error}; replace it") from error

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.runtime.progress import track
 from dreamcache.training.augmentation import augment_reference
 from dreamcache.training.device import autocast
-from dreamcache.training.pixels import to_tensor
 from dreamcache.training.world.dataset import SHARD, Of, read_shards, write_npz
 
 FOLDERS: dict[Of, tuple[str, str]] = {

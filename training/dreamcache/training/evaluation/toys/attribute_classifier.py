@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamcache.training.pixels import to_tensor
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.training.world.samples import ATTRIBUTES
 
 CLASSIFIER_FILE = Path(__file__).parent / "attribute_classifier.safetensors"
