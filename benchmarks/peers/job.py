@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -71,6 +73,15 @@ class Stages:
         self.time(f"first_{stage}", call)
         for _ in range(repeats):
             self.time(stage, call)
+
+    def split(self, ends: Sequence[float], whole: float) -> None:
+        """guided_step and rest of a picture timed as a whole; ends: when each of its steps ended, in seconds.
+
+        The first step cannot be told from the text before it, so an average step stands for it.
+        """
+        steps = [end - start for start, end in pairwise(ends)]
+        self.samples["guided_step"] = steps
+        self.samples["rest"] = [whole - (ends[-1] - ends[0]) - mean(steps)]
 
 
 def read_job() -> Job:

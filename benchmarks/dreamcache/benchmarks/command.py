@@ -13,6 +13,7 @@ from dreamcache.benchmarks.process.child import checked_settings
 from dreamcache.benchmarks.protocol.measure import BenchPlan
 from dreamcache.benchmarks.protocol.measure import bench as measure
 from dreamcache.runtime.bundle.contract import GuidanceMode
+from dreamcache.runtime.cli import options as runner
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.files import check_output, replacing
 from dreamcache.runtime.progress import progress_bar
@@ -24,14 +25,14 @@ def bench(
         list[Path],
         typer.Argument(metavar="BUNDLE", help="Bundles to measure in turn; with --merge: records."),
     ],
-    profile: options.SessionProfile = "speed",
-    provider: options.Provider = None,
-    math: options.MathOption = "exact",
-    threads: options.Threads = None,
+    profile: runner.SessionProfile = "speed",
+    provider: runner.Provider = None,
+    math: runner.MathOption = "exact",
+    threads: runner.Threads = None,
     steps: options.Steps = None,
     guidance_mode: options.GuidanceModeName = None,
-    guidance_interval: options.GuidanceInterval = None,
-    step_cache: options.StepCache = None,
+    guidance_interval: runner.GuidanceInterval = None,
+    step_cache: runner.StepCache = None,
     reference: options.Reference = None,
     quick: options.Quick = False,
     against: options.Against = None,
@@ -43,7 +44,7 @@ def bench(
     markdown: options.MarkdownFile = None,
     csv: options.CsvFile = None,
     html: options.HtmlFile = None,
-    overwrite: options.Overwrite = False,
+    overwrite: runner.Overwrite = False,
 ) -> None:
     """Measure load, steps, pictures and memory of bundles by a fixed protocol; or merge records."""
     from rich.console import Console
