@@ -15,7 +15,6 @@ protocol = partial(typer.Option, rich_help_panel="Protocol")
 output = partial(typer.Option, rich_help_panel=OUTPUT)
 
 Steps = Annotated[int | None, picture(min=1, help="Denoising steps; default 20, or 4 with --quick.")]
-GuidanceModeName = Annotated[str | None, picture(help="Guidance: dual, text_first, classic or none.")]
 Reference = Annotated[Path | None, picture(help="Reference picture; default: a drawn toy.")]
 
 Quick = Annotated[bool, protocol("--quick", help="Fewer samples, marked in every output.")]
