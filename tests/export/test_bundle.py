@@ -21,7 +21,6 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.graphs.trace import export_graph
 from dreamcache.export.modules.unet import DenoiserGraph
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
 from dreamcache.export.parity.report import measure_parity
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
@@ -36,6 +35,7 @@ from dreamcache.runtime.bundle.contract import (
     denoiser_outputs,
 )
 from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_PSNR_DB
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.reference.prepare import prepare_reference

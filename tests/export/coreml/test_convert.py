@@ -24,17 +24,18 @@ from dreamcache.export.coreml.modules import Part, unet_parts
 from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
-from dreamcache.export.parity.gates import MAX_DISK_RATIO, psnr_db
+from dreamcache.export.parity.gates import psnr_db
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.parity import MAX_DISK_RATIO
 
 
 @pytest.fixture(scope="module")
 def parts(small_base: Path, small_adapters: Path) -> dict[str, Part]:
     base = load_base(small_base)
     conditioned = load_adapters(small_adapters, base.unet)
-    architecture = declare_architecture("tiny", base, conditioned, None, 1, 1, 1, 1.0)
+    architecture = declare_architecture("tiny", base, conditioned, None, 1)
     return unet_parts(base, conditioned, architecture, "plain")
 
 

@@ -25,7 +25,8 @@ from dreamcache.export.int8.layer_search import (
 )
 from dreamcache.export.int8.layers import Layer
 from dreamcache.export.int8.trajectories import Record, Score, compare
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
+from dreamcache.export.parity.gates import psnr_db
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
 
 STATIC_LEVELS = 4
 """Above and below 0."""

@@ -7,7 +7,6 @@ import pytest
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.parity.gates import (
-    DISK_GRANT_BYTES,
     MAX_DB,
     Finding,
     check_condition,
@@ -16,6 +15,7 @@ from dreamcache.export.parity.gates import (
     check_sensitivity,
     psnr_db,
 )
+from dreamcache.runtime.bundle.parity import DISK_GRANT_BYTES
 
 GOOD: Finding = {
     "psnr": 120.0,

@@ -25,7 +25,6 @@ from dreamcache.export.coreml.graph import Interpreted, open_graph
 from dreamcache.export.coreml.guide import write_guide
 from dreamcache.export.coreml.mil.interpreter import Arithmetic
 from dreamcache.export.coreml.modules import Part, other_parts, unet_parts
-from dreamcache.export.coreml.options import Choices
 from dreamcache.export.coreml.packages import FOLDER, UNET, Packages, write_component, write_unet
 from dreamcache.export.coreml.weights.mixed import find_recipe
 from dreamcache.export.coreml.weights.recipe import Recipe
@@ -37,6 +36,7 @@ from dreamcache.export.declare.architecture import (
 )
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
+from dreamcache.export.options import EXACT, Approximations, CoreMLOptions
 from dreamcache.export.parity.torch_reference import TorchSide
 from dreamcache.export.parts.unet import is_large
 from dreamcache.export.source import Source
@@ -54,9 +54,9 @@ def export_coreml(
     source: Source,
     folder: Path,
     architecture: Architecture,
-    choices: Choices,
+    options: CoreMLOptions,
+    approximations: Approximations = EXACT,
     progress: Progress = lambda _: None,
-    reference_pool: int = 1,
 ) -> CoreMLPart:
     """Write every package below `folder`/coreml and measure it.
 
@@ -64,9 +64,9 @@ def export_coreml(
         source: what is exported.
         folder: of the unfinished bundle.
         architecture: shapes.
-        choices: see there.
+        options: how.
+        approximations: of attention at the topmost level.
         progress: called with what begins.
-        reference_pool: see `graphs.CachingGraph`.
 
     Raises:
         ExportError: a part does not convert, or a gate fails.
@@ -74,14 +74,14 @@ def export_coreml(
     place = folder / FOLDER
     with _room(place):
         sizes = {"": architecture} | {
-            f"_{pixels}": _resized(source, architecture, pixels, reference_pool)
-            for pixels in choices.resolutions
+            f"_{pixels}": _resized(source, architecture, pixels, approximations)
+            for pixels in options.resolutions
         }
         parts = {
             f"{name}{size}": part
             for size, shapes in sizes.items()
             for name, part in unet_parts(
-                source.base, source.conditioned, shapes, choices.attention, reference_pool
+                source.base, source.conditioned, shapes, options.attention, approximations
             ).items()
         }
         components = {
@@ -91,15 +91,15 @@ def export_coreml(
             if not (size and name == "text_encoder")
         }
         progress("Core ML: PyTorch's own trajectory")
-        recording = _record(source, architecture, reference_pool, parts, components)
+        recording = _record(source, architecture, approximations, parts, components)
         recording.save(place / FILE)
         recipe = None
-        if choices.weights == "mixed":
-            recipe = find_recipe(place, parts["denoise"], recording, architecture, choices, progress)
-        writers = _writers(place, parts, components, choices, recipe, progress)
+        if options.weights == "mixed":
+            recipe = find_recipe(place, parts["denoise"], recording, architecture, options, progress)
+        writers = _writers(place, parts, components, options, recipe, progress)
         for name in ("vocab.json", "merges.txt"):
             shutil.copy(folder / "tokenizer" / name, place / name)
-        part = _written_to_fit(folder, writers, choices, recipe, architecture, recording, progress)
+        part = _written_to_fit(folder, writers, options, recipe, architecture, recording, progress)
         guide = write_guide(
             part,
             architecture,
@@ -133,7 +133,7 @@ def _writers(
     place: Path,
     parts: Mapping[str, Part],
     components: Mapping[str, Part],
-    choices: Choices,
+    options: CoreMLOptions,
     recipe: Recipe | None,
     progress: Progress,
 ) -> dict[str, Write]:
@@ -141,16 +141,16 @@ def _writers(
 
     def component(name: str, package: str) -> Write:
         own = {graph: part for graph, part in components.items() if graph.startswith(name)}
-        return lambda kept: write_component(place, package, own, choices, kept, progress)
+        return lambda kept: write_component(place, package, own, options, kept, progress)
 
     written = {package: component(name, package) for name, package in PACKAGES.items()}
-    return {UNET: lambda kept: write_unet(place, parts, choices, recipe, kept, progress)} | written
+    return {UNET: lambda kept: write_unet(place, parts, options, recipe, kept, progress)} | written
 
 
 def _written_to_fit(
     folder: Path,
     writers: Mapping[str, Write],
-    choices: Choices,
+    options: CoreMLOptions,
     recipe: Recipe | None,
     architecture: Architecture,
     recording: Recording,
@@ -160,7 +160,7 @@ def _written_to_fit(
     kept: dict[str, frozenset[str]] = {}
     packages = {name: write(frozenset()) for name, write in writers.items()}
     while True:
-        part = _declared(choices, recipe, packages, kept)
+        part = _declared(options, recipe, packages, kept)
         progress("Core ML: watching ranges, comparing in 32 bits")
         exact, samples, watched = measure_part(folder, part, architecture, recording, "fp32")
         wide = _wide(packages, watched)
@@ -179,10 +179,10 @@ def _written_to_fit(
             for model in packages[name].models.values():
                 shutil.rmtree(folder / model.package)
             packages[name] = writers[name](activations)
-    check_measured(exact, samples, choices.weights, "32 bits")
+    check_measured(exact, samples, options.weights, "32 bits")
     progress("Core ML: comparing in 16 bits")
     rounded, rounded_samples, _ = measure_part(folder, part, architecture, recording, "fp16")
-    check_measured(rounded, rounded_samples, choices.weights, "16 bits")
+    check_measured(rounded, rounded_samples, options.weights, "16 bits")
     psnr = {**exact.psnr_db, **samples}
     psnr |= {f"{name} fp16": db for name, db in {**rounded.psnr_db, **rounded_samples}.items()}
     finite = [value for seen in watched.largest.values() for value in seen.values() if value < SENTINEL]
@@ -212,15 +212,15 @@ def _wide(packages: Mapping[str, Packages], watched: Interpreted) -> dict[str, f
 
 
 def _declared(
-    choices: Choices,
+    options: CoreMLOptions,
     recipe: Recipe | None,
     packages: Mapping[str, Packages],
     kept: Mapping[str, frozenset[str]],
 ) -> CoreMLPart:
     return CoreMLPart(
-        target=choices.target,
-        attention=choices.attention,
-        weights=choices.weights,
+        target=options.target,
+        attention=options.attention,
+        weights=options.weights,
         layers={} if recipe is None else dict(recipe.formats),
         models={name: model for written in packages.values() for name, model in written.models.items()},
         graphs={name: pieces for written in packages.values() for name, pieces in written.graphs.items()},
@@ -234,12 +234,12 @@ def _declared(
 def _record(
     source: Source,
     architecture: Architecture,
-    reference_pool: int,
+    approximations: Approximations,
     parts: Mapping[str, Part],
     components: Mapping[str, Part],
 ) -> Recording:
     """PyTorch's trajectory, and what its modules make of sample inputs."""
-    side = TorchSide(source.base, source.conditioned, architecture, reference_pool)
+    side = TorchSide(source.base, source.conditioned, architecture, approximations)
     large = is_large(source.base)
     references = (side.reference(0), side.substitute(1) if large else side.reference(1))
     steps = 4 if not large else 1 if source.weights == "random" else 2
@@ -260,22 +260,23 @@ def _record(
     )
 
 
-def _resized(source: Source, architecture: Architecture, pixels: int, reference_pool: int) -> Architecture:
+def _resized(
+    source: Source, architecture: Architecture, pixels: int, approximations: Approximations
+) -> Architecture:
     """The same at another resolution.
 
     Raises:
         ExportError: one that this base cannot take, or the bundle's own.
     """
     if pixels == architecture.image_height:
-        raise ExportError(f"--coreml-resolution {pixels} is the bundle's own; leave it out")
+        raise ExportError(f"--coreml resolutions: {pixels} is the bundle's own; leave it out")
     return declare_architecture(
         source.name,
         source.base,
         source.conditioned,
         pixels,
         architecture.batch,
-        architecture.key_value_pool,
-        reference_pool,
+        approximations,
     )
 
 

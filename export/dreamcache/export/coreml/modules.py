@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dreamcache.export.coreml.options import Attention
 from dreamcache.export.declare.components import (
     declare_text_encoder,
     declare_vae_decoder,
@@ -16,6 +15,7 @@ from dreamcache.export.declare.components import (
 )
 from dreamcache.export.modules.decoder import WholeDecoder
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.options import EXACT, Approximations, CoreMLAttention
 from dreamcache.export.parts.text_and_vae import VaeMean
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
@@ -72,14 +72,13 @@ def unet_parts(
     base: Base,
     conditioned: ConditionedUNet,
     architecture: Architecture,
-    attention: Attention,
-    reference_pool: int = 1,
+    attention: CoreMLAttention,
+    approximations: Approximations = EXACT,
 ) -> dict[str, Part]:
     """``cache`` and ``denoise``."""
     text = base.encode_text([conditioned.config.cache_prompt])
-    pool = architecture.key_value_pool
-    caching = CachingGraph(conditioned, text, attention, pool, reference_pool)
-    denoising = Predicting(DenoiserGraph(conditioned, attention, pool))
+    caching = CachingGraph(conditioned, text, attention, approximations)
+    denoising = Predicting(DenoiserGraph(conditioned, attention, approximations))
     return {
         "cache": Part(caching, caching_graph_inputs(architecture), cache_tensors(architecture)),
         "denoise": Part(denoising, denoiser_inputs(architecture), denoiser_outputs(architecture)[:1]),

@@ -13,9 +13,9 @@ from dreamcache.export.coreml.checks.ranges import touching
 from dreamcache.export.coreml.convert import bisect_package, convert_graph, coreml_name, merge_functions
 from dreamcache.export.coreml.graph import saved_function
 from dreamcache.export.coreml.modules import Part
-from dreamcache.export.coreml.options import Choices
 from dreamcache.export.coreml.weights.compress import compress_package
 from dreamcache.export.coreml.weights.recipe import Recipe
+from dreamcache.export.options import CoreMLOptions
 from dreamcache.export.parity.gates import check_disk
 from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.coreml import CoreMLFunction, CoreMLModel, CoreMLPiece
@@ -44,7 +44,7 @@ class Packages:
 def write_unet(
     place: Path,
     parts: Mapping[str, Part],
-    choices: Choices,
+    options: CoreMLOptions,
     recipe: Recipe | None,
     kept: Set[str],
     progress: Progress,
@@ -54,8 +54,8 @@ def write_unet(
     Args:
         place: the folder.
         parts: by function; ``denoise`` is the default one.
-        choices: how.
-        recipe: of single weights; others are as `choices` says.
+        options: how.
+        recipe: of single weights; others are as `options` says.
         kept: names of activations that stay in 32 bits.
         progress: told what begins.
 
@@ -66,15 +66,15 @@ def write_unet(
     work.mkdir()
     try:
         ready = {
-            name: _pieces(work, name, part, choices, recipe, kept, progress) for name, part in parts.items()
+            name: _pieces(work, name, part, options, recipe, kept, progress) for name, part in parts.items()
         }
         alone = sum(map(_bytes, ready["denoise"])), sum(map(_weight_bytes, ready["denoise"]))
         models: dict[str, CoreMLModel] = {}
         graphs: dict[str, list[CoreMLPiece]] = {name: [] for name in parts}
         for index in range(len(ready["denoise"])):
-            chunk = f"Chunk{index + 1}" if choices.chunked else ""
+            chunk = f"Chunk{index + 1}" if options.chunk_unet else ""
             step = {name: pieces[index] for name, pieces in ready.items()}
-            for model, functions in _grouped(step, choices).items():
+            for model, functions in _grouped(step, options).items():
                 package = f"{UNET}{model}{chunk}"
                 target = place / f"{package}.mlpackage"
                 if functions.keys() == {"main"}:
@@ -91,7 +91,7 @@ def write_unet(
     finally:
         shutil.rmtree(work)
     targets = [place / Path(model.package).name for model in models.values()]
-    if choices.shares and len(parts) == 2:
+    if options.shares and len(parts) == 2:
         check_disk(sum(map(_weight_bytes, targets)), alone[1])
     return Packages(
         models, {name: tuple(pieces) for name, pieces in graphs.items()}, sum(map(_bytes, targets)) / alone[0]
@@ -102,7 +102,7 @@ def write_component(
     place: Path,
     name: str,
     parts: Mapping[str, Part],
-    choices: Choices,
+    options: CoreMLOptions,
     kept: Set[str],
     progress: Progress,
 ) -> Packages:
@@ -112,7 +112,7 @@ def write_component(
         place: the folder.
         name: of the package.
         parts: by graph; the first one is the default.
-        choices: how.
+        options: how.
         kept: names of activations that stay in 32 bits.
         progress: told what begins.
 
@@ -132,12 +132,12 @@ def write_component(
                 part.inputs,
                 part.outputs,
                 ready[graph],
-                target=choices.target,
+                target=options.target,
                 kept=touching(kept),
             )
         models: dict[str, CoreMLModel] = {}
         graphs: dict[str, tuple[CoreMLPiece, ...]] = {}
-        if choices.shares and len(parts) > 1:
+        if options.shares and len(parts) > 1:
             called = {graph: "main" + graph.removeprefix(first) for graph in parts}
             target = place / f"{name}.mlpackage"
             merge_functions({called[graph]: path for graph, path in ready.items()}, target, "main")
@@ -164,7 +164,7 @@ def _pieces(
     work: Path,
     name: str,
     part: Part,
-    choices: Choices,
+    options: CoreMLOptions,
     recipe: Recipe | None,
     kept: Set[str],
     progress: Progress,
@@ -177,15 +177,15 @@ def _pieces(
         part.inputs,
         part.outputs,
         ready,
-        target=choices.target,
+        target=options.target,
         kept=touching(kept),
     )
-    if choices.weights != "fp16":
-        progress(f"Core ML: {name}, weights as {choices.weights}")
-        exact, ready = ready, work / f"{name}-{choices.weights}.mlpackage"
-        compress_package(exact, ready, recipe.of(exact) if recipe else {}, choices.default_format)
+    if options.weights != "fp16":
+        progress(f"Core ML: {name}, weights as {options.weights}")
+        exact, ready = ready, work / f"{name}-{options.weights}.mlpackage"
+        compress_package(exact, ready, recipe.of(exact) if recipe else {}, options.default_format)
         shutil.rmtree(exact)
-    if not choices.chunked:
+    if not options.chunk_unet:
         return [ready]
     progress(f"Core ML: {name} in two chunks")
     chunks = bisect_package(ready, work / f"{name}-chunks")
@@ -193,9 +193,9 @@ def _pieces(
     return list(chunks)
 
 
-def _grouped(ready: Mapping[str, Path], choices: Choices) -> dict[str, dict[str, str]]:
+def _grouped(ready: Mapping[str, Path], options: CoreMLOptions) -> dict[str, dict[str, str]]:
     """By what a package's name ends in, its functions' names and the graphs that they are of."""
-    if choices.shares:
+    if options.shares:
         return {"": {name: name for name in ready}}
     return {_ending(name): {"main": name} for name in ready}
 

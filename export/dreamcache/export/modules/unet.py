@@ -26,6 +26,7 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.attention import AttentionKind, attend, check_attention
 from dreamcache.export.modules.token_layouts import TokensLast, layout_of
 from dreamcache.export.modules.unet_copies import twin_at_timestep, twin_of
+from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.adapter import ConditioningAdapter
 from dreamcache.models.conditioned import ConditionedUNet, first_block
 from dreamcache.models.transformer import as_tokens, feed_forward
@@ -46,9 +47,7 @@ class CachingGraph(nn.Module):
         conditioned: UNet and adapters.
         text: [1, n, c] embedding of the caching prompt.
         attention: how attention is written.
-        pool: as the denoiser's.
-        reference_pool: rows and columns over which the reference's tokens are averaged at the topmost level,
-            before they become keys and values; 1 is exact.
+        approximations: of attention at the topmost level.
         added: `ADDED_CONDITIONS` of the caching prompt, for UNets like SDXL's; constants too.
     """
 
@@ -57,16 +56,14 @@ class CachingGraph(nn.Module):
         conditioned: ConditionedUNet,
         text: Tensor,
         attention: AttentionKind,
-        pool: int = 1,
-        reference_pool: int = 1,
+        approximations: Approximations = EXACT,
         added: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         check_exportable(conditioned)
         self.attention = attention
         self.layout = layout_of(attention)
-        self.pool = pool
-        self.reference_pool = reference_pool
+        self.approximations = approximations
         self.sites = [site.name for site in conditioned.sites]
         timestep = conditioned.config.cache_timestep
         self.added = None if added is None else dict(added)
@@ -91,7 +88,7 @@ class CachingGraph(nn.Module):
             if asked.name in self.sites:
                 topmost = is_topmost(self.unet, asked.transformer)
                 outputs += self._keys_and_values(
-                    asked.name, asked.hidden, self.reference_pool if topmost else 1
+                    asked.name, asked.hidden, self.approximations.reference_downsample if topmost else 1
                 )
             if len(outputs) == 2 * len(self.sites):
                 steps.close()
@@ -105,7 +102,7 @@ class CachingGraph(nn.Module):
 
     def _transform(self, name: str, transformer: Transformer2DModel, hidden: Tensor) -> Tensor:
         tokens = _enter(transformer, hidden, self.layout)
-        pool = self.pool if is_topmost(self.unet, transformer) else 1
+        pool = self.approximations.kv_downsample if is_topmost(self.unet, transformer) else 1
         for i, block in enumerate(transformer.transformer_blocks):
             own = _attended(block, tokens, hidden, self.attention, pool)
             tokens = block.attn1.to_out[0](own) + tokens
@@ -122,16 +119,20 @@ class DenoiserGraph(nn.Module):
     Args:
         conditioned: UNet and adapters.
         attention: how attention is written.
-        pool: rows and columns over which the topmost level's self-attention averages its keys and values;
-            1 is exact. (Token downsampling: Smith et al. 2024.)
+        approximations: of attention at the topmost level.
     """
 
-    def __init__(self, conditioned: ConditionedUNet, attention: AttentionKind, pool: int = 1) -> None:
+    def __init__(
+        self,
+        conditioned: ConditionedUNet,
+        attention: AttentionKind,
+        approximations: Approximations = EXACT,
+    ) -> None:
         super().__init__()
         check_exportable(conditioned)
         self.attention = attention
         self.layout = layout_of(attention)
-        self.pool = pool
+        self.approximations = approximations
         self.sites = [site.name for site in conditioned.sites]
         self.unet = twin_of(conditioned.unet, attention)
         self.added = () if self.unet.config.addition_embed_type is None else ADDED_CONDITIONS
@@ -168,7 +169,7 @@ class DenoiserGraph(nn.Module):
 
         def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, context: Tensor) -> Tensor:
             tokens, read = _enter(transformer, hidden, self.layout), self.layout.read(context)
-            pool = self.pool if is_topmost(self.unet, transformer) else 1
+            pool = self.approximations.kv_downsample if is_topmost(self.unet, transformer) else 1
             for i, block in enumerate(transformer.transformer_blocks):
                 own = _attended(block, tokens, hidden, self.attention, pool)
                 added = block.attn1.to_out[0](own)

@@ -9,19 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.export.errors import ExportError
+from dreamcache.runtime.bundle.parity import (
+    CONDITION_TOLERANCE,
+    DISK_GRANT_BYTES,
+    MAX_DISK_RATIO,
+    MIN_INT8_LATENT_DB,
+    MIN_PSNR_DB,
+)
 
-MIN_PSNR_DB = 80.0
-"""For fp32, each graph."""
-MIN_FP16_PSNR_DB = 50.0
-"""For fp16, each graph."""
-MIN_INT8_LATENT_DB = 30.0
-"""For int8, the final latent of a trajectory; single graphs are reported."""
-MIN_SEAM_DB = 45.0
-"""For the decoder in strips against the whole one, below which a seam can be seen."""
-CONDITION_TOLERANCE = 0.05
-MAX_DISK_RATIO = 1.05
-DISK_GRANT_BYTES = 1 << 18
-"""The description of a second graph costs 130 kilobytes, in 8 bits 250, however small the model is."""
 MAX_DB = 200.0
 """Stands for exact equality, since the contract holds no infinities."""
 
@@ -69,11 +64,6 @@ def check_psnr(
         raise ExportError(
             f"graph {name} is {db:.1f} dB from PyTorch, at least {least_db:g} dB is expected; {remedy}"
         )
-
-
-def least_psnr_db(precision: str) -> float:
-    """What a graph of a precision must reach; int8 is judged by the final latent instead."""
-    return {"fp32": MIN_PSNR_DB, "fp16": MIN_FP16_PSNR_DB, "int8": 0.0}[precision]
 
 
 def check_final_latent(db: float) -> None:

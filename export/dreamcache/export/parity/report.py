@@ -18,15 +18,14 @@ import torch
 from numpy.typing import NDArray
 
 from dreamcache.export.graphs.session import open_unfinished
+from dreamcache.export.options import EXACT, Approximations
 from dreamcache.export.parity.gates import (
-    MIN_SEAM_DB,
     check_condition,
     check_disk,
     check_final_latent,
     check_psnr,
     check_sensitivity,
     condition_ratios,
-    least_psnr_db,
     psnr_db,
 )
 from dreamcache.export.parity.torch_reference import (
@@ -37,17 +36,16 @@ from dreamcache.export.parity.torch_reference import (
     TorchSide,
 )
 from dreamcache.export.parity.unet import UnetParity, measure_unet
-from dreamcache.export.parts.unet import Precision, is_large
+from dreamcache.export.parts.unet import is_large
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
+from dreamcache.runtime.bundle.parity import MAX_INT8_STRIPS_LOSS_DB, MIN_PSNR_DB_BY_PRECISION, MIN_SEAM_DB
+from dreamcache.runtime.memory.factors import Precision
 from dreamcache.runtime.sampling.decoding import OpenGraph, decode_in_strips
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.session import GraphSession
-
-INT8_STRIPS_DB = 1.0
-"""How much further from PyTorch than the whole decoder its strips may be in 8 bits."""
 
 Array = NDArray[np.float32]
 Ticker = Callable[[], None]
@@ -66,7 +64,7 @@ def measure_parity(
     precision: Precision = "fp32",
     enforce: bool = True,
     brief: bool = False,
-    reference_pool: int = 1,
+    approximations: Approximations = EXACT,
 ) -> ParityReport:
     """Measure an unfinished bundle and raise where it fails.
 
@@ -81,13 +79,13 @@ def measure_parity(
         precision: of the graphs, which decides how close they must be.
         enforce: False reports what 8 bits cost random weights, and refuses nothing for it.
         brief: one step of a large base in place of two, for random weights.
-        reference_pool: see `graphs.CachingGraph`.
+        approximations: of attention, in PyTorch too.
 
     Raises:
         ExportError: names the gate, what was expected and what was measured.
     """
     check_disk(*disk)
-    side = TorchSide(base, conditioned, architecture, reference_pool)
+    side = TorchSide(base, conditioned, architecture, approximations)
     # The second one only takes the first one's place; a small base compares its cache all the same.
     references = [side.reference(0), side.substitute(1) if is_large(base) else side.reference(1)]
     psnr = {"cache": 0.0, "denoiser": 0.0}
@@ -137,7 +135,7 @@ def measure_parity(
 
 def _enforce(psnr: dict[str, float], found: UnetParity, precision: Precision) -> None:
     """Raise where a precision's gates are missed."""
-    least = least_psnr_db(precision)
+    least = MIN_PSNR_DB_BY_PRECISION.get(precision, 0.0)
     for name, db in psnr.items():
         check_psnr(name, db, least)
     check_condition(found.findings)
@@ -181,7 +179,7 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
         found["vae_decoder_strips"] = psnr_db(expected, strips)
         if precision == "int8":
             # Both round, and not alike: what strips may cost is judged against PyTorch, as the whole is.
-            least = found["vae_decoder"] - INT8_STRIPS_DB
+            least = found["vae_decoder"] - MAX_INT8_STRIPS_LOSS_DB
             check_psnr("vae_decoder_strips", found["vae_decoder_strips"], least)
         else:
             check_psnr("vae_decoder_strips (against the whole)", psnr_db(received, strips), MIN_SEAM_DB)

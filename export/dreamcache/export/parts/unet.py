@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +21,7 @@ from dreamcache.export.int8.trajectories import PROMPTS, Sampling
 from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
 from dreamcache.export.modules.attention import AttentionKind
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.options import Approximations
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (
@@ -46,8 +46,6 @@ WEIGHTS_FILE = "unet/weights.data"
 
 LARGE_PARAMETERS = 200_000_000
 """From this size on, one prediction takes seconds on two cores, and checks make do with fewer."""
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def export_unet(
     folder: Path,
     architecture: Architecture,
     attention: AttentionKind,
-    reference_pool: int,
+    approximations: Approximations,
     progress: StageProgress,
     sampling: Sampling | None = None,
     *,
@@ -121,7 +119,7 @@ def export_unet(
         folder: of the bundle.
         architecture: shapes.
         attention: how attention is written.
-        reference_pool: see `graphs.CachingGraph`.
+        approximations: of attention at the topmost level.
         progress: called with what begins, and how much of how much is done.
         sampling: how to draw the trajectories that decide about 8 bits; None is full precision.
         half: store weights in 16 bits.
@@ -132,11 +130,11 @@ def export_unet(
     """
     specs = declare_unet(architecture)
     progress("denoiser graph", 0, 2)
-    graph = DenoiserGraph(conditioned, attention, architecture.key_value_pool)
+    graph = DenoiserGraph(conditioned, attention, approximations)
     denoiser = export_graph(graph, specs.denoiser.inputs, specs.denoiser.outputs)
     progress("caching graph", 1, 2)
     text = base.encode_text([conditioned.config.cache_prompt])
-    caching = CachingGraph(conditioned, text, attention, architecture.key_value_pool, reference_pool)
+    caching = CachingGraph(conditioned, text, attention, approximations)
     cache = export_graph(caching, specs.cache.inputs, specs.cache.outputs)
     del graph, caching
     place = (folder / DENOISER_FILE).parent

@@ -20,11 +20,7 @@ from dreamcache.export.parity.gates import (
 from dreamcache.export.parity.unet import measure_unet
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.coreml import CoreMLPart
-
-LEAST_DB = {"fp16": 50.0, "int8": 35.0, "palette6": 25.0, "palette4": 10.0, "mixed": 10.0}
-"""Of the UNet against PyTorch, by how its weights are stored; what must hold beside it is the condition's size."""
-LEAST_COMPONENT_DB = 40.0
-"""Of text encoder and VAE, in 16 bits."""
+from dreamcache.runtime.bundle.parity import MIN_COREML_COMPONENT_PSNR_DB, MIN_COREML_PSNR_DB
 
 OpenGraph = Callable[[str], CoreMLGraph]
 
@@ -88,15 +84,19 @@ def check_measured(measured: Measured, samples: Mapping[str, float], weights: st
     Raises:
         ExportError: one fails; a line that names it.
     """
-    least = LEAST_DB[weights]
+    least = MIN_COREML_PSNR_DB[weights]
     remedy = (
-        "give --coreml-weights more bits, or mixed" if weights != "fp16" else "report the base that fails"
+        "give --coreml weights=FORMAT more bits, or mixed"
+        if weights != "fp16"
+        else "report the base that fails"
     )
     for name, db in measured.psnr_db.items():
         check_psnr(f"Core ML {name} in {arithmetic}", db, least, remedy)
     for name, db in samples.items():
         unet = name.startswith(("cache", "denoise"))
-        check_psnr(f"Core ML {name} in {arithmetic}", db, least if unet else LEAST_COMPONENT_DB, remedy)
+        check_psnr(
+            f"Core ML {name} in {arithmetic}", db, least if unet else MIN_COREML_COMPONENT_PSNR_DB, remedy
+        )
     check_condition(measured.findings, remedy)
     if weights == "fp16":
         # What coarse weights lose may be more than a young adapter's whole effect, whose size is then all that counts.

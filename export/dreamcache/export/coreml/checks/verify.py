@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dreamcache.export.coreml.checks.measure import (
-    LEAST_COMPONENT_DB,
-    LEAST_DB,
     Measured,
     measure_samples,
     measure_trajectory,
@@ -19,10 +17,14 @@ from dreamcache.export.coreml.convert import coreml_name
 from dreamcache.export.coreml.graph import Interpreted, Open, open_graph, saved_function
 from dreamcache.export.coreml.mil.interpreter import Arithmetic, check_known
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE
 from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.bundle.folder import Bundle
+from dreamcache.runtime.bundle.parity import (
+    CONDITION_TOLERANCE,
+    MIN_COREML_COMPONENT_PSNR_DB,
+    MIN_COREML_PSNR_DB,
+)
 from dreamcache.runtime.checks import Check
 from dreamcache.runtime.errors import DreamCacheError
 
@@ -75,7 +77,7 @@ def compared(
         return
     for name, db in {**measured.psnr_db, **samples}.items():
         unet = name.startswith(("cache", "denoise"))
-        least = LEAST_DB[part.weights] if unet else LEAST_COMPONENT_DB
+        least = MIN_COREML_PSNR_DB[part.weights] if unet else MIN_COREML_COMPONENT_PSNR_DB
         yield Check(
             f"{name} {title}", db >= least, f"{db:.1f} dB from PyTorch, at least {least:g} are expected"
         )
