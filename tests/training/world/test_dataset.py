@@ -58,9 +58,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_missing_shard_names_the_command_that_renders_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="dreamcache train data --samples 1000"):
+    with pytest.raises(FileNotFoundError, match="dreamcache train miniature data --samples 1000"):
         list(read_shards(tmp_path, 1000))
-    with pytest.raises(FileNotFoundError, match="dreamcache train latents --samples 1000"):
+    with pytest.raises(FileNotFoundError, match="dreamcache train miniature latents --samples 1000"):
         load_latents(tmp_path, 1000)
 
 

@@ -105,7 +105,9 @@ def load_latents(directory: Path, samples: int, scale: float | None = None) -> L
     }
     for path in shards:
         if not path.exists():
-            raise FileNotFoundError(f"no {path}: run `dreamcache train latents --samples {samples}` first")
+            raise FileNotFoundError(
+                f"no {path}: run `dreamcache train miniature latents --samples {samples}` first"
+            )
         with np.load(path, allow_pickle=False) as arrays:
             for name, part in parts.items():
                 part.append(arrays[name])

@@ -100,6 +100,8 @@ def read_shards(directory: Path, samples: int) -> Iterator[Batch]:
     for shard in range(-(-samples // SHARD)):
         path = shard_path(directory, shard)
         if not path.exists():
-            raise FileNotFoundError(f"no {path}: run `dreamcache train data --samples {samples}` first")
+            raise FileNotFoundError(
+                f"no {path}: run `dreamcache train miniature data --samples {samples}` first"
+            )
         with np.load(path, allow_pickle=False) as arrays:
             yield Batch(**{name: arrays[name] for name in Batch.__dataclass_fields__})

@@ -1,4 +1,4 @@
-"""`dreamcache evaluate --benchmark FOLDER`: generate, score, report; every stage continues what is there."""
+"""`dreamcache evaluate dreambooth FOLDER`: generate, score, report; every stage continues what is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Literal
 
 from rich.console import Console
 
-from dreamcache.models.bases.base import MINI_ADAPTERS
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.progress import progress_bar
 from dreamcache.runtime.settings import Options
@@ -36,7 +35,7 @@ from dreamcache.training.evaluation.dreambooth.report.report import (
 )
 from dreamcache.training.evaluation.dreambooth.report.summary import summarise_real, summarise_row
 from dreamcache.training.evaluation.dreambooth.scoring import Scorer, read_scores, scores_path
-from dreamcache.training.evaluation.toys.painter import SamplingSettings, recommended
+from dreamcache.training.evaluation.toys.painter import sampling_settings
 
 Stage = Literal["all", "generate", "score"]
 
@@ -122,17 +121,8 @@ def _generate(request: Request, benchmark: Benchmark) -> list[str]:
 def _generators(request: Request) -> list[Generator]:
     generators: list[Generator] = []
     if request.base is not None:
-        usual = recommended(MINI_ADAPTERS if request.adapters is None else request.adapters)
-        asked = {
-            "steps": request.options.get("steps"),
-            "mode": request.options.get("guidance_mode"),
-            "guidance_scale": request.options.get("guidance_scale"),
-            "reference_guidance_scale": request.options.get("reference_guidance_scale"),
-        }
-        given = {name: value for name, value in asked.items() if value is not None}
-        generators.append(
-            TorchGenerator(request.base, request.adapters, SamplingSettings(**{**vars(usual), **given}))
-        )
+        how = sampling_settings(request.adapters, request.options)
+        generators.append(TorchGenerator(request.base, request.adapters, how))
     generators += [BundleGenerator(path, request.options) for path in request.bundles]
     return generators
 

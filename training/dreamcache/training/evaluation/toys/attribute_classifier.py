@@ -81,7 +81,7 @@ def load_classifier(path: Path = CLASSIFIER_FILE) -> AttributeClassifier:
     Raises FileNotFoundError naming the command that trains it.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no {path}: run `dreamcache train judge` first")
+        raise FileNotFoundError(f"no {path}: run `dreamcache train miniature judge` first")
     judge = AttributeClassifier()
     judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return judge.eval()

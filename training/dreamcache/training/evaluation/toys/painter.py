@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dreamcache.models.bases.base import MINI_ADAPTERS
 from dreamcache.models.bases.pixels import to_pictures, to_tensor
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import Cache
@@ -20,6 +21,7 @@ from dreamcache.models.guidance import GuidanceMode
 from dreamcache.models.pipeline import DreamCachePipeline, denoise_batch, draw_noise
 from dreamcache.runtime.progress import track
 from dreamcache.runtime.reference.prepare import prepare_reference
+from dreamcache.runtime.settings import Options
 from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
 
 
@@ -34,17 +36,22 @@ class SamplingSettings:
     strength: float = 1.0
 
 
-def recommended(adapters: Path) -> SamplingSettings:
-    """What the adapters' metadata recommends under ``guidance``; else the defaults of `SamplingSettings`."""
-    _, metadata = read_adapters(adapters)
+def sampling_settings(adapters: Path | None, options: Options) -> SamplingSettings:
+    """What was asked for, over what the adapters' metadata recommends under ``guidance``.
+
+    adapters: None is the miniature's.
+    """
+    _, metadata = read_adapters(MINI_ADAPTERS if adapters is None else adapters)
     known = json.loads(metadata.get("guidance", "{}"))
+    asked = {
+        "steps": options.get("steps"),
+        "mode": options.get("guidance_mode"),
+        "guidance_scale": options.get("guidance_scale"),
+        "reference_guidance_scale": options.get("reference_guidance_scale"),
+    }
+    recommended = {name: known[name] for name in asked if name in known}
     return SamplingSettings(
-        steps=known.get("steps", SamplingSettings.steps),
-        mode=known.get("mode", SamplingSettings.mode),
-        guidance_scale=known.get("guidance_scale", SamplingSettings.guidance_scale),
-        reference_guidance_scale=known.get(
-            "reference_guidance_scale", SamplingSettings.reference_guidance_scale
-        ),
+        **recommended | {name: value for name, value in asked.items() if value is not None}
     )
 
 
