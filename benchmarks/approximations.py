@@ -2,7 +2,7 @@
 
     python benchmarks/approximations.py --work DIR --json docs/results/approximations.json
 
-Exports the miniature once for each way of exporting, then runs `dreamcache evaluate toys --bundle` for each row; the rows
+Exports the miniature once for each way of exporting, then runs `dreamcache evaluate toys --bundle` for each row; rows
 share toys, prompts and seeds. A row that is in the JSON already is not run again.
 """
 
