@@ -6,7 +6,7 @@ itself, so that nothing has to be brought along.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ from dreamcache.export.graphs.session import open_unfinished
 from dreamcache.export.int8.ranges import Observer
 from dreamcache.export.parity.gates import psnr_db
 from dreamcache.models.bases.base import Base
-from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
 from dreamcache.runtime.sampling.denoiser import Denoiser
 from dreamcache.runtime.sampling.guidance import Guidance
+from dreamcache.runtime.sampling.noise import noise_source, noised_reference
 from dreamcache.runtime.sampling.schedulers import make_scheduler
-from dreamcache.runtime.sampling.schedulers.noise_schedule import signal_levels
+from dreamcache.runtime.sampling.trajectory import trajectory
 from dreamcache.runtime.sessions.session import GraphSession
 
 Array = NDArray[np.float32]
@@ -164,10 +164,7 @@ class Sampling:
         drawn = torch.from_numpy(self.trajectory(graph, index, steps, None).latents[-1])
         picture = on_white(self.base.decode_latents(drawn).clamp(-1, 1).numpy())
         latent = self.base.encode_images(torch.from_numpy(picture)).numpy()
-        signal = float(signal_levels(self.scheduler)[self.cache_timestep])
-        noise = draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:])
-        noised: Array = (np.sqrt(signal) * latent + np.sqrt(1 - signal) * noise).astype(np.float32)
-        return noised
+        return noised_reference(latent, self.scheduler, self.cache_timestep)
 
     def trajectory(
         self,
@@ -180,21 +177,14 @@ class Sampling:
         """A picture of prompt `index` by the runner's own denoiser, sampler and guidance."""
         texts = {"null": self.null, "prompt": self.texts[index % len(self.texts)]}
         denoiser = Denoiser(graph, self.architecture, texts, cache)
-        guidance = self.guidance()
-        branches = guidance.branches(cache is not None)
         sampler = make_scheduler(self.scheduler, self.defaults.scheduler, steps)
-        generator = np.random.default_rng(index)
-        noise = _noise(generator, self.architecture.latent_shape)
-        latent = (next(noise) * np.float32(sampler.init_noise_sigma)).astype(np.float32)
+        noise = noise_source(index, self.architecture.latent_shape)
         latents, reference_effect, text_effect = [], 0.0, 0.0
-        for step, timestep in enumerate(sampler.timesteps):
-            predictions = denoiser.predict(sampler.scale_input(latent, step), float(timestep), branches)
-            if len(predictions) == 3:
-                reference_effect += float(np.linalg.norm(predictions[1] - predictions[0]))
-            text_effect += float(np.linalg.norm(predictions[-1] - predictions[-2]))
-            combined = guidance.combine(predictions)
-            latent = sampler.step(combined, step, latent, lambda: next(noise))
-            latents.append(latent)
+        for step in trajectory(denoiser, sampler, self.guidance(), noise):
+            if len(step.predictions) == 3:
+                reference_effect += float(np.linalg.norm(step.predictions[1] - step.predictions[0]))
+            text_effect += float(np.linalg.norm(step.predictions[-1] - step.predictions[-2]))
+            latents.append(step.latent)
             tick()
         return Record(tuple(latents), reference_effect, text_effect)
 
@@ -234,8 +224,3 @@ def open_graph(
     if observer is None:
         return GraphSession(name, spec, session)
     return ObservedGraph(name, spec, session, watched, observer)
-
-
-def _noise(generator: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Array]:
-    while True:
-        yield generator.standard_normal(shape, dtype=np.float32)

@@ -35,7 +35,7 @@ def cache(
     if not out.name.endswith(SUFFIX):
         raise OutputError(f"--out: a name that ends in {SUFFIX} is expected, received {out.name}")
     check_output(out, overwrite)
-    subject = options.load_pipeline(bundle, provider, threads, profile).cache(reference, mask)
+    subject = options.open_pipeline(bundle, provider, threads, profile).cache(reference, mask)
     subject.save(out, overwrite)
     options.print_result(
         {"subject": str(out), "background": subject.background, "bytes": out.stat().st_size},

@@ -136,7 +136,7 @@ def generate(
         shallow = step_cache is not None and step_cache > 1
         plan = (max_ram, provider, shallow, reference is not None, tiled_vae, count)
         profile, tiled_vae = _plan(bundle, *plan)
-    pipeline = options.load_pipeline(bundle, provider, threads, profile, math)
+    pipeline = options.open_pipeline(bundle, provider, threads, profile, math)
     if (done := describe_math(pipeline.sessions.math)) is not None:
         typer.echo(f"dreamcache: {done}", err=True)
     if tiled_vae:

@@ -61,7 +61,7 @@ Overwrite = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Result as JSON on stdout.", rich_help_panel=OUTPUT)]
 
 
-def load_pipeline(
+def open_pipeline(
     bundle: Path,
     providers: list[str] | None,
     threads: int | None,

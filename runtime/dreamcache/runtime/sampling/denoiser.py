@@ -48,6 +48,7 @@ class Denoiser:
         self._batch = architecture.batch
         self._texts = texts
         self._deep: dict[Row, NDArray[Any]] = {}
+        self.has_reference = cache is not None
         # Without a reference the strength is 0, and what stands here is multiplied away.
         self._cache = {
             spec.name: np.zeros(spec.shape, spec.dtype) if cache is None else cache[spec.name]
