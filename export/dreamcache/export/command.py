@@ -21,7 +21,7 @@ from dreamcache.export.options import (
     check_targets,
 )
 from dreamcache.runtime.assignments import read_assignments, with_values
-from dreamcache.runtime.memory.factors import Precision
+from dreamcache.runtime.bundle.contract import Precision
 
 if TYPE_CHECKING:
     from dreamcache.models.bases.distillation import Sampling

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dreamcache.export.errors import ExportError, refuse_unknown
-from dreamcache.runtime.memory.factors import Precision
+from dreamcache.runtime.bundle.contract import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OnnxAttention = Literal["mha", "plain"]

@@ -24,7 +24,7 @@ from dreamcache.models.bases.diffusers_folder import weight_files
 from dreamcache.models.bases.single_file import check_layout, read_shapes
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.runtime.memory.factors import Precision
+from dreamcache.runtime.bundle.contract import Precision
 
 _FLOAT_BYTES = 4
 # The bundle, and while it is made: fp16 and int8 weights lie beside the fp32 ones they are made from.

@@ -81,7 +81,7 @@ def load_subject(path: str | os.PathLike[str], contract: Contract) -> Subject:
         raise SubjectError(
             f"{place} is no whole subject file ({error}); cache the reference again"
         ) from error
-    check_tensors(str(place), tensors, contract)
+    check_subject_tensors(str(place), tensors, contract)
     return Subject(
         tensors=tensors,
         fingerprint=metadata["fingerprint"],
@@ -91,7 +91,7 @@ def load_subject(path: str | os.PathLike[str], contract: Contract) -> Subject:
     )
 
 
-def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contract: Contract) -> None:
+def check_subject_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contract: Contract) -> None:
     """Names, shapes, dtypes and finiteness of a subject's tensors. Raises: SubjectError."""
     declared = {spec.name: spec for spec in cache_tensors(contract.architecture)}
     if set(tensors) != set(declared):
@@ -111,7 +111,7 @@ def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contract: Con
 def check_subject(subject: Subject, contract: Contract) -> None:
     """Raises: SubjectError when a subject in memory belongs to another bundle or does not fit."""
     _check_owner(None, {"format": _FORMAT, "fingerprint": subject.fingerprint}, contract)
-    check_tensors("the subject", subject.tensors, contract)
+    check_subject_tensors("the subject", subject.tensors, contract)
 
 
 def join_subjects(subjects: Sequence[Subject], contract: Contract) -> dict[str, NDArray[Any]]:

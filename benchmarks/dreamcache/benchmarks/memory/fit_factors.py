@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from dreamcache.benchmarks.process.sampler import MB
-from dreamcache.runtime.memory.factors import FACTORS, Factors, Precision, Quantities
+from dreamcache.runtime.bundle.contract import Precision
+from dreamcache.runtime.memory.factors import FACTORS, Factors, Quantities
 from dreamcache.runtime.sessions.profiles import Profile
 
 

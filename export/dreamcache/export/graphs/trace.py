@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.architecture import ONNX_TYPES, TensorSpec
 from dreamcache.runtime.errors import first_line
 
 OPSET = 18
@@ -113,7 +113,7 @@ def _check_borders(
     graph: str, what: str, received: Sequence[ir.Value], declared: Sequence[TensorSpec]
 ) -> None:
     have = [(value.name, tuple(value.shape or ()), value.dtype) for value in received]
-    want = [(spec.name, spec.shape, ir.DataType[_ONNX_TYPES[spec.dtype]]) for spec in declared]
+    want = [(spec.name, spec.shape, ir.DataType[ONNX_TYPES[spec.dtype].upper()]) for spec in declared]
     for one, other in zip(have, want, strict=False):
         if one != other:
             raise ExportError(
@@ -121,9 +121,6 @@ def _check_borders(
             )
     if len(have) != len(want):
         raise ExportError(f"{graph} {what}: expected {len(want)} tensors, received {len(have)}")
-
-
-_ONNX_TYPES = {"float32": "FLOAT", "float16": "FLOAT16", "int64": "INT64", "int32": "INT32"}
 
 
 @contextmanager

@@ -40,9 +40,8 @@ from dreamcache.export.parts.unet import is_large
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import Architecture
-from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
+from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport, Precision
 from dreamcache.runtime.bundle.parity import MAX_INT8_STRIPS_LOSS_DB, MIN_PSNR_DB_BY_PRECISION, MIN_SEAM_DB
-from dreamcache.runtime.memory.factors import Precision
 from dreamcache.runtime.sampling.decoding import OpenGraph, decode_in_strips
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.session import GraphSession

@@ -13,6 +13,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 DType = Literal["float32", "float16", "int64", "int32"]
+"""Numpy's names of the element types at a graph's border."""
+
+ONNX_TYPES: dict[DType, str] = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
+"""ONNX Runtime's names of them; those of `TensorProto.DataType` are the same in capitals."""
 
 # Far above any tensor at a graph's border (a 4096 px picture has 5e7), far below what exhausts a machine.
 MAX_ELEMENTS = 1 << 28

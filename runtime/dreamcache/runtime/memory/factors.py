@@ -8,13 +8,11 @@ private memory.
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Literal
 
 import numpy as np
 
+from dreamcache.runtime.bundle.contract import Precision
 from dreamcache.runtime.sessions.profiles import Profile
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import Literal, get_args
 
+import numpy as np
+
 from dreamcache.runtime.bundle.architecture import (
     TensorSpec,
     cache_tensors,
@@ -27,7 +29,6 @@ MB = 1e6
 Stage = Literal["text", "vae_encode", "cache", "denoise", "vae_decode"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4}
 # Stable Diffusion's decoder, by which a decoder's width at the picture's size is judged from its weights.
 _DECODER_WIDTH, _DECODER_BYTES = 128, 198e6
 _SHALLOW_SHARE = 0.1
@@ -52,7 +53,7 @@ def stage_quantities(
         deep = deep_tensor(shape)
         if shallow and deep is not None:
             # Three branches' deep features at the most, for one picture.
-            held += 3 * prod(deep.shape) // shape.batch * _BYTES[deep.dtype]
+            held += 3 * prod(deep.shape) // shape.batch * np.dtype(deep.dtype).itemsize
             weights = replace(weights, mapped=weights.mapped * (1 + _SHALLOW_SHARE))
         return replace(weights, held=held, **_unet_activations(contract, batch=shape.batch))
     if tiled and graphs.vae_decoder_head is not None:
@@ -169,7 +170,7 @@ def parse_bytes(text: str, name: str) -> float:
 
 
 def _bytes(specs: Iterable[TensorSpec]) -> int:
-    return sum(prod(spec.shape) * _BYTES[spec.dtype] for spec in specs)
+    return sum(prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
 
 
 def _weights(contract: Contract, graph: GraphSpec) -> Quantities:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamcache.runtime.bundle.architecture import ONNX_TYPES
 from dreamcache.runtime.bundle.contract import GraphSpec, TensorSpec
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
@@ -44,7 +45,6 @@ Array = NDArray[Any]
 # The caching graph reads the null text, so that its cross-attention's keys and values are stored, not computed.
 _CONSTANT_KEYS = {"cache"}
 _EVERY_STEP = {"denoiser", "shallow", "plain"}
-_DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
 
 
 class RunnableGraph(Protocol):
@@ -185,7 +185,7 @@ def _check_signature(graph: str, declared: Sequence[TensorSpec], found: Sequence
         fits = len(received) == len(spec.shape) and all(
             not isinstance(have, int) or have == want for have, want in zip(received, spec.shape, strict=True)
         )
-        if not fits or node.type != f"tensor({_DTYPES[spec.dtype]})":
+        if not fits or node.type != f"tensor({ONNX_TYPES[spec.dtype]})":
             raise BundleError(
                 f"graph {graph}: {what} {spec.name} {list(spec.shape)} {spec.dtype} is expected, "
                 f"received {received} {node.type}; export the bundle again"
