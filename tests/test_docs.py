@@ -15,8 +15,9 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from dreamcache.runtime.bundle.architecture import Architecture, TensorSpec
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {

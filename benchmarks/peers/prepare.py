@@ -29,7 +29,7 @@ from dreamcache.export.modules.unet_copies import twin_with_products
 from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.random_base import random_base
 from dreamcache.models.checkpoint import base_fingerprint
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from peers.unets import IMAGE_TOKENS, ConditionedUnet, IPAdapterUnet, ReferenceUnet, transformers
 
 ENCODERS: dict[str, dict[str, Any]] = {

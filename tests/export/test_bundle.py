@@ -27,13 +27,8 @@ from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.guidance import GuidanceMode
 from dreamcache.models.pipeline import DreamCachePipeline
-from dreamcache.runtime.bundle.contract import (
-    CONTRACT_NAME,
-    ParityReport,
-    cache_tensors,
-    denoiser_inputs,
-    denoiser_outputs,
-)
+from dreamcache.runtime.bundle.architecture import denoiser_inputs, denoiser_outputs
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME, ParityReport, cache_tensors
 from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_PSNR_DB
 from dreamcache.runtime.errors import OutputError

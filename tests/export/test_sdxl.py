@@ -25,7 +25,7 @@ from dreamcache.models.bases.base import Base
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 POOLED = 20
 BATCH = 2

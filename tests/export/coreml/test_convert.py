@@ -27,8 +27,8 @@ from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.parity.gates import psnr_db
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
-from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.parity import MAX_DISK_RATIO
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 
 @pytest.fixture(scope="module")

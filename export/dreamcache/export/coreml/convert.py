@@ -22,7 +22,7 @@ from torch import nn
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.options import CoreMLTarget
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import first_line
 
 ComputePrecision = Literal["fp16", "fp32"]

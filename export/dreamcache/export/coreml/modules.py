@@ -21,12 +21,12 @@ from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
-    TensorSpec,
     cache_tensors,
     caching_graph_inputs,
     denoiser_inputs,
     denoiser_outputs,
 )
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 
 @dataclass(frozen=True)

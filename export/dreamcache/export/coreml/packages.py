@@ -17,8 +17,8 @@ from dreamcache.export.coreml.weights.compress import compress_package
 from dreamcache.export.coreml.weights.recipe import Recipe
 from dreamcache.export.options import CoreMLOptions
 from dreamcache.export.parity.gates import check_disk
-from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.coreml import CoreMLFunction, CoreMLModel, CoreMLPiece
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 FOLDER = "coreml"
 UNET = "Unet"

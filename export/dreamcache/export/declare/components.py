@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from dreamcache.models.bases.base import Base
-from dreamcache.runtime.bundle.architecture import DType, TensorSpec
+from dreamcache.runtime.bundle.tensors import DType, TensorSpec
 
 
 @dataclass(frozen=True)

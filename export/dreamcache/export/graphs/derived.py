@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 _STRENGTH = "reference_strength"
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.bundle.architecture import ONNX_TYPES, TensorSpec
+from dreamcache.runtime.bundle.tensors import ONNX_TYPES, TensorSpec
 from dreamcache.runtime.errors import first_line
 
 OPSET = 18

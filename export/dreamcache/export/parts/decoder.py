@@ -26,9 +26,9 @@ from dreamcache.export.modules.decoder import (
     can_cut,
     cut_strips,
 )
-from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.contract import GraphSpec, StripSpec
 from dreamcache.runtime.bundle.decoder_strips import even_rows, scale_of, strip_inputs, strip_outputs
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 VAE_DECODER = "vae_decoder/model.onnx"
 VAE_DECODER_HEAD = "vae_decoder/head.onnx"

@@ -22,8 +22,8 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.shared_weights import rewrite_shared
 from dreamcache.export.graphs.trace import quiet_exporters
 from dreamcache.models.bases.base import Base
-from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import first_line
 
 TEXT_ENCODER = "text_encoder/model.onnx"

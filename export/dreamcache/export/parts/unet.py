@@ -26,7 +26,6 @@ from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
-    TensorSpec,
     cache_tensors,
     caching_graph_inputs,
     denoiser_inputs,
@@ -36,6 +35,7 @@ from dreamcache.runtime.bundle.architecture import (
     shallow_inputs,
 )
 from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.progress import StageProgress
 
 CACHE_FILE = "unet/cache.onnx"

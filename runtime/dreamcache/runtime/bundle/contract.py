@@ -13,13 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from dreamcache.runtime.bundle.architecture import (
-    Architecture,
-    ContractModel,
-    SiteSpec,
-    TensorSpec,
-    cache_tensors,
-)
+from dreamcache.runtime.bundle.architecture import Architecture, SiteSpec, cache_tensors
 from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.bundle.graphs import (
     Graphs,
@@ -37,6 +31,7 @@ from dreamcache.runtime.bundle.sampling import (
     SchedulerKind,
     SchedulerSpec,
 )
+from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
 from dreamcache.runtime.errors import BundleError
 
 __all__ = [

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 StripKind = Literal["upsample", "first_convolution", "second_convolution", "output"]
 

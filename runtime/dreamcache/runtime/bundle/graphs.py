@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
-    ContractModel,
-    TensorSpec,
     cache_tensors,
     caching_graph_inputs,
     denoiser_inputs,
@@ -22,6 +20,7 @@ from dreamcache.runtime.bundle.architecture import (
 )
 from dreamcache.runtime.bundle.decoder_strips import StripKind, check_strips
 from dreamcache.runtime.bundle.paths import BundlePath, FileRecord
+from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
 
 
 class GraphSpec(ContractModel):

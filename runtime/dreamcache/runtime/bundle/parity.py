@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveFloat
 
-from dreamcache.runtime.bundle.architecture import ContractModel
+from dreamcache.runtime.bundle.tensors import ContractModel
 
 MIN_PSNR_DB = 80.0
 """Each fp32 graph against PyTorch."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from dreamcache.runtime.bundle.architecture import ContractModel
+from dreamcache.runtime.bundle.tensors import ContractModel
 
 GuidanceMode = Literal["dual", "text_first", "classic", "none"]
 SchedulerKind = Literal["ddim", "euler", "dpm", "lcm"]

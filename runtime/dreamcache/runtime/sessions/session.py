@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.runtime.bundle.architecture import ONNX_TYPES
 from dreamcache.runtime.bundle.contract import GraphSpec, TensorSpec
 from dreamcache.runtime.bundle.folder import Bundle
+from dreamcache.runtime.bundle.tensors import ONNX_TYPES
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.kept_graphs import OptimisedGraph, graph_folder
