@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.diffusers_folder import load_folder
 from dreamcache.models.bases.distillation import Sampling, fold_guidance, recognise_sampling
+from dreamcache.models.bases.files import PICKLE_SUFFIXES
 from dreamcache.models.bases.hub import fetch_base, is_model_id
 from dreamcache.models.bases.parts import Parts, check_together
 from dreamcache.models.bases.single_file import load_single_file
@@ -170,7 +171,7 @@ def resolve_base(source: str | Path, variant: str | None = None) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+    if path.suffix in PICKLE_SUFFIXES:
         raise AdapterError(
             f"{source} is a pickle, which is never opened as a base; where you trust it, convert it: python -c "
             "\"import torch, safetensors.torch as s; s.save_file(torch.load('FILE', weights_only=True)"

@@ -17,7 +17,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from dreamcache.models.bases.clip_tokenizer import load_tokenizer
-from dreamcache.models.bases.parts import Parts, read_json
+from dreamcache.models.bases.files import pickles_in, read_json
+from dreamcache.models.bases.parts import Parts
 from dreamcache.models.errors import AdapterError
 
 INDEX = "model_index.json"
@@ -28,7 +29,6 @@ _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>[A-Za-z][\w-]*?))?(?:-\d{5}-of-\d{5})?"
     r"(?:\.(?P<late>[A-Za-z]\w*))?\.safetensors"
 )
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def check_index(name: str, folder: Path) -> None:
@@ -129,10 +129,9 @@ def _choose(part: Path, wanted: str | None) -> str:
     for choice in (wanted, "", "fp16", *sorted(found)):
         if choice is not None and choice in found:
             return choice
-    pickles = sorted(path.name for pattern in _PICKLES for path in part.glob(pattern))
-    if pickles:
+    if pickles := pickles_in(part):
         raise AdapterError(
-            f"{part} holds {pickles[0]}, a pickle, which is never opened; save the base again where you trust "
+            f"{part} holds {pickles[0].name}, a pickle, which is never opened; save the base again where you trust "
             "it, with diffusers' save_pretrained(safe_serialization=True)"
         )
     raise AdapterError(f"{part} holds no safetensors weights; download the base again")

@@ -26,7 +26,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
 from dreamcache.models.bases.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.diffusers_folder import known_entries, refuse_missing
-from dreamcache.models.bases.parts import Parts, read_json
+from dreamcache.models.bases.files import read_json
+from dreamcache.models.bases.parts import Parts
 from dreamcache.models.errors import AdapterError
 
 _UNET = "model.diffusion_model."
