@@ -20,7 +20,7 @@ from dreamcache.training.evaluation.dreambooth.generation import (
     SUBJECT_FILE,
     GenerationPlan,
     generate_row,
-    read_json,
+    read_result,
     read_row,
     row_folder,
     write_json,
@@ -186,4 +186,4 @@ def _backgrounds(folder: Path, benchmark: Benchmark) -> dict[str, int]:
     """How often each thing became of a reference's background."""
     records = [folder / subject.name / SUBJECT_FILE for subject in benchmark.subjects]
     mend = f"delete {folder} to make its pictures again"
-    return dict(Counter(read_json(path, mend)["background"] for path in records if path.exists()))
+    return dict(Counter(read_result(path, mend)["background"] for path in records if path.exists()))

@@ -124,10 +124,10 @@ def begin_row(folder: Path, made_from: dict[str, Any]) -> None:
 
 def read_row(folder: Path) -> dict[str, Any]:
     """The record of a row. Raises: BenchmarkError when it is absent or damaged."""
-    return read_json(folder / ROW_FILE, f"delete {folder} to make its pictures again")
+    return read_result(folder / ROW_FILE, f"delete {folder} to make its pictures again")
 
 
-def read_json(path: Path, mend: str) -> dict[str, Any]:
+def read_result(path: Path, mend: str) -> dict[str, Any]:
     """A JSON object that this room wrote. Raises: BenchmarkError ending in `mend`."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -176,7 +176,7 @@ def _check_subject(folder: Path, subject: BenchmarkSubject, plan: GenerationPlan
     """
     if not (folder / SUBJECT_FILE).exists():
         return
-    known = read_json(folder / SUBJECT_FILE, f"delete {folder} to make its pictures again")
+    known = read_result(folder / SUBJECT_FILE, f"delete {folder} to make its pictures again")
     known.pop("background", None)
     now = _subject_record(subject, plan)
     both = min(len(known.get("prompts", ())), len(now["prompts"]))

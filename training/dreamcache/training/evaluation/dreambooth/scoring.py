@@ -29,7 +29,7 @@ from dreamcache.training.evaluation.dreambooth.generation import (
     SCHEMA,
     GenerationPlan,
     Slot,
-    read_json,
+    read_result,
     row_folder,
     slots,
     write_json,
@@ -207,4 +207,4 @@ def scores_path(out: Path, row: str) -> Path:
 
 def read_scores(path: Path) -> dict[str, Any]:
     """A row's scores. Raises: BenchmarkError when they cannot be read."""
-    return read_json(path, "delete it to compute the scores again")
+    return read_result(path, "delete it to compute the scores again")
