@@ -22,18 +22,18 @@ from torch import Tensor
 GuidanceMode = Literal["dual", "text_first", "classic", "none"]
 
 
-class Branch(NamedTuple):
+class Conditions(NamedTuple):
     """One prediction of a step: does it see the prompt (else the null text), does it see the reference?"""
 
     text: bool
     reference: bool
 
 
-BRANCHES: dict[GuidanceMode, tuple[Branch, ...]] = {
-    "dual": (Branch(False, False), Branch(False, True), Branch(True, True)),
-    "text_first": (Branch(False, False), Branch(True, False), Branch(True, True)),
-    "classic": (Branch(False, True), Branch(True, True)),
-    "none": (Branch(True, True),),
+BRANCHES: dict[GuidanceMode, tuple[Conditions, ...]] = {
+    "dual": (Conditions(False, False), Conditions(False, True), Conditions(True, True)),
+    "text_first": (Conditions(False, False), Conditions(True, False), Conditions(True, True)),
+    "classic": (Conditions(False, True), Conditions(True, True)),
+    "none": (Conditions(True, True),),
 }
 
 
