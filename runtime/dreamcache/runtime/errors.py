@@ -20,11 +20,11 @@ class SubjectError(DreamCacheError, ValueError):
 
 
 class ImageError(DreamCacheError, ValueError):
-    """The picture or mask is absent, broken, too large or of a kind that is not read."""
+    """The picture or mask is missing, broken, too large or in an unsupported format."""
 
 
 class SettingsError(DreamCacheError, ValueError):
-    """A setting (steps, scale, provider, scheduler …) is outside what can be done."""
+    """A setting (steps, scale, provider, scheduler …) is outside its range or not available."""
 
 
 class OutputError(DreamCacheError, OSError):
