@@ -99,6 +99,18 @@ def test_what_is_named_exists(document: str, written: set[str]) -> None:
     assert missing_paths(text, written) == []
 
 
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/peers/README.md"]
+    + [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in DOCUMENTS],
+)
+def test_modules_and_scripts_exist_on_the_other_pages(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert missing_names(text) == []
+    scripts = re.findall(r"\bpython (\S+/\S+\.py)", text)
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+
+
 def test_what_does_not_exist_is_noticed(written: set[str]) -> None:
     wrong = (
         "`dreamcache.runtime.bundle.contract.lose`, `dreamcache.nowhere`, `guidance.sharpness`, `graphs.cache.colour`, "
