@@ -23,7 +23,7 @@ from dreamcache.training.evaluation.dreambooth.generation import (
     read_result,
     read_row,
     row_folder,
-    write_json,
+    write_result,
 )
 from dreamcache.training.evaluation.dreambooth.generators import BundleGenerator, Generator, TorchGenerator
 from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights, find_weights
@@ -90,7 +90,7 @@ def evaluate_benchmark(request: Request) -> None:
     report.write(out)
     write_page(benchmark, rows, plan, out)
     if request.json_file is not None:
-        write_json(request.json_file, report.as_record())
+        write_result(request.json_file, report.as_record())
     console = Console()
     report.print(console)
     for note in left_out:

@@ -32,7 +32,7 @@ from dreamcache.training.evaluation.dreambooth.generation import (
     read_result,
     row_folder,
     slots,
-    write_json,
+    write_result,
 )
 from dreamcache.training.evaluation.dreambooth.masked import Masked, mask_of, whiten_background
 from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights
@@ -102,12 +102,12 @@ class Scorer:
             if after["pictures"]:
                 record["subjects"][subject.name] = after
             if fresh:
-                write_json(place, record)
+                write_result(place, record)
             computed += fresh
             done += len(subject.prompts) * self._plan.images
             progress(done, total)
         if not place.exists() or read_scores(place) != record:
-            write_json(place, record)
+            write_result(place, record)
         return computed
 
     def _score_subject(
