@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_training import Toys
 
 from dreamcache.runtime.errors import ImageError, SettingsError
 from dreamcache.runtime.reference.prepare import prepare_reference
-from dreamcache.training.adapters.data import Shards, TripletSource, open_source
+from dreamcache.training.adapters.data import open_source
 from dreamcache.training.adapters.order import Order, held_out
+from dreamcache.training.data.stages.stage import run_stage
+from dreamcache.training.data.stages.world import WorldStage
 from dreamcache.training.world.samples import draw_sample
 
 
@@ -66,14 +67,14 @@ def test_the_drawn_world_is_a_source() -> None:
         open_source("world:many", 64)
 
 
-def test_a_reader_of_shards_becomes_a_source(tmp_path: Path) -> None:
-    records = [tmp_path / "index.json", tmp_path / "references-00000.json"]
-    for record in records:
-        record.write_text('{"sha256": "1"}', encoding="utf-8")
-    source: TripletSource = Shards(Toys(4), tmp_path)
-    assert (len(source), source.resolution, [sample.key for sample in source][-1]) == (4, 32, "toy3")
+def test_a_folder_of_shards_is_a_source(tmp_path: Path) -> None:
+    run_stage(WorldStage(4, shard_size=2), tmp_path)
+    source = open_source(str(tmp_path), 64)
+    assert (len(source), source.resolution, [sample.key for sample in source][-1]) == (4, 64, "000000003")
     kept = source.fingerprint
-    records[1].write_text('{"sha256": "2"}', encoding="utf-8")
+    assert open_source(str(tmp_path), 64).fingerprint == kept
+    record = tmp_path / "world-00001.json"
+    record.write_text(record.read_text(encoding="utf-8") + " ", encoding="utf-8")
     assert source.fingerprint != kept
 
 

@@ -47,24 +47,20 @@ class Triplet(Protocol):
         """The subject on white, uint8 [r, r, 3]; augmented later."""
 
 
-class TripletReader(Protocol):
-    """What reads triplets in an order that is always the same."""
+class TripletSource(Protocol):
+    """What reads triplets in an order that is always the same, and knows what it reads without reading it."""
 
     @property
     def resolution(self) -> int:
         """Side of the pictures in pixels."""
 
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Triplet]: ...
-
-
-class TripletSource(TripletReader, Protocol):
-    """A reader that knows what it reads without reading it."""
-
     @property
     def fingerprint(self) -> str:
         """Changes when any sample does."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Triplet]: ...
 
 
 class PlainTriplet(NamedTuple):
@@ -142,33 +138,6 @@ class TripletFolder:
             )
 
 
-@dataclass(frozen=True)
-class Shards:
-    """A reader of a folder of shards, with the fingerprint that the records beside the shards give."""
-
-    reader: TripletReader
-    folder: Path
-
-    @property
-    def resolution(self) -> int:
-        """As the shards were made."""
-        return self.reader.resolution
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over the folder's JSON records, each of which holds the SHA-256 of its shard."""
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.glob("*.json")):
-            digest.update(f"{path.name}\0{sha256_file(path)}".encode())
-        return digest.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __iter__(self) -> Iterator[Triplet]:
-        return iter(self.reader)
-
-
 def open_source(name: str, resolution: int) -> TripletSource:
     """The source behind `--data`: a folder of shards or of plain files, or world:N for N drawn samples.
 
@@ -193,7 +162,7 @@ def open_source(name: str, resolution: int) -> TripletSource:
     return source
 
 
-def _open_shards(folder: Path) -> Shards:
+def _open_shards(folder: Path) -> TripletSource:
     try:
         from dreamcache.training.data.shards.distribution import ProcessRank
         from dreamcache.training.data.shards.triplets import TripletDataset
@@ -203,7 +172,7 @@ def _open_shards(folder: Path) -> Shards:
             'pip install "dreamcache[synthesize]"'
         ) from error
     # every process reads all and encodes its part: the shards are not dealt out here
-    return Shards(TripletDataset(folder, process=ProcessRank()), folder)
+    return TripletDataset(folder, process=ProcessRank())
 
 
 def _beside(text: Path, kind: str) -> Path:
