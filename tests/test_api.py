@@ -49,12 +49,7 @@ def wrong_arguments(root: Any, shown: dict[str, list[str] | None]) -> list[str]:
     return wrong
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="its root names no public face yet")
-
-
-@pytest.mark.parametrize(
-    "root", [pytest.param(root, marks=NOT_YET if root in ("models",) else []) for root in ROOTS]
-)
+@pytest.mark.parametrize("root", ROOTS)
 def test_the_page_lists_the_public_names(root: str) -> None:
     if root not in ("runtime", "benchmarks"):
         pytest.importorskip("torch")

@@ -97,7 +97,6 @@ PENDING: dict[Rule, str] = {
     no_circle_of_files: "model_card and recipe; coreml's native and verify",
     no_circle_of_rooms: "evaluation and miniature; data's models, shards, stages; export's int8, parity, parts",
     short_files: "commands, toys, operators, formats, contract, and three of the tests",
-    short_functions: "generate, evaluate, evaluate_toys, export_bundle, export",
     one_name_for_one_thing: "names of training, export and runtime",
     telling_names: "export.int8.watching",
 }

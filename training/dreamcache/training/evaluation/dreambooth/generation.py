@@ -148,9 +148,7 @@ def write_result(path: Path, record: dict[str, Any]) -> None:
 def _take(generator: Generator, subject: BenchmarkSubject, plan: GenerationPlan, folder: Path) -> Taken:
     reference, mask = _reference(subject, plan)
     taken = generator.take(reference, mask)
-    write_result(
-        folder / SUBJECT_FILE, _subject_record(subject, plan) | {"background": taken.background}
-    )
+    write_result(folder / SUBJECT_FILE, _subject_record(subject, plan) | {"background": taken.background})
     return taken
 
 
