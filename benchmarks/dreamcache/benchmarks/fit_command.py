@@ -36,14 +36,14 @@ def fit(
     as_json: runner.AsJson = False,
 ) -> None:
     """Draw a picture under an enforced memory budget: yes or no (status 1), with the figures."""
-    from dreamcache.benchmarks.memory.budget import parse_budget_mb
     from dreamcache.benchmarks.memory.fit import fit_budget
     from dreamcache.benchmarks.process.child import checked_settings
     from dreamcache.runtime.bundle.folder import open_bundle
+    from dreamcache.runtime.memory.plan import MB, parse_bytes
     from dreamcache.runtime.progress import progress_bar
 
     settings = checked_settings(profile, provider, threads)
-    budget_mb = None if budget is None else parse_budget_mb(budget)
+    budget_mb = None if budget is None else parse_bytes(budget, "--budget", bare=1) / MB
     with progress_bar("checking the bundle") as advance:
         opened = open_bundle(bundle, progress=advance)
     answer = fit_budget(opened, budget_mb, settings, steps, caching, first_run, _say)

@@ -96,7 +96,7 @@ class Fidelity(RecordModel):
     text_ratio: float | None = None
 
 
-class Conditions(RecordModel):
+class RunConditions(RecordModel):
     """Under which settings. threads null: left to ONNX Runtime. batch: rows of one denoiser call.
 
     guidance_interval: fractions of the steps between which there is guidance. step_cache: the whole denoiser runs at
@@ -119,8 +119,8 @@ class Conditions(RecordModel):
     shallow_calls: NonNegativeInt = 0
 
 
-class SpreadRecord(RecordModel):
-    """See `samples.Spread`."""
+class Spread(RecordModel):
+    """Median and quartile distance of n samples; unstable is null where n is too small to say."""
 
     n: PositiveInt
     median: float
@@ -177,10 +177,10 @@ class Measurement(RecordModel):
 
     bundle: BundleFacts
     fidelity: Fidelity
-    conditions: Conditions
+    conditions: RunConditions
     metrics: Metrics
     samples: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    spread: dict[str, SpreadRecord] = Field(default_factory=dict)
+    spread: dict[str, Spread] = Field(default_factory=dict)
     absent: dict[str, str] = Field(default_factory=dict)
     memory: MemoryTrace | None = None
     sustained: Sustained | None = None

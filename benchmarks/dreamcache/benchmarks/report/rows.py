@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from dreamcache.benchmarks.protocol.scaling import scaling_points
 from dreamcache.benchmarks.record import (
-    Conditions,
     Fidelity,
     Measurement,
     Metrics,
     Record,
+    RunConditions,
     ScalingPoint,
     numbered,
 )
@@ -113,7 +113,7 @@ def _row(title: str, record: Record, one: Measurement) -> MeasurementRow:
     return MeasurementRow(title, labels, figures, tuple(f"{number} {note}" for note in notes))
 
 
-def _guidance(conditions: Conditions) -> str:
+def _guidance(conditions: RunConditions) -> str:
     start, end = conditions.guidance_interval
     return conditions.guidance + ("" if (start, end) == (0.0, 1.0) else f", {start:g} to {end:g}")
 

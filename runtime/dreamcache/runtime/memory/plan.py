@@ -7,6 +7,7 @@ tensors that are held beside.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod, sqrt
@@ -150,20 +151,22 @@ def plan_memory(
     )
 
 
-def parse_bytes(text: str, name: str) -> float:
-    """Bytes from a number of MB, or one with the unit K, M or G (powers of ten). Raises: SettingsError."""
-    units = {"K": 1e3, "M": 1e6, "G": 1e9}
-    bare = text.strip().upper().removesuffix("B")
-    unit = units.get(bare[-1:], MB)
-    try:
-        value = float(bare[:-1] if bare[-1:] in units else bare) * unit
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "KI": 2.0**10, "MI": 2.0**20, "GI": 2.0**30}
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", re.IGNORECASE)
+
+
+def parse_bytes(text: str, name: str, bare: float = MB) -> float:
+    """Bytes from a number with the unit K, M, G (powers of ten) or Ki, Mi, Gi; bare: the unit of one without.
+
+    Raises: SettingsError.
+    """
+    found = _AMOUNT.fullmatch(text.strip())
+    size = 0.0 if found is None else float(found[1]) * (_UNITS[found[2].upper()] if found[2] else bare)
+    if size <= 0:
         raise SettingsError(
-            f"{name}: an amount of memory such as 600M or 1.5G is expected, received {text!r}"
+            f"{name}: an amount of memory such as 600M, 1.5G or 512Mi is expected, received {text!r}"
         )
-    return value
+    return size
 
 
 def _bytes(specs: Iterable[TensorSpec]) -> int:
