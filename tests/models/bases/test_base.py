@@ -227,7 +227,7 @@ def no_json(folder: Path) -> None:
         (pickled, "diffusion_pytorch_model.bin, a pickle, which is never opened"),
         (no_weights, "vae holds no safetensors weights"),
         (incomplete, "unet lacks conv_in.weight"),
-        (no_json, "is no JSON"),
+        (no_json, "is not JSON"),
     ],
 )
 def test_unusable_folders_are_named(folder: Path, damage: Callable[[Path], None], message: str) -> None:

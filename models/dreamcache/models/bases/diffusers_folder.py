@@ -32,7 +32,7 @@ _WEIGHTS = re.compile(
 
 
 def check_index(name: str, folder: Path) -> None:
-    """Refuse, by its table of contents, what is no Stable Diffusion of one UNet and one text encoder.
+    """Refuse, by its table of contents, all but a Stable Diffusion of one UNet and one text encoder.
 
     A folder without a table of contents is judged by its subfolders.
 
@@ -111,7 +111,7 @@ def _variant(path: Path) -> str | None:
 
 
 def _chosen(folder: Path, variant: str | None) -> dict[str, str]:
-    """The variant of each part's weights that is taken, after everything that can be said without reading them."""
+    """Chosen variant of each part's weights, after every check that needs no weights."""
     check_index(str(folder), folder)
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
@@ -154,9 +154,11 @@ def refuse_missing(name: str, missing: list[str] | set[str]) -> None:
     if missing:
         keys = sorted(missing)
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        raise AdapterError(f"{name} lacks {', '.join(keys[:3])}{more}; the base is incomplete")
+        raise AdapterError(
+            f"{name} lacks {', '.join(keys[:3])}{more}; the base is incomplete: download it again"
+        )
 
 
 def known_entries(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without the private entries that diffusers writes beside the arguments."""
+    """A config without the private entries that diffusers adds to the arguments."""
     return {name: value for name, value in config.items() if not name.startswith("_")}

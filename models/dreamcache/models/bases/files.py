@@ -21,13 +21,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
-        AdapterError: no JSON object.
-        OSError: no such file.
+        AdapterError: not a JSON object.
+        OSError: the file is absent.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise AdapterError(f"{path} is no JSON ({error}); download the base again") from error
+        raise AdapterError(f"{path} is not JSON ({error}); download the base again") from error
     if not isinstance(record, dict):
-        raise AdapterError(f"{path} holds a {type(record).__name__}, expected an object")
+        raise AdapterError(
+            f"{path} holds a {type(record).__name__}, expected an object; download the base again"
+        )
     return record

@@ -1,4 +1,4 @@
-"""From a model id of the Hugging Face Hub to a folder, and the ids that are answered without asking the Hub."""
+"""Model ids of the Hugging Face Hub: files fetched into a folder, and ids that are answered without the Hub."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def fetch_base(model_id: str, variant: str | None = None) -> Path:
         raise AdapterError(
             f"{model_id} is an inpainting model, whose UNet takes 9 channels; use {INPAINTING[model_id]}"
         )
-    # Loads diffusers, which whoever fetches other models does without.
+    # Loads diffusers; fetching other models does without.
     from dreamcache.models.bases.diffusers_folder import INDEX, PARTS, WEIGHED, check_index, variants
 
     def fetch(patterns: list[str]) -> Path:

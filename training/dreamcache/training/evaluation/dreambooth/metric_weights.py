@@ -151,7 +151,7 @@ def _read_config(path: Path, kind: MetricKind) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MetricModelError(f"{path} is no JSON ({error}); fetch {kind.model_id} again") from error
+        raise MetricModelError(f"{path} is not JSON ({error}); fetch {kind.model_id} again") from error
     found = config.get("model_type") if isinstance(config, dict) else None
     if found != kind.model_type:
         raise MetricModelError(
