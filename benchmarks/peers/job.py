@@ -90,7 +90,7 @@ def read_job() -> Job:
 
 
 def write_job(job: Job, path: Path) -> None:
-    """For `read_job` of another process."""
+    """Write the job for `read_job` of another process."""
     path.write_text(json.dumps(asdict(job)), encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ from peers.job import PROMPTS, Stages, answer, read_job, size_of
 
 
 def main() -> None:
-    """One job. Text and decoding are within the pipeline: `rest` is what a picture takes beside its steps."""
+    """One job. Text and decoding are within the pipeline: `rest` is what a picture takes besides its steps."""
     job = read_job()
     stages = Stages()
     folder = Path(job.prepared) / "optimum"

@@ -198,7 +198,7 @@ def _write(
 
 
 def _once(place: Path, write: Callable[[Path], None]) -> None:
-    """Write beside and rename in, so that what exists is whole."""
+    """Write under another name and rename, so that what exists is whole."""
     if place.exists():
         return
     print(f"preparing {place.name} …", file=sys.stderr, flush=True)

@@ -34,7 +34,7 @@ def to_measurement(
     scaling: tuple[ScalingPoint, ...] = (),
     sustained: Sustained | None = None,
 ) -> Measurement:
-    """Figures from raw samples, beside the samples themselves."""
+    """Figures from raw samples, together with the samples."""
     samples = case.samples
     metrics = figures(samples, peak, case.bundle)
     if metrics.step_ms_p90 is None:

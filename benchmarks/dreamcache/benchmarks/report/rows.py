@@ -1,7 +1,7 @@
 """A record's figures as rows, of which the terminal's table, Markdown and CSV are three forms.
 
 Every row names its weights and its fidelity gate. A measurement that lacks the gate's figures keeps its row and loses
-its speeds, with the reason beside it.
+its speeds, with the reason given.
 """
 
 from __future__ import annotations
