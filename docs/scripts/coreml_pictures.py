@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from dreamcache.export.coreml.graph import CoreMLGraph, Interpreted, open_graph
-from dreamcache.export.parity.gates import psnr_db
 from dreamcache.runtime.bundle.folder import Bundle, open_bundle
+from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sessions.session import SessionOpener
 from dreamcache.training.evaluation.sheets import Column, draw_sheet

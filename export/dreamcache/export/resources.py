@@ -217,3 +217,12 @@ def _count_stored(path: Path) -> int:
 
 def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
+
+
+LARGE_PARAMETERS = 200_000_000
+"""From this size on, one prediction takes seconds on two cores, and checks make do with fewer."""
+
+
+def is_large(base: Base) -> bool:
+    """Whether checks must make do with fewer predictions."""
+    return int(base.unet.num_parameters()) >= LARGE_PARAMETERS

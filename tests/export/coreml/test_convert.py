@@ -24,10 +24,9 @@ from dreamcache.export.coreml.modules import Part, unet_parts
 from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
-from dreamcache.export.parity.gates import psnr_db
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
-from dreamcache.runtime.bundle.parity import MAX_DISK_RATIO
+from dreamcache.runtime.bundle.parity import MAX_DISK_RATIO, psnr_db
 from dreamcache.runtime.bundle.tensors import TensorSpec
 
 

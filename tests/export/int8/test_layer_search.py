@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.int8.formats import quantise_weight
 from dreamcache.export.int8.layer_search import (
     CONDITION_MARGIN,
     LATENT_MARGIN_DB,
@@ -25,8 +24,8 @@ from dreamcache.export.int8.layer_search import (
 )
 from dreamcache.export.int8.layers import Layer
 from dreamcache.export.int8.trajectories import Record, Score, compare
-from dreamcache.export.parity.gates import psnr_db
-from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
+from dreamcache.export.int8.weights import quantise_weight
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
 
 STATIC_LEVELS = 4
 """Above and below 0."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dreamcache.export.modules.decoder import DecoderHead, cut_strips
-from dreamcache.export.parity.gates import psnr_db
 from dreamcache.export.parts.decoder import (
     CUT_BYTES,
     VAE_DECODER_WEIGHTS,
@@ -36,7 +35,7 @@ from dreamcache.runtime.bundle.contract import (
 )
 from dreamcache.runtime.bundle.decoder_strips import even_rows, scale_of, windows
 from dreamcache.runtime.bundle.folder import open_bundle
-from dreamcache.runtime.bundle.parity import MIN_PSNR_DB, MIN_SEAM_DB
+from dreamcache.runtime.bundle.parity import MIN_PSNR_DB, MIN_SEAM_DB, psnr_db
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.files import sha256_file

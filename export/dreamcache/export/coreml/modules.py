@@ -15,8 +15,8 @@ from dreamcache.export.declare.components import (
 )
 from dreamcache.export.modules.decoder import WholeDecoder
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.export.options import EXACT, Approximations, CoreMLAttention
-from dreamcache.export.parts.text_and_vae import VaeMean
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,12 @@ from dreamcache.export.coreml.weights.compress import compress_package
 from dreamcache.export.coreml.weights.recipe import Recipe
 from dreamcache.export.options import CoreMLOptions
 from dreamcache.export.parity.gates import check_disk
+from dreamcache.export.progress import TellStage
 from dreamcache.runtime.bundle.coreml import CoreMLFunction, CoreMLModel, CoreMLPiece
 from dreamcache.runtime.bundle.tensors import TensorSpec
 
 FOLDER = "coreml"
 UNET = "Unet"
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def write_unet(
     options: CoreMLOptions,
     recipe: Recipe | None,
     kept: Set[str],
-    progress: Progress,
+    progress: TellStage,
 ) -> Packages:
     """The UNet's functions, in one package or two chunks where the target knows functions, else in one each.
 
@@ -104,7 +103,7 @@ def write_component(
     parts: Mapping[str, Part],
     options: CoreMLOptions,
     kept: Set[str],
-    progress: Progress,
+    progress: TellStage,
 ) -> Packages:
     """Text encoder or VAE: a function for each resolution, or a package for each where functions are not known.
 
@@ -167,7 +166,7 @@ def _pieces(
     options: CoreMLOptions,
     recipe: Recipe | None,
     kept: Set[str],
-    progress: Progress,
+    progress: TellStage,
 ) -> list[Path]:
     """One package, or its two chunks, of a single function."""
     progress(f"Core ML: {name}")

@@ -16,9 +16,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.int8.formats import Format, QuantisedWeight, Range, quantise
+from dreamcache.export.int8.calibration import Range, open_graph
 from dreamcache.export.int8.layers import Layer, group_layers
-from dreamcache.export.int8.trajectories import Array, Record, Sampling, Score, compare, open_graph
+from dreamcache.export.int8.rewrite import Format, quantise
+from dreamcache.export.int8.trajectories import Array, Record, Sampling, Score, compare
+from dreamcache.export.int8.weights import QuantisedWeight
 from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
 from dreamcache.runtime.progress import StageProgress

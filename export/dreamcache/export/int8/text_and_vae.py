@@ -17,11 +17,19 @@ import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass
 
 from dreamcache.export.graphs.shared_weights import rewrite_shared
-from dreamcache.export.int8.formats import Range, input_of, output_of, quantise, quantise_weight
+from dreamcache.export.int8.calibration import (
+    Observer,
+    Range,
+    by_layer,
+    input_of,
+    open_graph,
+    output_of,
+    watch,
+)
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
-from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.int8.trajectories import Array, on_white, open_graph
-from dreamcache.export.int8.watching import by_layer, watch
+from dreamcache.export.int8.rewrite import quantise
+from dreamcache.export.int8.trajectories import Array, on_white
+from dreamcache.export.int8.weights import quantise_weight
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
 from dreamcache.runtime.progress import StageProgress
 from dreamcache.runtime.sampling.decoding import OpenGraph, open_decoder

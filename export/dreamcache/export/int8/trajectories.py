@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.session import open_unfinished
-from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.parity.gates import psnr_db
 from dreamcache.models.bases.base import Base
 from dreamcache.runtime.bundle.architecture import Architecture
-from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.bundle.contract import GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.sampling.denoiser import Denoiser
 from dreamcache.runtime.sampling.guidance import Guidance
 from dreamcache.runtime.sampling.noise import noise_source, noised_reference
@@ -91,30 +88,6 @@ def compare(exact: Sequence[Record], found: Sequence[Record]) -> Score:
         sum(record.reference_effect for record in found) / max(sum(r.reference_effect for r in exact), 1e-12),
         sum(record.text_effect for record in found) / max(sum(r.text_effect for r in exact), 1e-12),
     )
-
-
-class ObservedGraph(GraphSession):
-    """A graph with more outputs than declared, which an observer sees."""
-
-    def __init__(
-        self, name: str, spec: GraphSpec, session: Any, watched: Sequence[str], observer: Observer
-    ) -> None:
-        super().__init__(name, spec, session)
-        self._declared = [output.name for output in spec.outputs]
-        self._all = list(dict.fromkeys([*self._declared, *watched]))
-        self._watched, self._observer, self._open = watched, observer, session
-
-    def run(
-        self, inputs: Mapping[str, NDArray[Any]], wanted: Sequence[str] | None = None
-    ) -> dict[str, NDArray[Any]]:
-        """As `GraphSession.run`; what is watched goes to the observer."""
-        del wanted
-        feed = {
-            name: np.ascontiguousarray(inputs[name]) for name in (i.name for i in self._open.get_inputs())
-        }
-        results = dict(zip(self._all, self._open.run(self._all, feed), strict=True))
-        self._observer.see({name: results[name] for name in self._watched})
-        return {name: results[name] for name in self._declared}
 
 
 class Sampling:
@@ -198,29 +171,3 @@ def on_white(picture: Array) -> Array:
     return white
 
 
-def open_graph(
-    name: str,
-    path: Path,
-    spec: GraphSpec,
-    watched: Sequence[str] = (),
-    observer: Observer | None = None,
-    *,
-    pack: bool = False,
-) -> GraphSession:
-    """A session on a graph that is not part of a bundle yet.
-
-    Args:
-        name: of the graph.
-        path: its file.
-        spec: its declaration.
-        watched: further tensors, for `observer`.
-        observer: sees them after each run.
-        pack: let ONNX Runtime copy the weights into the layout of its kernels.
-
-    Raises:
-        ExportError: ONNX Runtime refuses the graph.
-    """
-    session = open_unfinished(name, path, pack=pack)
-    if observer is None:
-        return GraphSession(name, spec, session)
-    return ObservedGraph(name, spec, session, watched, observer)

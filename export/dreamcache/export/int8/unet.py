@@ -10,17 +10,12 @@ import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.shared_weights import write_shared
-from dreamcache.export.int8.formats import (
-    QuantisedWeight,
-    Range,
-    quantise,
-    quantise_weight,
-)
+from dreamcache.export.int8.calibration import Observer, Range, by_layer, open_graph, watch
 from dreamcache.export.int8.layer_search import Choice, Judge, choose, fastest
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
-from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.int8.trajectories import Array, Sampling, open_graph
-from dreamcache.export.int8.watching import by_layer, watch
+from dreamcache.export.int8.rewrite import quantise
+from dreamcache.export.int8.trajectories import Array, Sampling
+from dreamcache.export.int8.weights import QuantisedWeight, quantise_weight
 from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.progress import StageProgress
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -24,6 +23,7 @@ from torch.nn import functional
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.attention import AttentionKind, attend, check_attention
+from dreamcache.export.modules.folded_adapter import FoldedAdapter
 from dreamcache.export.modules.token_layouts import TokensLast, layout_of
 from dreamcache.export.modules.unet_copies import twin_at_timestep, twin_of
 from dreamcache.export.options import EXACT, Approximations
@@ -184,41 +184,6 @@ class DenoiserGraph(nn.Module):
             return _leave(transformer, tokens, hidden, self.layout)
 
         return tuple(finish(visits(self.unet, latent, timestep, text, added), visit))  # type: ignore[return-value]
-
-
-class FoldedAdapter(nn.Module):
-    """A tapped block's self-attention and adapter, their output projections folded into [A | B] and c."""
-
-    def __init__(
-        self, adapter: ConditioningAdapter, block: BasicTransformerBlock, attention: AttentionKind
-    ) -> None:
-        super().__init__()
-        self.attention = attention
-        self.heads = adapter.heads
-        layout = layout_of(attention)
-        self.channels = layout.channels
-        self.norm = layout.norm(adapter.norm)
-        self.to_q = layout.linear(adapter.to_q)
-        width = adapter.to_out.out_features
-        delta = nn.Linear(2 * width, width)
-        own, reference = block.attn1.to_out[0], adapter.to_out
-        with torch.no_grad():
-            # In double precision: these products are made once and used in every step.
-            fuse = adapter.fuse.weight.double()
-            change = fuse[:, :width] - torch.eye(width, dtype=fuse.dtype, device=fuse.device)
-            second = fuse[:, width:]
-            weight = torch.cat([change @ own.weight.double(), second @ reference.weight.double()], dim=1)
-            bias = second @ reference.bias.double() + adapter.fuse.bias.double()
-            if own.bias is not None:
-                bias = bias + change @ own.bias.double()
-            delta.weight.copy_(weight)
-            delta.bias.copy_(bias)
-        self.delta = layout.linear(delta)
-
-    def forward(self, tokens: Tensor, own: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Δ [b, n, d] of a block's input `tokens`, its self-attention `own`, and keys and values [1, m, d]."""
-        reference = attend(self.to_q(self.norm(tokens)), key, value, self.heads, self.attention)
-        return cast(Tensor, self.delta(torch.cat([own, reference], dim=self.channels)))
 
 
 def check_exportable(conditioned: ConditionedUNet) -> None:

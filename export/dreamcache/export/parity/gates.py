@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dreamcache.export.errors import ExportError
 from dreamcache.runtime.bundle.parity import (
     CONDITION_TOLERANCE,
@@ -16,9 +13,6 @@ from dreamcache.runtime.bundle.parity import (
     MIN_INT8_LATENT_DB,
     MIN_PSNR_DB,
 )
-
-MAX_DB = 200.0
-"""Stands for exact equality, since the contract holds no infinities."""
 
 
 class Finding(TypedDict):
@@ -40,17 +34,6 @@ class Finding(TypedDict):
     stock_leak: float
     zeroed: float
     swapped: float
-
-
-def psnr_db(expected: NDArray[np.generic], received: NDArray[np.generic]) -> float:
-    """Peak signal-to-noise ratio in dB; the peak is the largest expected magnitude. At most `MAX_DB`."""
-    if not np.isfinite(received).all():
-        return -MAX_DB
-    error = float(np.sqrt(np.mean((expected.astype(np.float64) - received.astype(np.float64)) ** 2)))
-    peak = float(np.abs(expected).max())
-    if error == 0.0:
-        return MAX_DB
-    return max(-MAX_DB, min(MAX_DB, 20.0 * float(np.log10(peak / error)))) if peak > 0.0 else -MAX_DB
 
 
 def check_psnr(

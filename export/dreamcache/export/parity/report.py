@@ -26,7 +26,6 @@ from dreamcache.export.parity.gates import (
     check_psnr,
     check_sensitivity,
     condition_ratios,
-    psnr_db,
 )
 from dreamcache.export.parity.torch_reference import (
     GUIDANCE_SCALE,
@@ -36,12 +35,17 @@ from dreamcache.export.parity.torch_reference import (
     TorchSide,
 )
 from dreamcache.export.parity.unet import UnetParity, measure_unet
-from dreamcache.export.parts.unet import is_large
+from dreamcache.export.resources import is_large
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport, Precision
-from dreamcache.runtime.bundle.parity import MAX_INT8_STRIPS_LOSS_DB, MIN_PSNR_DB_BY_PRECISION, MIN_SEAM_DB
+from dreamcache.runtime.bundle.parity import (
+    MAX_INT8_STRIPS_LOSS_DB,
+    MIN_PSNR_DB_BY_PRECISION,
+    MIN_SEAM_DB,
+    psnr_db,
+)
 from dreamcache.runtime.sampling.decoding import OpenGraph, decode_in_strips
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.session import GraphSession

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.export.parity.gates import MAX_DB, Finding, psnr_db
+from dreamcache.export.parity.gates import Finding
 from dreamcache.export.parity.torch_reference import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference
 from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.parity import MAX_DB, psnr_db
 from dreamcache.runtime.sampling.denoiser import Denoiser
 from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sessions.session import RunnableGraph

@@ -9,18 +9,18 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 from diffusers.configuration_utils import FrozenDict
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from optimum.exporters.onnx import export as optimum_export
 from optimum.exporters.onnx.model_configs import (
     CLIPTextOnnxConfig,
     VaeEncoderOnnxConfig,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from dreamcache.export.declare.components import Borders, declare_text_encoder, declare_vae_encoder
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.shared_weights import rewrite_shared
 from dreamcache.export.graphs.trace import quiet_exporters
+from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.models.bases.base import Base
 from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.bundle.tensors import TensorSpec
@@ -29,18 +29,6 @@ from dreamcache.runtime.errors import first_line
 TEXT_ENCODER = "text_encoder/model.onnx"
 VAE_ENCODER = "vae_encoder/model.onnx"
 WEIGHTS_NAME = "weights.data"
-
-
-class VaeMean(nn.Module):
-    """The VAE encoder's mean: sample [1, 3, H, W] to latent_parameters [1, z, h, w]; nothing is drawn."""
-
-    def __init__(self, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.vae = vae
-        self.config = vae.config
-
-    def forward(self, sample: Tensor) -> dict[str, Tensor]:
-        return {"latent_parameters": self.vae.encode(sample).latent_dist.mean}
 
 
 def export_components(

@@ -22,6 +22,7 @@ from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
 from dreamcache.export.modules.attention import AttentionKind
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
 from dreamcache.export.options import Approximations
+from dreamcache.export.resources import is_large
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (
@@ -43,9 +44,6 @@ DENOISER_FILE = "unet/model.onnx"
 PLAIN_FILE = "unet/plain.onnx"
 SHALLOW_FILE = "unet/shallow.onnx"
 WEIGHTS_FILE = "unet/weights.data"
-
-LARGE_PARAMETERS = 200_000_000
-"""From this size on, one prediction takes seconds on two cores, and checks make do with fewer."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +78,6 @@ class Written:
     choice: Choice | None = None
     formats: dict[str, str] = field(default_factory=dict)
     drawn: tuple[NDArray[np.float32], ...] = ()
-
-
-def is_large(base: Base) -> bool:
-    """Whether checks must make do with fewer predictions."""
-    return int(base.unet.num_parameters()) >= LARGE_PARAMETERS
 
 
 def declare_unet(architecture: Architecture) -> UnetSpecs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
 
 from dreamcache.runtime.bundle.tensors import ContractModel
@@ -47,3 +49,18 @@ class ParityReport(ContractModel):
     sensitivity_db: dict[str, float] = Field(default_factory=dict)
     judged_db: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+MAX_DB = 200.0
+"""Stands for exact equality, since the contract holds no infinities."""
+
+
+def psnr_db(expected: NDArray[np.generic], received: NDArray[np.generic]) -> float:
+    """Peak signal-to-noise ratio in dB; the peak is the largest expected magnitude. At most `MAX_DB`."""
+    if not np.isfinite(received).all():
+        return -MAX_DB
+    error = float(np.sqrt(np.mean((expected.astype(np.float64) - received.astype(np.float64)) ** 2)))
+    peak = float(np.abs(expected).max())
+    if error == 0.0:
+        return MAX_DB
+    return max(-MAX_DB, min(MAX_DB, 20.0 * float(np.log10(peak / error)))) if peak > 0.0 else -MAX_DB

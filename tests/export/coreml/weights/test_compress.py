@@ -20,7 +20,7 @@ from dreamcache.export.coreml.mil.program import Function, read_program
 from dreamcache.export.coreml.weights.compress import compress_package
 from dreamcache.export.errors import ExportError
 from dreamcache.export.options import WEIGHT_FORMATS, WeightFormat
-from dreamcache.export.parity.gates import psnr_db
+from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.bundle.tensors import TensorSpec
 
 SPEC = TensorSpec(name="x", shape=(1, 16, 6, 6), dtype="float32", meaning="anything")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from dreamcache.export.coreml.checks.recording import Recording
-from dreamcache.export.coreml.graph import CoreMLGraph
+from dreamcache.export.coreml.graph import CoreMLGraph, Open, open_graph
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.parity.gates import (
@@ -15,12 +16,19 @@ from dreamcache.export.parity.gates import (
     check_psnr,
     check_sensitivity,
     condition_ratios,
-    psnr_db,
 )
 from dreamcache.export.parity.unet import measure_unet
 from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.coreml import CoreMLPart
-from dreamcache.runtime.bundle.parity import MIN_COREML_COMPONENT_PSNR_DB, MIN_COREML_PSNR_DB
+from dreamcache.runtime.bundle.parity import (
+    CONDITION_TOLERANCE,
+    MIN_COREML_COMPONENT_PSNR_DB,
+    MIN_COREML_PSNR_DB,
+    psnr_db,
+)
+from dreamcache.runtime.checks import Check
+from dreamcache.runtime.errors import DreamCacheError
 
 OpenGraph = Callable[[str], CoreMLGraph]
 
@@ -101,3 +109,33 @@ def check_measured(measured: Measured, samples: Mapping[str, float], weights: st
     if weights == "fp16":
         # What coarse weights lose may be more than a young adapter's whole effect, whose size is then all that counts.
         check_sensitivity(measured.findings, least, 1.0)
+
+
+def compared(
+    folder: Path, contract: Contract, part: CoreMLPart, recording: Recording, open_piece: Open, title: str
+) -> Iterator[Check]:
+    """Every graph beside what was recorded, in whatever `open_piece` computes with."""
+    opened = lambda name: open_graph(folder, part, name, open_piece)  # noqa: E731 (short, and passed twice)
+    try:
+        measured = measure_trajectory(opened, contract.architecture, recording)
+        samples = measure_samples(opened, part, recording)
+    except DreamCacheError as error:
+        yield Check(f"Core ML {title}", False, str(error))
+        return
+    for name, db in {**measured.psnr_db, **samples}.items():
+        unet = name.startswith(("cache", "denoise"))
+        least = MIN_COREML_PSNR_DB[part.weights] if unet else MIN_COREML_COMPONENT_PSNR_DB
+        yield Check(
+            f"{name} {title}", db >= least, f"{db:.1f} dB from PyTorch, at least {least:g} are expected"
+        )
+    yield _condition(measured, title)
+
+
+def _condition(measured: Measured, title: str) -> Check:
+    try:
+        ratios = measured.condition
+    except ExportError as error:
+        return Check(f"condition {title}", False, str(error))
+    passed = all(abs(ratio - 1) <= CONDITION_TOLERANCE for ratio in ratios.values())
+    detail = ", ".join(f"{name} {ratio:.4f}" for name, ratio in ratios.items())
+    return Check(f"condition {title}", passed, f"effects over PyTorch's: {detail}")

@@ -10,15 +10,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dreamcache.export.coreml.modules import Part
+from dreamcache.export.declare.architecture import (
+    declare_scheduler,
+)
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.torch_reference import GUIDANCE_SCALE, GUIDING, Point, Reference
+from dreamcache.export.graphs.trace import sample_input
+from dreamcache.export.options import Approximations
+from dreamcache.export.parity.torch_reference import GUIDANCE_SCALE, GUIDING, Point, Reference, TorchSide
+from dreamcache.export.resources import is_large
+from dreamcache.export.source import Source
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.sampling import SchedulerSpec
 from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sampling.schedulers import make_scheduler
+from dreamcache.runtime.sessions.allocator import release_freed
 
 Array = NDArray[np.float32]
 
@@ -129,3 +140,33 @@ def _heads(tree: Mapping[str, Array]) -> set[str]:
 
 def _count(tree: Mapping[str, Array], head: str) -> int:
     return len(_heads(_below(tree, head)))
+
+
+@torch.no_grad()
+def record(
+    source: Source,
+    architecture: Architecture,
+    approximations: Approximations,
+    parts: Mapping[str, Part],
+    components: Mapping[str, Part],
+) -> Recording:
+    """PyTorch's trajectory, and what its modules make of sample inputs."""
+    side = TorchSide(source.base, source.conditioned, architecture, approximations)
+    large = is_large(source.base)
+    references = (side.reference(0), side.substitute(1) if large else side.reference(1))
+    steps = 4 if not large else 1 if source.weights == "random" else 2
+    points = side.trajectory(references[0], steps, steps if not large else 1)
+    sampled = {name: part for name, part in parts.items() if name not in ("cache", "denoise")}
+    outputs = {}
+    for name, part in {**components, **sampled}.items():
+        found = part.module(*(sample_input(spec) for spec in part.inputs))
+        tensors = found if isinstance(found, tuple) else (found,)
+        outputs[name] = {spec.name: value.numpy() for spec, value in zip(part.outputs, tensors, strict=True)}
+    release_freed()
+    return Recording(
+        side.embeddings,
+        tuple(without_cache(reference) for reference in references),
+        tuple(points),
+        outputs,
+        declare_scheduler(source.base),
+    )

@@ -17,9 +17,9 @@ from dreamcache.export.coreml.modules import Part
 from dreamcache.export.coreml.weights.compress import LEAST_VALUES
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
 from dreamcache.export.options import WeightFormat
-from dreamcache.export.parity.gates import MAX_DB, psnr_db
 from dreamcache.export.parity.torch_reference import BRANCHES, FULL, NULL, STOCK, Point
 from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.parity import MAX_DB, psnr_db
 from dreamcache.runtime.sampling.guidance import Branch
 
 Array = NDArray[np.float32]
