@@ -90,7 +90,7 @@ def _exported(bundle: Path, options: list[str]) -> dict[str, Any]:
 def _sizes(architecture: str) -> dict[str, int]:
     """Bytes of the denoiser's package by format."""
     from dreamcache.export.coreml.convert import convert_graph
-    from dreamcache.export.coreml.modules import unet_parts
+    from dreamcache.export.coreml.modules import unet_modules
     from dreamcache.export.coreml.weights.compress import compress_package
     from dreamcache.export.declare.architecture import declare_architecture
     from dreamcache.export.options import WEIGHT_FORMATS
@@ -99,7 +99,7 @@ def _sizes(architecture: str) -> dict[str, int]:
     with TemporaryDirectory() as tokenizer, TemporaryDirectory() as scratch:
         source = Source.random(architecture, Path(tokenizer))
         shapes = declare_architecture(architecture, source.base, source.conditioned, None, 1)
-        part = unet_parts(source.base, source.conditioned, shapes, "plain")["denoise"]
+        part = unet_modules(source.base, source.conditioned, shapes, "plain")["denoise"]
         exact = Path(scratch) / "fp16.mlpackage"
         convert_graph(part.module, part.inputs, part.outputs, exact)
         del source, part

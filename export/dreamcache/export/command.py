@@ -66,7 +66,7 @@ def export(
 ) -> None:
     """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
     _check_model(base, architecture, adapters, base_config, variant, sampling)
-    onnx_options, coreml_options = _sides(target, precision, attention, calibration_prompts, coreml)
+    onnx_options, coreml_options = _options(target, precision, attention, calibration_prompts, coreml)
     check_targets(onnx_options, coreml_options, max_references)
     _quiet_imports()
     from dreamcache.export.atomic_folder import check_place
@@ -131,10 +131,10 @@ def _check_model(
         refuse_unknown("--sampling", sampling, _SAMPLINGS)
 
 
-def _sides(
+def _options(
     target: str, precision: str, attention: str, prompts: Path | None, coreml: list[str] | None
 ) -> tuple[OnnxOptions | None, CoreMLOptions | None]:
-    """Options of the sides that are asked for.
+    """Options for the runtimes that are asked for.
 
     Raises:
         ExportError: an unknown word, or values that contradict each other.

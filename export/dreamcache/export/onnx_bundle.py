@@ -19,7 +19,7 @@ from dreamcache.export.parts.unet import (
     Written,
     declare_unet,
     export_unet,
-    make_sampling,
+    make_sampler,
 )
 from dreamcache.export.progress import Stages
 from dreamcache.export.source import Source
@@ -53,7 +53,7 @@ def write_onnx(
     unet, sampling = declare_unet(architecture), None
     if options.precision == "int8":
         scheduler, guidance = declare_scheduler(base), declare_guidance(source.metadata, base.sampling)
-        sampling = make_sampling(base, conditioned, architecture, scheduler, guidance, options.prompts)
+        sampling = make_sampler(base, conditioned, architecture, scheduler, guidance, options.prompts)
     written = export_unet(
         base,
         conditioned,

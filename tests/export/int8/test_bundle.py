@@ -14,7 +14,7 @@ from tiny_models import randomise_adapters
 
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.session import open_unfinished
+from dreamcache.export.graphs.session import open_session
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.int8 import text_and_vae as components
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
@@ -138,14 +138,14 @@ def outputs(folder: Path, contract: Contract, feed: dict[str, Array]) -> dict[st
     found = {}
     for name, value in feed.items():
         spec = contract.graphs.by_name()[name]
-        session = open_unfinished(name, folder / spec.file)
+        session = open_session(name, folder / spec.file)
         found[name] = session.run([spec.outputs[0].name], {spec.inputs[0].name: value})[0]
     return found
 
 
 def test_text_encoder_and_vae(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The tiny VAE is narrower than what counts as a border in real ones.
-    monkeypatch.setattr(components, "BORDER_CHANNELS", 8)
+    monkeypatch.setattr(components, "OUTER_CHANNELS", 8)
     contract = open_bundle(tiny_bundle).contract
     random = np.random.default_rng(0)
     latents = [random.standard_normal((1, 4, 8, 8)).astype(np.float32) for _ in range(3)]

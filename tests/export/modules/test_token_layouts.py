@@ -47,8 +47,8 @@ def test_layers_on_channels_first() -> None:
     linear, norm = nn.Linear(12, 7), nn.LayerNorm(12, eps=1e-3)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    for layer, twin in ((linear, PointwiseConvolution(linear)), (norm, ChannelNorm(norm))):
-        found = layout.given(twin(layout.read(tokens)))
+    for layer, copied in ((linear, PointwiseConvolution(linear)), (norm, ChannelNorm(norm))):
+        found = layout.given(copied(layout.read(tokens)))
         torch.testing.assert_close(found, layer(tokens), atol=1e-5, rtol=1e-5)
     query, key = torch.randn(2, 5, 12), torch.randn(1, 9, 12)
     found = attend(layout.read(query), layout.read(key), layout.read(key), 3, "split_einsum")

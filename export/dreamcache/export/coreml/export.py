@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from dreamcache.export.coreml.checks.recording import FILE, record
 from dreamcache.export.coreml.fitting import WritePackages, written_to_fit
 from dreamcache.export.coreml.guide import write_guide
-from dreamcache.export.coreml.modules import Part, other_parts, unet_parts
+from dreamcache.export.coreml.modules import CoreMLModule, component_modules, unet_modules
 from dreamcache.export.coreml.packages import FOLDER, UNET, write_component, write_unet
 from dreamcache.export.coreml.weights.mixed import find_recipe
-from dreamcache.export.coreml.weights.recipe import Recipe
+from dreamcache.export.coreml.weights.recipe import WeightRecipe
 from dreamcache.export.declare.architecture import (
     declare_architecture,
     declare_guidance,
@@ -65,14 +65,14 @@ def export_coreml(
         parts = {
             f"{name}{size}": part
             for size, shapes in sizes.items()
-            for name, part in unet_parts(
+            for name, part in unet_modules(
                 source.base, source.conditioned, shapes, options.attention, approximations
             ).items()
         }
         components = {
             f"{name}{size}": part
             for size, shapes in sizes.items()
-            for name, part in other_parts(source.base, shapes).items()
+            for name, part in component_modules(source.base, shapes).items()
             if not (size and name == "text_encoder")
         }
         progress("Core ML: PyTorch's own trajectory")
@@ -99,10 +99,10 @@ def export_coreml(
 
 def _writers(
     place: Path,
-    parts: Mapping[str, Part],
-    components: Mapping[str, Part],
+    parts: Mapping[str, CoreMLModule],
+    components: Mapping[str, CoreMLModule],
     options: CoreMLOptions,
-    recipe: Recipe | None,
+    recipe: WeightRecipe | None,
     progress: TellStage,
 ) -> dict[str, WritePackages]:
     """What writes each package, given the activations that stay in 32 bits."""

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dreamcache.export.coreml.checks.measure import (
-    Measured,
+    CoreMLParity,
     check_measured,
     measure_samples,
     measure_trajectory,
 )
 from dreamcache.export.coreml.checks.ranges import SENTINEL, overflowing
 from dreamcache.export.coreml.checks.recording import FILE, Recording
-from dreamcache.export.coreml.graph import Interpreted, open_graph
+from dreamcache.export.coreml.graph import Interpreted, open_coreml_graph
 from dreamcache.export.coreml.mil.interpreter import Arithmetic
 from dreamcache.export.coreml.packages import FOLDER, UNET, Packages
-from dreamcache.export.coreml.weights.recipe import Recipe
+from dreamcache.export.coreml.weights.recipe import WeightRecipe
 from dreamcache.export.errors import ExportError
 from dreamcache.export.options import CoreMLOptions
 from dreamcache.export.progress import TellStage
@@ -34,10 +34,10 @@ def measure_part(
     architecture: Architecture,
     recording: Recording,
     arithmetic: Arithmetic,
-) -> tuple[Measured, dict[str, float], Interpreted]:
+) -> tuple[CoreMLParity, dict[str, float], Interpreted]:
     """Every graph of a part, run in PyTorch: along the trajectory, and on samples; and who ran them."""
     open_piece = Interpreted(arithmetic)
-    opened = lambda name: open_graph(folder, part, name, open_piece)  # noqa: E731 (short, and passed twice)
+    opened = lambda name: open_coreml_graph(folder, part, name, open_piece)  # noqa: E731 (short, and passed twice)
     measured = measure_trajectory(opened, architecture, recording)
     release_freed()
     samples = measure_samples(opened, part, recording)
@@ -49,19 +49,19 @@ def written_to_fit(
     folder: Path,
     writers: Mapping[str, WritePackages],
     options: CoreMLOptions,
-    recipe: Recipe | None,
+    recipe: WeightRecipe | None,
     architecture: Architecture,
     recording: Recording,
     progress: TellStage,
 ) -> CoreMLPart:
-    """Written, watched, and where something leaves the range of 16 bits, written again with it in 32."""
+    """Write and observe; where something leaves the range of 16 bits, written again with it in 32."""
     kept: dict[str, frozenset[str]] = {}
     packages = {name: write(frozenset()) for name, write in writers.items()}
     while True:
         part = _declared(options, recipe, packages, kept)
-        progress("Core ML: watching ranges, comparing in 32 bits")
-        exact, samples, watched = measure_part(folder, part, architecture, recording, "fp32")
-        wide = _wide(packages, watched)
+        progress("Core ML: ranges of activations, comparison in 32 bits")
+        exact, samples, observed = measure_part(folder, part, architecture, recording, "fp32")
+        wide = _wide(packages, observed)
         if not wide:
             break
         for name, activations in wide.items():
@@ -83,7 +83,7 @@ def written_to_fit(
     check_measured(rounded, rounded_samples, options.weights, "16 bits")
     psnr = {**exact.psnr_db, **samples}
     psnr |= {f"{name} fp16": db for name, db in {**rounded.psnr_db, **rounded_samples}.items()}
-    finite = [value for seen in watched.largest.values() for value in seen.values() if value < SENTINEL]
+    finite = [value for seen in observed.largest.values() for value in seen.values() if value < SENTINEL]
     update = {
         "psnr_db": psnr,
         "condition": rounded.condition,
@@ -93,14 +93,14 @@ def written_to_fit(
     return part.model_copy(update=update)
 
 
-def _wide(packages: Mapping[str, Packages], watched: Interpreted) -> dict[str, frozenset[str]]:
+def _wide(packages: Mapping[str, Packages], observed: Interpreted) -> dict[str, frozenset[str]]:
     """By writer, the activations that leave the range of 16 bits."""
     found: dict[str, frozenset[str]] = {}
     for name, written in packages.items():
         places = {Path(model.package).name for model in written.models.values()}
         wide = {
             activation
-            for (package, _), seen in watched.largest.items()
+            for (package, _), seen in observed.largest.items()
             if package.name in places
             for activation in overflowing(seen)
         }
@@ -111,7 +111,7 @@ def _wide(packages: Mapping[str, Packages], watched: Interpreted) -> dict[str, f
 
 def _declared(
     options: CoreMLOptions,
-    recipe: Recipe | None,
+    recipe: WeightRecipe | None,
     packages: Mapping[str, Packages],
     kept: Mapping[str, frozenset[str]],
 ) -> CoreMLPart:

@@ -1,4 +1,4 @@
-"""What is converted: every part of a bundle as a module with the contract's tensors at its borders."""
+"""What is converted: every part of a bundle as a module with the contract's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dreamcache.runtime.bundle.tensors import TensorSpec
 
 
 @dataclass(frozen=True)
-class Part:
+class CoreMLModule:
     """A module with the tensors that it takes and returns, in order."""
 
     module: nn.Module
@@ -68,24 +68,24 @@ class PictureEncoder(VaeMean):
 
 
 @torch.no_grad()
-def unet_parts(
+def unet_modules(
     base: Base,
     conditioned: ConditionedUNet,
     architecture: Architecture,
     attention: CoreMLAttention,
     approximations: Approximations = EXACT,
-) -> dict[str, Part]:
+) -> dict[str, CoreMLModule]:
     """``cache`` and ``denoise``."""
     text = base.encode_text([conditioned.config.cache_prompt])
     caching = CachingGraph(conditioned, text, attention, approximations)
     denoising = Predicting(DenoiserGraph(conditioned, attention, approximations))
     return {
-        "cache": Part(caching, caching_graph_inputs(architecture), cache_tensors(architecture)),
-        "denoise": Part(denoising, denoiser_inputs(architecture), denoiser_outputs(architecture)[:1]),
+        "cache": CoreMLModule(caching, caching_graph_inputs(architecture), cache_tensors(architecture)),
+        "denoise": CoreMLModule(denoising, denoiser_inputs(architecture), denoiser_outputs(architecture)[:1]),
     }
 
 
-def other_parts(base: Base, architecture: Architecture) -> dict[str, Part]:
+def component_modules(base: Base, architecture: Architecture) -> dict[str, CoreMLModule]:
     """Text encoder and VAE."""
     latent = architecture.latent_height, architecture.latent_width
     modules = {
@@ -94,5 +94,6 @@ def other_parts(base: Base, architecture: Architecture) -> dict[str, Part]:
         "vae_decoder": (WholeDecoder(base.vae, "plain"), declare_vae_decoder(base.vae, *latent)),
     }
     return {
-        name: Part(module, borders.inputs, borders.outputs) for name, (module, borders) in modules.items()
+        name: CoreMLModule(module, tensors.inputs, tensors.outputs)
+        for name, (module, tensors) in modules.items()
     }

@@ -12,9 +12,9 @@ import numpy as np
 from dreamcache.export.coreml.checks.ranges import touching
 from dreamcache.export.coreml.convert import bisect_package, convert_graph, coreml_name, merge_functions
 from dreamcache.export.coreml.graph import saved_function
-from dreamcache.export.coreml.modules import Part
+from dreamcache.export.coreml.modules import CoreMLModule
 from dreamcache.export.coreml.weights.compress import compress_package
-from dreamcache.export.coreml.weights.recipe import Recipe
+from dreamcache.export.coreml.weights.recipe import WeightRecipe
 from dreamcache.export.options import CoreMLOptions
 from dreamcache.export.parity.gates import check_disk
 from dreamcache.export.progress import TellStage
@@ -42,9 +42,9 @@ class Packages:
 
 def write_unet(
     place: Path,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, CoreMLModule],
     options: CoreMLOptions,
-    recipe: Recipe | None,
+    recipe: WeightRecipe | None,
     kept: Set[str],
     progress: TellStage,
 ) -> Packages:
@@ -100,7 +100,7 @@ def write_unet(
 def write_component(
     place: Path,
     name: str,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, CoreMLModule],
     options: CoreMLOptions,
     kept: Set[str],
     progress: TellStage,
@@ -162,9 +162,9 @@ def write_component(
 def _pieces(
     work: Path,
     name: str,
-    part: Part,
+    part: CoreMLModule,
     options: CoreMLOptions,
-    recipe: Recipe | None,
+    recipe: WeightRecipe | None,
     kept: Set[str],
     progress: TellStage,
 ) -> list[Path]:
@@ -204,8 +204,8 @@ def _ending(name: str) -> str:
     return name.capitalize().removeprefix("Denoise")
 
 
-def _declare(package: Path, called: str, part: Part) -> CoreMLFunction:
-    """The saved function's borders, in the contract's names where it is whole, and its own between chunks."""
+def _declare(package: Path, called: str, part: CoreMLModule) -> CoreMLFunction:
+    """The saved function's tensors, in the contract's names where it is whole, and its own between chunks."""
     saved = saved_function(package, called)
     known = {coreml_name(spec.name): spec for spec in (*part.inputs, *part.outputs)}
     shapes = {tensor.name: (tensor.shape, tensor.dtype) for one in saved.operations for tensor in one.outputs}

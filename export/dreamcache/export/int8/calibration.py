@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from dreamcache.export.graphs.session import open_unfinished
+from dreamcache.export.graphs.session import open_session
 from dreamcache.export.int8.layers import find_layers
 from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.sessions.session import GraphSession
@@ -112,7 +112,7 @@ def squared_error(values: Array, interval: Range) -> float:
     return float(np.mean((values - (codes - zero) * scale) ** 2))
 
 
-def watch(model: ir.Model, path: Path) -> dict[str, list[str]]:
+def expose_activations(model: ir.Model, path: Path) -> dict[str, list[str]]:
     """Write to `path` a copy of a graph that gives every convolution's input and output too.
 
     Returns:
@@ -120,7 +120,7 @@ def watch(model: ir.Model, path: Path) -> dict[str, list[str]]:
     """
     copy = model.clone()
     convolutions = {name for name, layer in find_layers(copy).items() if layer.kind == "convolution"}
-    watched: dict[str, list[str]] = {}
+    observed: dict[str, list[str]] = {}
     outputs = {value.name for value in copy.graph.outputs}
     for node in copy.graph:
         if node.name is None or node.name not in convolutions:
@@ -128,66 +128,49 @@ def watch(model: ir.Model, path: Path) -> dict[str, list[str]]:
         for value, place in ((node.inputs[0], input_of(node.name)), (node.outputs[0], output_of(node.name))):
             assert value is not None
             assert value.name is not None
-            if value.name not in watched and value.name not in outputs:
+            if value.name not in observed and value.name not in outputs:
                 value.type = ir.TensorType(ir.DataType.FLOAT)
                 copy.graph.outputs.append(value)
-            watched.setdefault(value.name, []).append(place)
+            observed.setdefault(value.name, []).append(place)
     ir.save(copy, path)
-    return watched
+    return observed
 
 
-def by_layer(ranges: dict[str, Range], watched: dict[str, list[str]]) -> dict[str, Range]:
+def ranges_by_layer(ranges: dict[str, Range], observed: dict[str, list[str]]) -> dict[str, Range]:
     """Ranges by tensor to ranges by the layers that they belong to."""
-    return {place: ranges[tensor] for tensor, places in watched.items() for place in places}
+    return {place: ranges[tensor] for tensor, places in observed.items() for place in places}
 
 
 class ObservedGraph(GraphSession):
     """A graph with more outputs than declared, which an observer sees."""
 
     def __init__(
-        self, name: str, spec: GraphSpec, session: Any, watched: Sequence[str], observer: Observer
+        self, name: str, spec: GraphSpec, session: Any, observed: Sequence[str], observer: Observer
     ) -> None:
         super().__init__(name, spec, session)
         self._declared = [output.name for output in spec.outputs]
-        self._all = list(dict.fromkeys([*self._declared, *watched]))
-        self._watched, self._observer, self._open = watched, observer, session
+        self._all = list(dict.fromkeys([*self._declared, *observed]))
+        self._observed, self._observer, self._open = observed, observer, session
 
     def run(
         self, inputs: Mapping[str, NDArray[Any]], wanted: Sequence[str] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """As `GraphSession.run`; what is watched goes to the observer."""
+        """As `GraphSession.run`; what is observed goes to the observer."""
         del wanted
         feed = {
             name: np.ascontiguousarray(inputs[name]) for name in (i.name for i in self._open.get_inputs())
         }
         results = dict(zip(self._all, self._open.run(self._all, feed), strict=True))
-        self._observer.see({name: results[name] for name in self._watched})
+        self._observer.see({name: results[name] for name in self._observed})
         return {name: results[name] for name in self._declared}
 
 
-def open_graph(
-    name: str,
-    path: Path,
-    spec: GraphSpec,
-    watched: Sequence[str] = (),
-    observer: Observer | None = None,
-    *,
-    pack: bool = False,
-) -> GraphSession:
-    """A session on a graph that is not part of a bundle yet.
-
-    Args:
-        name: of the graph.
-        path: its file.
-        spec: its declaration.
-        watched: further tensors, for `observer`.
-        observer: sees them after each run.
-        pack: let ONNX Runtime copy the weights into the layout of its kernels.
+def open_observed(
+    name: str, path: Path, spec: GraphSpec, observed: Sequence[str], observer: Observer
+) -> ObservedGraph:
+    """A session on a graph that `expose_activations` wrote; `observer` sees the `observed` tensors after each run.
 
     Raises:
         ExportError: ONNX Runtime refuses the graph.
     """
-    session = open_unfinished(name, path, pack=pack)
-    if observer is None:
-        return GraphSession(name, spec, session)
-    return ObservedGraph(name, spec, session, watched, observer)
+    return ObservedGraph(name, spec, open_session(name, path), observed, observer)

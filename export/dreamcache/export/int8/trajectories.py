@@ -41,7 +41,7 @@ PROMPTS = (
 
 
 @dataclass(frozen=True)
-class Record:
+class TrajectoryRecord:
     """One trajectory.
 
     Attributes:
@@ -74,7 +74,7 @@ class Score:
         return max(abs(self.reference_ratio - 1.0), abs(self.text_ratio - 1.0))
 
 
-def compare(exact: Sequence[Record], found: Sequence[Record]) -> Score:
+def compare(exact: Sequence[TrajectoryRecord], found: Sequence[TrajectoryRecord]) -> Score:
     """The score over several trajectories: the mean error of the latents, and the summed effects."""
     steps = zip(
         *(zip(e.latents, f.latents, strict=True) for e, f in zip(exact, found, strict=True)), strict=True
@@ -90,7 +90,7 @@ def compare(exact: Sequence[Record], found: Sequence[Record]) -> Score:
     )
 
 
-class Sampling:
+class TrajectorySampler:
     """How trajectories of a base are drawn.
 
     Args:
@@ -146,7 +146,7 @@ class Sampling:
         steps: int,
         cache: Mapping[str, NDArray[Any]] | None,
         tick: Ticker = lambda: None,
-    ) -> Record:
+    ) -> TrajectoryRecord:
         """A picture of prompt `index` by the runner's own denoiser, sampler and guidance."""
         texts = {"null": self.null, "prompt": self.texts[index % len(self.texts)]}
         denoiser = Denoiser(graph, self.architecture, texts, cache)
@@ -159,7 +159,7 @@ class Sampling:
             text_effect += float(np.linalg.norm(step.predictions[-1] - step.predictions[-2]))
             latents.append(step.latent)
             tick()
-        return Record(tuple(latents), reference_effect, text_effect)
+        return TrajectoryRecord(tuple(latents), reference_effect, text_effect)
 
 
 def on_white(picture: Array) -> Array:

@@ -25,7 +25,7 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.attention import AttentionKind, attend, check_attention
 from dreamcache.export.modules.folded_adapter import FoldedAdapter
 from dreamcache.export.modules.token_layouts import TokensLast, layout_of
-from dreamcache.export.modules.unet_copies import twin_at_timestep, twin_of
+from dreamcache.export.modules.unet_copies import copy_at_timestep, copy_for_attention
 from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.adapter import ConditioningAdapter
 from dreamcache.models.conditioned import ConditionedUNet, first_block
@@ -67,7 +67,7 @@ class CachingGraph(nn.Module):
         self.sites = [site.name for site in conditioned.sites]
         timestep = conditioned.config.cache_timestep
         self.added = None if added is None else dict(added)
-        self.unet = twin_at_timestep(conditioned.unet, timestep, text, self.added, attention)
+        self.unet = copy_at_timestep(conditioned.unet, timestep, text, self.added, attention)
         self.adapters = nn.ModuleDict({_key(site): _projections(conditioned, site) for site in self.sites})
         self.register_buffer("text", text, persistent=False)
         projected = self.layout.read(
@@ -134,7 +134,7 @@ class DenoiserGraph(nn.Module):
         self.layout = layout_of(attention)
         self.approximations = approximations
         self.sites = [site.name for site in conditioned.sites]
-        self.unet = twin_of(conditioned.unet, attention)
+        self.unet = copy_for_attention(conditioned.unet, attention)
         self.added = () if self.unet.config.addition_embed_type is None else ADDED_CONDITIONS
         self.folded = nn.ModuleDict(
             {
@@ -229,7 +229,7 @@ def is_topmost(unet: UNet2DConditionModel, transformer: Transformer2DModel) -> b
 
 
 def _enter(transformer: Transformer2DModel, hidden: Tensor, layout: TokensLast) -> Tensor:
-    """As `dreamcache.models.transformer.enter`, in a twin whose projections take tokens."""
+    """As `dreamcache.models.transformer.enter`, in a copy whose projections take tokens."""
     return cast(Tensor, transformer.proj_in(layout.tokens(transformer.norm(hidden))))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamcache.export.graphs.session import open_unfinished
+from dreamcache.export.graphs.session import open_exported
 from dreamcache.export.options import EXACT, Approximations
 from dreamcache.export.parity.gates import (
     check_condition,
@@ -32,7 +32,7 @@ from dreamcache.export.parity.torch_reference import (
     PROMPT,
     STOCK,
     Point,
-    TorchSide,
+    TorchModel,
 )
 from dreamcache.export.parity.unet import UnetParity, measure_unet
 from dreamcache.export.resources import is_large
@@ -88,27 +88,30 @@ def measure_parity(
         ExportError: names the gate, what was expected and what was measured.
     """
     check_disk(*disk)
-    side = TorchSide(base, conditioned, architecture, approximations)
+    torch_model = TorchModel(base, conditioned, architecture, approximations)
     # The second one only takes the first one's place; a small base compares its cache all the same.
-    references = [side.reference(0), side.substitute(1) if is_large(base) else side.reference(1)]
+    references = [
+        torch_model.reference(0),
+        torch_model.substitute(1) if is_large(base) else torch_model.reference(1),
+    ]
     psnr = {"cache": 0.0, "denoiser": 0.0}
     for name, db in _component_psnr(folder, graphs, base, precision).items():
         psnr[name] = db
         tick()
     release_freed()
     steps, full = (4, 4) if not is_large(base) else (1, 1) if brief else (2, 1)
-    points = side.trajectory(references[0], steps, full)
+    points = torch_model.trajectory(references[0], steps, full)
     release_freed()
     specs = graphs.by_name()
     together = None
     if architecture.max_references > 1:
         # A substitute has no cache in PyTorch; the same reference twice is a set of tokens like any other.
         second = 1 if references[1].cache else 0
-        together = second, side.predict_together((references[0], references[second]), points[0])
+        together = second, torch_model.predict_together((references[0], references[second]), points[0])
     found = measure_unet(
-        lambda name: _open(folder, name, specs[name]),
+        lambda name: open_exported(name, folder / specs[name].file, specs[name]),
         architecture,
-        side,
+        torch_model,
         references,
         points,
         shallow=graphs.shallow is not None,
@@ -120,7 +123,7 @@ def measure_parity(
     if found.together is not None:
         psnr["several references"] = found.together
     if graphs.plain is not None:
-        psnr["plain"] = _plain_psnr(folder, graphs.plain, points[0], side.texts["prompt"].numpy())
+        psnr["plain"] = _plain_psnr(folder, graphs.plain, points[0], torch_model.texts["prompt"].numpy())
     tick()
     condition = condition_ratios(found.findings)
     if enforce:
@@ -155,7 +158,7 @@ def _plain_psnr(folder: Path, spec: GraphSpec, point: Point, text: NDArray[Any])
         "timestep": np.full(rows, point.timestep, np.float32),
         "text": np.repeat(text, rows, 0),
     }
-    prediction = _open(folder, "plain", spec).run(feed)["prediction"]
+    prediction = open_exported("plain", folder / spec.file, spec).run(feed)["prediction"]
     return psnr_db(point.predictions[STOCK], prediction[:1])
 
 
@@ -174,7 +177,9 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
     found = {}
     for name, (value, expected) in wanted.items():
         spec = graphs.by_name()[name]
-        received = _open(folder, name, spec).run({spec.inputs[0].name: value})[spec.outputs[0].name]
+        received = open_exported(name, folder / spec.file, spec).run({spec.inputs[0].name: value})[
+            spec.outputs[0].name
+        ]
         found[name] = psnr_db(expected, received)
     if graphs.vae_decoder_head is not None:
         # The loop's last graph was the decoder.
@@ -194,10 +199,7 @@ def _opener(folder: Path, graphs: Graphs) -> OpenGraph:
 
     @contextmanager
     def open_graph(name: str) -> Iterator[GraphSession]:
-        yield _open(folder, name, graphs.by_name()[name])
+        spec = graphs.by_name()[name]
+        yield open_exported(name, folder / spec.file, spec)
 
     return open_graph
-
-
-def _open(folder: Path, name: str, spec: GraphSpec) -> GraphSession:
-    return GraphSession(name, spec, open_unfinished(name, folder / spec.file))

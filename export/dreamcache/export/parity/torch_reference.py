@@ -69,7 +69,7 @@ class Point:
     after: Array
 
 
-class TorchSide:
+class TorchModel:
     """The base and its adapters in PyTorch.
 
     Args:

@@ -22,8 +22,8 @@ Array = NDArray[np.float32]
 OpenUnet = Callable[[str], RunnableGraph]
 
 
-class Sampled(Protocol):
-    """Where a trajectory came from: `TorchSide`, or a recording of it."""
+class TrajectoryOrigin(Protocol):
+    """Where a trajectory came from: `TorchModel`, or a recording of it."""
 
     @property
     def embeddings(self) -> Mapping[str, Array]: ...
@@ -58,7 +58,7 @@ class UnetParity:
 def measure_unet(
     open_graph: OpenUnet,
     architecture: Architecture,
-    side: Sampled,
+    origin: TrajectoryOrigin,
     references: Sequence[Reference],
     points: Sequence[Point],
     *,
@@ -71,13 +71,13 @@ def measure_unet(
         open_graph: gives ``cache``, ``denoiser`` and ``shallow``; what it gave may go when the next is asked for, but
             for the denoiser beside the shallow graph.
         architecture: shapes and sites.
-        side: for its texts and its sampler.
+        origin: for its texts and its sampler.
         references: two; the second one takes the first one's place.
         points: of PyTorch's trajectory with the first reference.
         shallow: whether there is a shallow graph.
         together: which reference to read beside the first one, and what PyTorch predicts of both at the first point.
     """
-    texts = side.embeddings
+    texts = origin.embeddings
     caches, cache_db = _caches(open_graph("cache"), references)
     graph = open_graph("denoiser")
     shallow_graph = open_graph("shallow") if shallow else None
@@ -108,7 +108,7 @@ def measure_unet(
             if index == 0
             else own.predict(latent, float(point.timestep), GUIDING)
         )
-        latent = side.advance(latent, point.timestep, dict(zip(GUIDING, guiding, strict=True)))
+        latent = origin.advance(latent, point.timestep, dict(zip(GUIDING, guiding, strict=True)))
         trajectory_db.append(psnr_db(point.after, latent))
     together_db = None
     if together is not None:

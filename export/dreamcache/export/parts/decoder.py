@@ -91,8 +91,8 @@ def plan_decoder(
     window_bytes: int = WINDOW_BYTES,
 ) -> DecoderSpecs:
     """The graphs as the contract declares them, before any is written."""
-    borders = declare_vae_decoder(vae, latent_height, latent_width)
-    (latent,), (sample,) = borders.inputs, borders.outputs
+    tensors = declare_vae_decoder(vae, latent_height, latent_width)
+    (latent,), (sample,) = tensors.inputs, tensors.outputs
     whole = _spec(VAE_DECODER, latent, sample)
     cut = find_cut(vae, latent_height, latent_width, cut_bytes)
     if cut is None:

@@ -16,8 +16,8 @@ from dreamcache.export.graphs.derived import derive_plain, derive_shallow
 from dreamcache.export.graphs.fp16 import store_half
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.graphs.trace import export_graph, free_tokens
-from dreamcache.export.int8.layer_search import Choice
-from dreamcache.export.int8.trajectories import PROMPTS, Sampling
+from dreamcache.export.int8.layer_search import LayerChoice
+from dreamcache.export.int8.trajectories import PROMPTS, TrajectorySampler
 from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
 from dreamcache.export.modules.attention import AttentionKind
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
@@ -75,13 +75,13 @@ class Written:
     """
 
     disk: tuple[int, int]
-    choice: Choice | None = None
+    choice: LayerChoice | None = None
     formats: dict[str, str] = field(default_factory=dict)
     drawn: tuple[NDArray[np.float32], ...] = ()
 
 
 def declare_unet(architecture: Architecture) -> UnetSpecs:
-    """The graphs' files and borders, before any is written."""
+    """The graphs' files and tensors, before any is written."""
     return UnetSpecs(
         cache=_spec(CACHE_FILE, caching_graph_inputs(architecture), cache_tensors(architecture)),
         denoiser=_spec(DENOISER_FILE, denoiser_inputs(architecture), denoiser_outputs(architecture)),
@@ -99,7 +99,7 @@ def export_unet(
     attention: AttentionKind,
     approximations: Approximations,
     progress: StageProgress,
-    sampling: Sampling | None = None,
+    sampling: TrajectorySampler | None = None,
     *,
     half: bool = False,
     judged: bool = True,
@@ -147,21 +147,23 @@ def export_unet(
     return Written(disk, quantised.choice, quantised.formats, quantised.drawn)
 
 
-def make_sampling(
+def make_sampler(
     base: Base,
     conditioned: ConditionedUNet,
     architecture: Architecture,
     scheduler: SchedulerSpec,
     guidance: GuidanceDefaults,
     prompts: Sequence[str] | None,
-) -> Sampling:
+) -> TrajectorySampler:
     """Trajectories of a base under its bundle's own sampler and guidance; None takes the default prompts.
 
     Raises:
         ExportError: an empty list of prompts.
     """
     chosen = PROMPTS if prompts is None else prompts
-    return Sampling(base, architecture, scheduler, guidance, chosen, conditioned.config.cache_timestep)
+    return TrajectorySampler(
+        base, architecture, scheduler, guidance, chosen, conditioned.config.cache_timestep
+    )
 
 
 def _write(place: Path, denoiser: ir.Model, cache: ir.Model, specs: UnetSpecs) -> tuple[int, int]:

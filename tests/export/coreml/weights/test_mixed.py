@@ -14,7 +14,7 @@ from scipy.cluster.vq import kmeans
 
 from dreamcache.export.coreml.checks.recording import Recording, without_cache
 from dreamcache.export.coreml.convert import convert_graph
-from dreamcache.export.coreml.modules import unet_parts
+from dreamcache.export.coreml.modules import unet_modules
 from dreamcache.export.coreml.weights.allocation import FormatCost, allocate
 from dreamcache.export.coreml.weights.compress import compress_package
 from dreamcache.export.coreml.weights.mixed import Sensitivities
@@ -22,7 +22,7 @@ from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
 from dreamcache.export.declare.architecture import declare_architecture, declare_scheduler
 from dreamcache.export.errors import ExportError
 from dreamcache.export.options import WEIGHT_FORMATS, CoreMLOptions, WeightFormat
-from dreamcache.export.parity.torch_reference import TorchSide
+from dreamcache.export.parity.torch_reference import TorchModel
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 
@@ -76,7 +76,7 @@ def test_a_recipe_meets_its_target(small_base: Path, small_adapters: Path, tmp_p
     base = load_base(small_base)
     conditioned = load_adapters(small_adapters, base.unet)
     architecture = declare_architecture("tiny", base, conditioned, None, 1)
-    side = TorchSide(base, conditioned, architecture)
+    side = TorchModel(base, conditioned, architecture)
     references = (side.reference(0), side.reference(1))
     points = tuple(side.trajectory(references[0], 2, 2))
     recording = Recording(
@@ -86,7 +86,7 @@ def test_a_recipe_meets_its_target(small_base: Path, small_adapters: Path, tmp_p
         {},
         declare_scheduler(base),
     )
-    part = unet_parts(base, conditioned, architecture, "plain")["denoise"]
+    part = unet_modules(base, conditioned, architecture, "plain")["denoise"]
     package = tmp_path / "denoise.mlpackage"
     convert_graph(part.module, part.inputs, part.outputs, package)
     said: list[str] = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamcache.export.coreml.checks.recording import Recording
-from dreamcache.export.coreml.graph import CoreMLGraph, Open, open_graph
+from dreamcache.export.coreml.graph import CoreMLGraph, OpenFunction, open_coreml_graph
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.parity.gates import (
@@ -34,7 +34,7 @@ OpenGraph = Callable[[str], CoreMLGraph]
 
 
 @dataclass(frozen=True)
-class Measured:
+class CoreMLParity:
     """What was found.
 
     Attributes:
@@ -53,21 +53,23 @@ class Measured:
         return condition_ratios(self.findings)
 
 
-def measure_trajectory(open_graph: OpenGraph, architecture: Architecture, recording: Recording) -> Measured:
+def measure_trajectory(
+    open_coreml_graph: OpenGraph, architecture: Architecture, recording: Recording
+) -> CoreMLParity:
     """``cache`` and ``denoise`` along the recorded trajectory."""
     names = {"cache": "cache", "denoiser": "denoise"}
     found = measure_unet(
-        lambda name: open_graph(names[name]),
+        lambda name: open_coreml_graph(names[name]),
         architecture,
         recording,
         recording.references,
         recording.points,
     )
     psnr = {"cache": found.cache_db, "denoise": found.denoiser_db}
-    return Measured(psnr, tuple(found.findings), tuple(found.trajectory_db))
+    return CoreMLParity(psnr, tuple(found.findings), tuple(found.trajectory_db))
 
 
-def measure_samples(open_graph: OpenGraph, part: CoreMLPart, recording: Recording) -> dict[str, float]:
+def measure_samples(open_coreml_graph: OpenGraph, part: CoreMLPart, recording: Recording) -> dict[str, float]:
     """Every other graph on its sample inputs, the worst dB of its outputs."""
     found = {}
     for name, outputs in recording.outputs.items():
@@ -81,12 +83,14 @@ def measure_samples(open_graph: OpenGraph, part: CoreMLPart, recording: Recordin
             for spec in piece.inputs
             if spec.name not in written
         }
-        received = open_graph(name).run(given)
+        received = open_coreml_graph(name).run(given)
         found[name] = min(psnr_db(expected, received[tensor]) for tensor, expected in outputs.items())
     return found
 
 
-def check_measured(measured: Measured, samples: Mapping[str, float], weights: str, arithmetic: str) -> None:
+def check_measured(
+    measured: CoreMLParity, samples: Mapping[str, float], weights: str, arithmetic: str
+) -> None:
     """The gates.
 
     Raises:
@@ -112,10 +116,15 @@ def check_measured(measured: Measured, samples: Mapping[str, float], weights: st
 
 
 def compared(
-    folder: Path, contract: Contract, part: CoreMLPart, recording: Recording, open_piece: Open, title: str
+    folder: Path,
+    contract: Contract,
+    part: CoreMLPart,
+    recording: Recording,
+    open_piece: OpenFunction,
+    title: str,
 ) -> Iterator[Check]:
     """Every graph beside what was recorded, in whatever `open_piece` computes with."""
-    opened = lambda name: open_graph(folder, part, name, open_piece)  # noqa: E731 (short, and passed twice)
+    opened = lambda name: open_coreml_graph(folder, part, name, open_piece)  # noqa: E731 (short, and passed twice)
     try:
         measured = measure_trajectory(opened, contract.architecture, recording)
         samples = measure_samples(opened, part, recording)
@@ -131,7 +140,7 @@ def compared(
     yield _condition(measured, title)
 
 
-def _condition(measured: Measured, title: str) -> Check:
+def _condition(measured: CoreMLParity, title: str) -> Check:
     try:
         ratios = measured.condition
     except ExportError as error:

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from dreamcache.export.coreml.modules import Part
+from dreamcache.export.coreml.modules import CoreMLModule
 from dreamcache.export.declare.architecture import (
     declare_scheduler,
 )
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.options import Approximations
-from dreamcache.export.parity.torch_reference import GUIDANCE_SCALE, GUIDING, Point, Reference, TorchSide
+from dreamcache.export.parity.torch_reference import GUIDANCE_SCALE, GUIDING, Point, Reference, TorchModel
 from dreamcache.export.resources import is_large
 from dreamcache.export.source import Source
 from dreamcache.runtime.bundle.architecture import Architecture
@@ -39,13 +39,13 @@ _FORMAT = "dreamcache-recording-1"
 
 @dataclass(frozen=True)
 class Recording:
-    """PyTorch's side of a comparison, as `unet_parity.Sampled` wants it.
+    """PyTorch's side of a comparison, as `parity.unet.TrajectoryOrigin` wants it.
 
     Attributes:
         embeddings: [1, n, c] of null text and prompt.
         references: two, without PyTorch's own cache.
         points: of the trajectory with the first one.
-        outputs: of other graphs, by graph and tensor, for `onnx_graphs.sample_input` of every input.
+        outputs: of other graphs, by graph and tensor, for `graphs.trace.sample_input` of every input.
         scheduler: of the base; the trajectory is DDIM's.
     """
 
@@ -147,15 +147,15 @@ def record(
     source: Source,
     architecture: Architecture,
     approximations: Approximations,
-    parts: Mapping[str, Part],
-    components: Mapping[str, Part],
+    parts: Mapping[str, CoreMLModule],
+    components: Mapping[str, CoreMLModule],
 ) -> Recording:
     """PyTorch's trajectory, and what its modules make of sample inputs."""
-    side = TorchSide(source.base, source.conditioned, architecture, approximations)
+    torch_model = TorchModel(source.base, source.conditioned, architecture, approximations)
     large = is_large(source.base)
-    references = (side.reference(0), side.substitute(1) if large else side.reference(1))
+    references = (torch_model.reference(0), torch_model.substitute(1) if large else torch_model.reference(1))
     steps = 4 if not large else 1 if source.weights == "random" else 2
-    points = side.trajectory(references[0], steps, steps if not large else 1)
+    points = torch_model.trajectory(references[0], steps, steps if not large else 1)
     sampled = {name: part for name, part in parts.items() if name not in ("cache", "denoise")}
     outputs = {}
     for name, part in {**components, **sampled}.items():
@@ -164,7 +164,7 @@ def record(
         outputs[name] = {spec.name: value.numpy() for spec, value in zip(part.outputs, tensors, strict=True)}
     release_freed()
     return Recording(
-        side.embeddings,
+        torch_model.embeddings,
         tuple(without_cache(reference) for reference in references),
         tuple(points),
         outputs,

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from dreamcache.export.coreml.checks.recording import Recording
 from dreamcache.export.coreml.convert import convert_graph
 from dreamcache.export.coreml.graph import saved_function
-from dreamcache.export.coreml.modules import Part
+from dreamcache.export.coreml.modules import CoreMLModule
 from dreamcache.export.coreml.weights.allocation import FormatCost, allocate, allocate_within
-from dreamcache.export.coreml.weights.recipe import Recipe, digests
+from dreamcache.export.coreml.weights.recipe import WeightRecipe, digests
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
 from dreamcache.export.coreml.weights.trial import DenoiserTrial
 from dreamcache.export.errors import ExportError
@@ -40,12 +40,12 @@ _OWN_SHARE = 0.5
 
 def find_recipe(
     work: Path,
-    part: Part,
+    part: CoreMLModule,
     recording: Recording,
     architecture: Architecture,
     options: CoreMLOptions,
     progress: Callable[[str], None],
-) -> Recipe:
+) -> WeightRecipe:
     """A format for each weight of the denoiser, and of the caching graph where it has the same.
 
     Args:
@@ -79,7 +79,7 @@ class Sensitivities:
     def __init__(
         self,
         package: Path,
-        part: Part,
+        part: CoreMLModule,
         recording: Recording,
         architecture: Architecture,
         progress: Callable[[str], None],
@@ -92,7 +92,7 @@ class Sensitivities:
             probed = trial.error({name: _PROBE}, (FULL,)) - trial.floor
             self._costs.append(_Cost(name, trial.weight(name), probed))
 
-    def recipe(self, options: CoreMLOptions) -> Recipe:
+    def recipe(self, options: CoreMLOptions) -> WeightRecipe:
         """The fewest bytes that meet a target, or the least error in so many.
 
         Raises:
@@ -100,7 +100,7 @@ class Sensitivities:
         """
         formats = _solve(self._costs, self._trial, options)
         stored = digests(saved_function(self._package, "main"))
-        return Recipe(formats, {stored[name]: kind for name, kind in formats.items()})
+        return WeightRecipe(formats, {stored[name]: kind for name, kind in formats.items()})
 
 
 class _Cost:

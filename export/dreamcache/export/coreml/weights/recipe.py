@@ -16,7 +16,7 @@ from dreamcache.export.options import WeightFormat
 
 
 @dataclass(frozen=True)
-class Recipe:
+class WeightRecipe:
     """Formats of weights.
 
     Attributes:

@@ -13,7 +13,7 @@ from dreamcache.export.coreml.checks.recording import Recording
 from dreamcache.export.coreml.convert import coreml_name
 from dreamcache.export.coreml.graph import saved_function
 from dreamcache.export.coreml.mil.interpreter import Interpreter
-from dreamcache.export.coreml.modules import Part
+from dreamcache.export.coreml.modules import CoreMLModule
 from dreamcache.export.coreml.weights.compress import LEAST_VALUES
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
 from dreamcache.export.options import WeightFormat
@@ -28,7 +28,9 @@ Array = NDArray[np.float32]
 class DenoiserTrial:
     """The saved denoiser, at recorded points, with some of its weights rounded."""
 
-    def __init__(self, package: Path, part: Part, recording: Recording, architecture: Architecture) -> None:
+    def __init__(
+        self, package: Path, part: CoreMLModule, recording: Recording, architecture: Architecture
+    ) -> None:
         self._interpreter = Interpreter(saved_function(package, "main"))
         self.names = self._interpreter.weights(LEAST_VALUES)
         self._inputs = [coreml_name(spec.name) for spec in part.inputs]
