@@ -169,5 +169,3 @@ def on_white(picture: Array) -> Array:
     rows, columns = slice(height // 8, -height // 8), slice(width // 8, -width // 8)
     white[:, :, rows, columns] = picture[:, :, rows, columns]
     return white
-
-
