@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from dreamcache.runtime.cli.options import OUTPUT, PICTURE
+from dreamcache.runtime.cli.options import output, picture
 
-picture = partial(typer.Option, rich_help_panel=PICTURE)
 protocol = partial(typer.Option, rich_help_panel="Protocol")
-output = partial(typer.Option, rich_help_panel=OUTPUT)
 
 Steps = Annotated[int | None, picture(min=1, help="Denoising steps; default 20, or 4 with --quick.")]
 Reference = Annotated[Path | None, picture(help="Reference picture; default: a drawn toy.")]

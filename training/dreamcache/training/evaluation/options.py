@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -10,117 +11,60 @@ import typer
 from dreamcache.runtime.bundle.sampling import GuidanceMode
 
 STAGES = ("all", "generate", "score")
-MODEL, PICTURES, SAMPLING, METRICS, OUTPUT = "Model", "Pictures", "Sampling", "Metrics", "Output"
+model = partial(typer.Option, rich_help_panel="Model")
+pictures = partial(typer.Option, rich_help_panel="Pictures")
+sampling = partial(typer.Option, rich_help_panel="Sampling")
+metrics = partial(typer.Option, rich_help_panel="Metrics")
+output = partial(typer.Option, rich_help_panel="Output")
 
-Adapters = Annotated[
-    Path | None,
-    typer.Option(help="Adapters trained on the base; default: the miniature's.", rich_help_panel=MODEL),
-]
+Adapters = Annotated[Path | None, model(help="Adapters trained on the base; default: the miniature's.")]
 Mode = Annotated[
     str,
-    typer.Option(
-        help=f"Guidance: {', '.join(get_args(GuidanceMode))}; default: as recommended by the adapters.",
-        rich_help_panel=SAMPLING,
-    ),
+    sampling(help=f"Guidance: {', '.join(get_args(GuidanceMode))}; default: as recommended by the adapters."),
 ]
-Guidance = Annotated[float | None, typer.Option(help="Text guidance scale.", rich_help_panel=SAMPLING)]
-ReferenceGuidance = Annotated[
-    float | None, typer.Option(help="Reference guidance scale.", rich_help_panel=SAMPLING)
-]
+Guidance = Annotated[float | None, sampling(help="Text guidance scale.")]
+ReferenceGuidance = Annotated[float | None, sampling(help="Reference guidance scale.")]
 GuidanceInterval = Annotated[
     tuple[float, float] | None,
-    typer.Option(
-        metavar="START END", help="Part of the steps with guidance (bundles only).", rich_help_panel=SAMPLING
-    ),
+    sampling(metavar="START END", help="Part of the steps with guidance (bundles only)."),
 ]
-StepCache = Annotated[
-    int,
-    typer.Option(min=1, help="Steps per run of the whole denoiser (bundles only).", rich_help_panel=SAMPLING),
-]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="File of the results.", rich_help_panel=OUTPUT)
-]
-Base = Annotated[str, typer.Option(help="Base: diffusers folder, Hub id or mini.", rich_help_panel=MODEL)]
-Bundle = Annotated[
-    Path | None, typer.Option(help="Bundle to score instead of PyTorch.", rich_help_panel=MODEL)
-]
-Identities = Annotated[int, typer.Option(min=1, help="Held-out toys.", rich_help_panel=PICTURES)]
-Scenes = Annotated[int, typer.Option(min=1, max=12, help="Scenes per toy.", rich_help_panel=PICTURES)]
-Pairs = Annotated[
-    int,
-    typer.Option(min=0, help="Pictures of two held-out toys each (PyTorch only).", rich_help_panel=PICTURES),
-]
+StepCache = Annotated[int, sampling(min=1, help="Steps per run of the whole denoiser (bundles only).")]
+JsonFile = Annotated[Path | None, output("--json", metavar="FILE", help="File of the results.")]
+Base = Annotated[str, model(help="Base: diffusers folder, Hub id or mini.")]
+Bundle = Annotated[Path | None, model(help="Bundle to score instead of PyTorch.")]
+Identities = Annotated[int, pictures(min=1, help="Held-out toys.")]
+Scenes = Annotated[int, pictures(min=1, max=12, help="Scenes per toy.")]
+Pairs = Annotated[int, pictures(min=0, help="Pictures of two held-out toys each (PyTorch only).")]
 Condition = Annotated[
     list[str] | None,
-    typer.Option(
-        help="Condition: text_only, dreamcache or wrong_cache; repeatable; default: all.",
-        rich_help_panel=PICTURES,
-    ),
+    pictures(help="Condition: text_only, dreamcache or wrong_cache; repeatable; default: all."),
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Denoising steps.", rich_help_panel=SAMPLING)]
+Steps = Annotated[int, sampling(min=1, help="Denoising steps.")]
 Benchmark = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="Benchmark in the layout of google/dreambooth.")
 ]
 PyTorchBase = Annotated[
     str | None,
-    typer.Option(
-        help="Base for PyTorch: diffusers folder, Hub id or mini; default mini unless --bundle is given.",
-        rich_help_panel=MODEL,
-    ),
+    model(help="Base for PyTorch: diffusers folder, Hub id or mini; default mini unless --bundle is given."),
 ]
-Bundles = Annotated[
-    list[Path] | None, typer.Option(help="Bundle to score; repeatable.", rich_help_panel=MODEL)
-]
-Subject = Annotated[
-    list[str] | None,
-    typer.Option(help="Subject to score; repeatable; default: all.", rich_help_panel=PICTURES),
-]
-Prompts = Annotated[
-    int | None,
-    typer.Option(min=1, help="Prompts per subject; default: all.", rich_help_panel=PICTURES),
-]
-Images = Annotated[int, typer.Option(min=1, max=10, help="Pictures per prompt.", rich_help_panel=PICTURES)]
+Bundles = Annotated[list[Path] | None, model(help="Bundle to score; repeatable.")]
+Subject = Annotated[list[str] | None, pictures(help="Subject to score; repeatable; default: all.")]
+Prompts = Annotated[int | None, pictures(min=1, help="Prompts per subject; default: all.")]
+Images = Annotated[int, pictures(min=1, max=10, help="Pictures per prompt.")]
 ReferenceImage = Annotated[
-    int,
-    typer.Option(
-        min=0, help="Number of the reference among a subject's photographs.", rich_help_panel=PICTURES
-    ),
+    int, pictures(min=0, help="Number of the reference among a subject's photographs.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.", rich_help_panel=PICTURES)]
+Seed = Annotated[int, pictures(min=0, help="Seed of the noise.")]
 StepsOrRecommended = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Denoising steps; default: as recommended by bundle or adapters.",
-        rich_help_panel=SAMPLING,
-    ),
+    int | None, sampling(min=1, help="Denoising steps; default: as recommended by bundle or adapters.")
 ]
-Dino = Annotated[
-    str,
-    typer.Option(help="DINO ViT-S/16 in safetensors: folder or Hub id.", rich_help_panel=METRICS),
-]
-Clip = Annotated[
-    str,
-    typer.Option(help="CLIP ViT-B/32 in safetensors: folder or Hub id.", rich_help_panel=METRICS),
-]
+Dino = Annotated[str, metrics(help="DINO ViT-S/16 in safetensors: folder or Hub id.")]
+Clip = Annotated[str, metrics(help="CLIP ViT-B/32 in safetensors: folder or Hub id.")]
 Masks = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FOLDER",
-        help="Masks of the photographs, <subject>/<photograph>.png.",
-        rich_help_panel=METRICS,
-    ),
+    Path | None, metrics(metavar="FOLDER", help="Masks of the photographs, <subject>/<photograph>.png.")
 ]
-Masked = Annotated[
-    bool,
-    typer.Option("--masked/--no-masked", help="Masked scores MDINO and MCLIP-I.", rich_help_panel=METRICS),
-]
+Masked = Annotated[bool, metrics("--masked/--no-masked", help="Masked scores MDINO and MCLIP-I.")]
 Out = Annotated[
-    Path,
-    typer.Option(
-        metavar="FOLDER",
-        help="Folder of pictures, scores and table; an existing one is continued.",
-        rich_help_panel=OUTPUT,
-    ),
+    Path, output(metavar="FOLDER", help="Folder of pictures, scores and table; an existing one is continued.")
 ]
-Stage = Annotated[str, typer.Option(help=f"Stage: {', '.join(STAGES)}.", rich_help_panel=OUTPUT)]
+Stage = Annotated[str, output(help=f"Stage: {', '.join(STAGES)}.")]
