@@ -56,7 +56,7 @@ def verify_bundle(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Check]:
-    """Check a bundle, one result at a time. What needs a part that failed is left out.
+    """Check a bundle, one result at a time. Checks that need a part that failed are skipped.
 
     Raises: SettingsError for a provider that is absent or fewer than one thread.
     """

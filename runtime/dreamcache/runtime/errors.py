@@ -1,4 +1,4 @@
-"""What a user can get wrong, as a small hierarchy.
+"""Errors that a user can mend, as a small hierarchy.
 
 Every error is one line that says what was expected, what was received and what would mend it. Each
 also derives from the matching builtin, so callers that know nothing of this package can catch it.

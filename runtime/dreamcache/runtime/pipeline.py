@@ -255,6 +255,6 @@ def _check_finite(graph: str, tensors: Mapping[str, NDArray[Any]]) -> None:
     for name, array in tensors.items():
         if not np.isfinite(array).all():
             raise BundleError(
-                f"the {graph} graph gives NaN or infinite values ({name}); "
-                "`dreamcache verify` says whether its weights are sound"
+                f"the {graph} graph returns NaN or infinite values ({name}); "
+                "`dreamcache verify` checks its weights"
             )

@@ -155,7 +155,7 @@ def test_what_overflows_stays_in_32_bits(chunked: Path) -> None:
 
 
 def test_the_runner_refuses_packages_alone(chunked: Path) -> None:
-    with pytest.raises(BundleError, match=r"Core ML packages alone.*--target all"):
+    with pytest.raises(BundleError, match=r"Core ML packages only.*--target all"):
         Pipeline.load(chunked)
     checks = list(verify_bundle(chunked))
     assert [check.name for check in checks] == ["contract", "files"]

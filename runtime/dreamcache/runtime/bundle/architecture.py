@@ -1,4 +1,4 @@
-"""The tensors of the two graphs that share the UNet, declared once.
+"""The inputs and outputs of the UNet's graphs, declared once.
 
 Exporter, sample inputs and validation all derive names, shapes and dtypes from here (docs/bundle.md). The
 caching graph turns a noised reference latent into one key and one value per tapped site;
@@ -105,7 +105,7 @@ class Architecture(ContractModel):
             raise ValueError(f"every site is expected once, received {names}")
         unknown = set(() if self.deep is None else self.deep.sites) - set(names)
         if unknown:
-            raise ValueError(f"the deep features name {sorted(unknown)}, which are no tapped sites")
+            raise ValueError(f"the deep features name {sorted(unknown)}, which are not tapped sites")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""`dreamcache.json`: everything the runner has to know about a bundle (docs/bundle.md).
+"""`dreamcache.json`: everything that the runner needs to know about a bundle (docs/bundle.md).
 
 The exporter writes these models, the runner reads them, and nothing guesses from names. A contract that contradicts
 itself is refused.
@@ -125,7 +125,7 @@ class Contract(ContractModel):
         """
         if self.onnx is None:
             raise BundleError(
-                "this bundle holds Core ML packages alone, which ONNX Runtime does not run; "
+                "this bundle has Core ML packages only, which ONNX Runtime cannot run; "
                 "export with --target all for both"
             )
         return self.onnx
@@ -162,7 +162,7 @@ def dump_contract(contract: Contract) -> str:
 def parse_contract(text: str | bytes) -> Contract:
     """Read the text of `dreamcache.json`.
 
-    Raises: BundleError when it is no JSON, of a newer format, incomplete or contradicts itself.
+    Raises: BundleError when it is not JSON, of a newer format, incomplete or contradicts itself.
     """
     try:
         raw: Any = json.loads(text)
@@ -170,7 +170,7 @@ def parse_contract(text: str | bytes) -> Contract:
         raise BundleError(f"{CONTRACT_NAME} is not valid JSON ({error}); export the bundle again") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
-        raise BundleError(f"{CONTRACT_NAME} has no whole-number format_version; is this a DreamCache bundle?")
+        raise BundleError(f"{CONTRACT_NAME} has no integer format_version; is this a DreamCache bundle?")
     if version > FORMAT_VERSION:
         raise BundleError(
             f"bundle format {version} is newer than {FORMAT_VERSION}, the newest this version reads; "

@@ -33,13 +33,13 @@ class GraphSpec(ContractModel):
 
 
 class StripSpec(GraphSpec):
-    """One graph of the decoder in strips (`strips.py`); kind: which part of a decoder's block it is."""
+    """One graph of the decoder in strips (`decoder_strips.py`); kind: which part of a decoder's block it is."""
 
     kind: StripKind
 
 
 class Graphs(ContractModel):
-    """The five graphs and those that a bundle may leave out. The UNet's share one weights file.
+    """The five required graphs and the optional ones. The UNet's share one weights file.
 
     text_encoder: token ids [1,n] -> [1,n,c]. vae_encoder: picture [1,3,H,W] in -1…1 -> [1,z or 2z,h,w],
     whose first z channels are the mean. vae_decoder: unscaled latent [1,z,h,w] -> picture [1,3,H,W].
@@ -59,14 +59,14 @@ class Graphs(ContractModel):
     vae_decoder_strips: tuple[StripSpec, ...] = ()
 
     def by_name(self) -> dict[str, GraphSpec]:
-        """Every graph that is there by its name, in order; a decoder's strip is called `strip_name`."""
+        """The graphs of this bundle by name, in order; a decoder's strip is called `strip_name`."""
         found = {name: getattr(self, name) for name in type(self).model_fields}
         strips = {strip_name(index): strip for index, strip in enumerate(found.pop("vae_decoder_strips"))}
         return {name: graph for name, graph in found.items() if graph is not None} | strips
 
 
 def strip_name(index: int) -> str:
-    """What `Graphs.by_name` calls a decoder's strip."""
+    """Name of a decoder's strip in `Graphs.by_name`."""
     return f"vae_decoder_strip_{index}"
 
 

@@ -1,4 +1,4 @@
-"""One tensor at a graph's border: its name, shape and element type; and the base of every part of the contract."""
+"""One input or output of a graph: its name, shape and element type; and the base of every part of the contract."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 
 DType = Literal["float32", "float16", "int64", "int32"]
-"""Numpy's names of the element types at a graph's border."""
+"""Numpy's names of the element types of inputs and outputs."""
 
 ONNX_TYPES: dict[DType, str] = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
 """ONNX Runtime's names of them; those of `TensorProto.DataType` are the same in capitals."""
 
-# Far above any tensor at a graph's border (a 4096 px picture has 5e7), far below what exhausts a machine.
+# Far above any input or output of a graph (a 4096 px picture has 5e7), far below what exhausts a machine.
 MAX_ELEMENTS = 1 << 28
 
 
@@ -26,7 +26,7 @@ class ContractModel(BaseModel):
 class TensorSpec(ContractModel):
     """One input or output of a graph, with its static shape.
 
-    multiples: axis 1 may be 1 to so many times as long: tokens of as many references, one after the other.
+    multiples: axis 1 may be up to this many times as long: tokens of several references, one after the other.
     """
 
     name: str

@@ -244,5 +244,5 @@ def _places(out: Path, count: int, overwrite: bool) -> list[Path]:
 def _write_png(image: Image.Image, place: Path, overwrite: bool) -> None:
     from dreamcache.runtime.files import replacing
 
-    with replacing(place, overwrite) as beside:
-        image.save(beside, "PNG")
+    with replacing(place, overwrite) as temporary:
+        image.save(temporary, "PNG")

@@ -25,7 +25,7 @@ GROUP = "dreamcache.commands"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and leave with its status: 0; 1 after one line that says what is wrong; 2 for usage.
+    """Run one command and exit: status 0; 1 after a one-line error; 2 for wrong usage.
 
     `--debug` anywhere lets the traceback through.
     """

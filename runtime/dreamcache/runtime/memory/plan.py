@@ -1,9 +1,7 @@
 """How much private memory each stage will need, known from the contract alone, and what fits a budget.
 
-A stage's peak is linear in a few quantities of the bundle (`memory_factors.py`): the weights that its graph has in
-weights files and inside the graph, the UNet's and the VAE's largest activation, the decoder's maps in strips, and the
-tensors that are held beside.
-"""
+A stage's peak is linear in a few quantities of the bundle (`factors.py`): the weights that its graph has in weights files
+and inside the graph, the largest activation of UNet and VAE, the decoder's maps in strips, and tensors held meanwhile.
 
 from __future__ import annotations
 

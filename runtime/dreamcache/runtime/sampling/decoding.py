@@ -1,4 +1,4 @@
-"""From an unscaled latent to a picture: the decoder in one graph, or in strips of rows (`strips.py`)."""
+"""From an unscaled latent to a picture: the decoder in one graph, or in strips of rows (`decoder_strips.py`)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_tiled(graphs: Graphs) -> None:
     """Raises: SettingsError for a bundle whose decoder has no strips."""
     if graphs.vae_decoder_head is None:
         raise SettingsError(
-            "this bundle's VAE decoder has no strips (pictures as small as its own gain nothing by them); "
+            "this bundle's VAE decoder has no strips (at its picture size they would save nothing); "
             "leave the tiled VAE out"
         )
 
