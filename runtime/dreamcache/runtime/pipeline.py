@@ -20,18 +20,23 @@ from PIL import Image
 
 from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.folder import Bundle, open_bundle
-from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.reference.images import Source
 from dreamcache.runtime.reference.prepare import prepare_reference
-from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder
+from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder, to_image
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
 from dreamcache.runtime.sampling.noise import noise_source, noised_reference
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 from dreamcache.runtime.sampling.trajectory import Step, trajectory
 from dreamcache.runtime.sessions.providers import Math, check_math, choose_providers, warn_of_attention
-from dreamcache.runtime.sessions.session import Profile, SessionOpener, check_profile, check_threads
+from dreamcache.runtime.sessions.session import (
+    Profile,
+    SessionOpener,
+    check_finite,
+    check_profile,
+    check_threads,
+)
 from dreamcache.runtime.settings import Options, resolve_settings
 from dreamcache.runtime.subject import Subject, join_subjects, load_subject
 
@@ -100,7 +105,7 @@ class Pipeline:
         latent = self.noised(self.encode(reference.image))
         with self.sessions.open("cache") as graph, self._timed("cache"):
             tensors = graph.run({"latent": latent})
-        _check_finite("caching", tensors)
+        check_finite("caching", tensors)
         return Subject(
             tensors=tensors,
             fingerprint=self.contract.fingerprints.subject(),
@@ -203,7 +208,7 @@ class Pipeline:
                 name: graph.run({spec.inputs[0].name: value})[spec.outputs[0].name]
                 for name, value in ids.items()
             }
-        _check_finite("text encoder", embedded)
+        check_finite("text encoder", embedded)
         return embedded
 
     def encode(self, image: Image.Image) -> Latent:
@@ -212,7 +217,7 @@ class Pipeline:
         pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
         with self.sessions.open("vae_encoder") as graph, self._timed("vae_encode"):
             moments = graph.run({spec.inputs[0].name: pixels})[spec.outputs[0].name]
-        _check_finite("VAE encoder", {"latent": moments})
+        check_finite("VAE encoder", {"latent": moments})
         mean = moments[:, : self.contract.architecture.latent_channels].astype(np.float32)
         shift = 0.0 if vae.shift_factor is None else vae.shift_factor
         return (mean - np.float32(shift)) * np.float32(vae.scaling_factor)
@@ -238,9 +243,8 @@ class Pipeline:
             for one in unscaled:
                 with self._timed("vae_decode"):
                     pixels = decode(one[None])[0]
-                _check_finite("VAE decoder", {"picture": pixels})
-                unit = np.clip(pixels.astype(np.float32) / 2 + 0.5, 0, 1)
-                images.append(Image.fromarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0)))
+                check_finite("VAE decoder", {"picture": pixels})
+                images.append(to_image(pixels))
         return images
 
     @contextmanager
@@ -249,12 +253,3 @@ class Pipeline:
         yield
         if self._observe is not None:
             self._observe(stage, time.perf_counter() - begin)
-
-
-def _check_finite(graph: str, tensors: Mapping[str, NDArray[Any]]) -> None:
-    for name, array in tensors.items():
-        if not np.isfinite(array).all():
-            raise BundleError(
-                f"the {graph} graph returns NaN or infinite values ({name}); "
-                "`dreamcache verify` checks its weights"
-            )

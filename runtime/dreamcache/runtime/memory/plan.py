@@ -1,7 +1,9 @@
 """How much private memory each stage will need, known from the contract alone, and what fits a budget.
 
-A stage's peak is linear in a few quantities of the bundle (`factors.py`): the weights that its graph has in weights files
-and inside the graph, the largest activation of UNet and VAE, the decoder's maps in strips, and tensors held meanwhile.
+A stage's peak is linear in a few quantities of the bundle (`factors.py`): the weights that its graph has in weights
+files and inside the graph, the largest activation of UNet and VAE, the decoder's maps in strips, and tensors held
+meanwhile.
+"""
 
 from __future__ import annotations
 

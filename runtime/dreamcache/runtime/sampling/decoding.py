@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dreamcache.runtime.bundle.contract import Graphs, StripSpec, strip_name
 from dreamcache.runtime.bundle.decoder_strips import next_start, scale_of, windows
@@ -38,6 +39,12 @@ def open_decoder(graphs: Graphs, open_graph: OpenGraph, tiled: bool) -> Iterator
     whole = graphs.vae_decoder
     with open_graph("vae_decoder") as graph:
         yield lambda latent: graph.run({whole.inputs[0].name: latent})[whole.outputs[0].name]
+
+
+def to_image(pixels: Pixels) -> Image.Image:
+    """The 8-bit RGB picture of pixels [3, H, W] in -1…1."""
+    unit = np.clip(pixels.astype(np.float32) / 2 + 0.5, 0, 1)
+    return Image.fromarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0))
 
 
 def check_tiled(graphs: Graphs) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "Profile",
     "RunnableGraph",
     "SessionOpener",
+    "check_finite",
     "check_profile",
     "check_threads",
 ]
@@ -161,6 +162,16 @@ class SessionOpener:
         folder = graph_folder() if self.graphs is None else self.graphs
         kept = OptimisedGraph(self.bundle, spec, self.profile, folder, name in _EVERY_STEP)
         return kept.open(self.threads)
+
+
+def check_finite(graph: str, tensors: Mapping[str, Array]) -> None:
+    """Raises: BundleError when an output of a graph holds NaN or infinite values."""
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise BundleError(
+                f"the {graph} graph returns NaN or infinite values ({name}); "
+                "`dreamcache verify` checks its weights"
+            )
 
 
 def check_threads(threads: int | None) -> int | None:
