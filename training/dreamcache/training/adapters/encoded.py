@@ -101,7 +101,7 @@ def encode(folder: Path, source: TripletSource, base: Base, preset: Preset, shar
 
 
 def is_encoded(path: Path, rows: int, variants: int) -> bool:
-    """Whether a file is there, complete, and of so many samples."""
+    """Whether a complete file of `rows` samples exists."""
     try:
         with safe_open(path, framework="pt") as file:
             shape = file.get_slice("references").get_shape()
