@@ -10,19 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.training.world import (
-    COLOURS,
-    KINDS,
-    PATTERNS,
-    SCENES,
-    Identity,
-    Pose,
-    render,
-    render_reference,
-)
-from dreamcache.training.world.render import REFERENCE_FILL, SIZE, fit_pose
+from dreamcache.training.world.identity import COLOURS, KINDS, PATTERNS, Identity
+from dreamcache.training.world.render import REFERENCE_FILL, SIZE, Pose, fit_pose, render, render_reference
 from dreamcache.training.world.samples import Sample, draw_sample
-from dreamcache.training.world.scenes import WHITE, Canvas
+from dreamcache.training.world.scenes import SCENES, WHITE, Canvas
 
 TOY = Identity("robot", "red", "blue", "striped", 1, 1, 1)
 POSE = Pose(yaw=0.3, pitch=0.2, roll=0.05, scale=0.36, centre=(0.5, 0.55), mirrored=False)
