@@ -2,7 +2,7 @@
 
 A cache is a folder named by the fingerprint of all that its numbers depend on: the data, the VAE, the text
 encoder and the tokenizer, the augmentation and its seed. It holds safetensors files of 256 samples, each
-written beside its place and renamed in; one that is not whole is encoded again.
+written under another name and renamed; an incomplete one is encoded again.
 """
 
 from __future__ import annotations

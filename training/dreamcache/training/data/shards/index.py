@@ -110,7 +110,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Write a record beside `path` and rename it in."""
+    """Write a record whole or not at all."""
     with replacing(path, overwrite=True) as partial:
         partial.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 

@@ -61,7 +61,7 @@ class _HashedStream:
 
 
 def tar_path(folder: Path, index: StageIndex, shard: int) -> Path:
-    """Where a shard lies; its record lies beside it with the suffix .json."""
+    """Path of a shard; its record has the suffix .json."""
     return folder / f"{index.stage}-{shard:05d}.tar"
 
 
@@ -147,7 +147,7 @@ def check_shard(folder: Path, index: StageIndex, shard: int, *, hashed: bool = F
 def read_shard(path: Path, count: int | None = None) -> Iterator[ShardSample]:
     """The samples of a shard, in order.
 
-    Raises: ShardError when it is no plain tar, truncated, or holds what no stage writes, or another number of
+    Raises: ShardError when it is not a plain tar, truncated, or holds what no stage writes, or another number of
     samples than `count`.
     """
     try:
