@@ -117,6 +117,21 @@ def test_every_exception_is_needed() -> None:
     assert set(SAME_NAME) - set(House(ROOT).homonyms()) == set()
 
 
+def folders_named(page: str, root: str) -> set[str]:
+    """What the map of CONTRIBUTING.md names as a root's folders."""
+    (cell,) = re.findall(rf"^\| `{root}/` \|.*\| (.*) \|$", page, re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", cell))
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_the_map_names_the_folders(root: str) -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    inside = House(ROOT).folders[f"dreamcache.{root}"]
+    packages = {room for room in inside if f"dreamcache.{root}.{room}" in House(ROOT).folders}
+    assert folders_named(page, root) == packages
+    assert folders_named(page.replace("`cli`", "`attic`"), "runtime") >= {"attic", "bundle"}
+
+
 def build(top: Path, **files: str) -> House:
     """A made-up repository; `a__b` is the file runtime/dreamcache/runtime/a/b.py."""
     for name, text in files.items():
