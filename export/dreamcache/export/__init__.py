@@ -14,13 +14,14 @@ import dreamcache.runtime  # noqa: F401  (turns ONNX Runtime's telemetry off bef
 
 if TYPE_CHECKING:
     from dreamcache.export.bundle import export_bundle
-    from dreamcache.export.options import CoreMLOptions, OnnxOptions
+    from dreamcache.export.options import Approximations, CoreMLOptions, OnnxOptions
     from dreamcache.export.source import Source
 
-__all__ = ["CoreMLOptions", "OnnxOptions", "Source", "export_bundle"]
+__all__ = ["Approximations", "CoreMLOptions", "OnnxOptions", "Source", "export_bundle"]
 
 # PyTorch, diffusers and onnx load with the first use.
 _HOMES = {
+    "Approximations": "dreamcache.export.options",
     "CoreMLOptions": "dreamcache.export.options",
     "OnnxOptions": "dreamcache.export.options",
     "Source": "dreamcache.export.source",
