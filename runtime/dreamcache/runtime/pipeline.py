@@ -176,7 +176,9 @@ class Pipeline:
         settings = resolve_settings(self.contract, num_images, **options)
         subjects = [subject] if isinstance(subject, Subject) else subject
         cache = None if subjects is None else join_subjects(subjects, self.contract)
-        scheduler = make_scheduler(self.contract.scheduler, settings.scheduler, settings.steps)
+        scheduler = make_scheduler(
+            self.contract.scheduler, settings.scheduler, settings.steps, settings.sigma_spacing
+        )
 
         def run() -> Iterator[Step]:
             texts = self.embed({"prompt": prompt, "null": settings.negative_prompt})
@@ -187,7 +189,7 @@ class Pipeline:
                 shallow = None if every == 1 else stack.enter_context(self.sessions.open("shallow"))
                 denoiser = Denoiser(graph, self.contract.architecture, texts, cache, shallow, every)
                 steps = trajectory(denoiser, scheduler, settings.guidance, noise)
-                for _ in scheduler.timesteps:
+                for _ in range(settings.steps):
                     with self._timed("step"):
                         step = next(steps)
                     yield step

@@ -7,10 +7,10 @@ import secrets
 from dataclasses import dataclass
 from typing import TypedDict
 
-from dreamcache.runtime.bundle.contract import Contract, GuidanceMode, SchedulerKind
+from dreamcache.runtime.bundle.contract import Contract, GuidanceMode, SchedulerKind, SigmaSpacing
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sampling.guidance import Guidance
-from dreamcache.runtime.sampling.schedulers import checked_steps
+from dreamcache.runtime.sampling.schedulers import checked_steps, make_scheduler
 
 MAX_IMAGES = 1024
 MAX_STEP_CACHE = 100
@@ -20,7 +20,9 @@ class Options(TypedDict, total=False):
     """What `Pipeline.generate` and `Pipeline.denoise` take; None and absent mean the bundle's default.
 
     steps: denoising steps. seed: of the first picture, picture i has seed + i; a random one by default.
-    scheduler: "ddim", "euler", "dpm" or "lcm". guidance_mode: "dual", "text_first", "classic" or "none".
+    scheduler: "ddim", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "deis", "lcm" or "tcd".
+    sigma_spacing: "timesteps", "karras", "exponential" or "sgm_uniform", for schedulers that know it.
+    guidance_mode: "dual", "text_first", "classic" or "none".
     guidance_scale, reference_guidance_scale: s_text and s_ref (docs/bundle.md, "Guidance"). strength: of the reference.
     negative_prompt: replaces the empty text. guidance_interval: start and end of guidance, as fractions of the steps.
     step_cache: steps per run of the whole denoiser; the shallow graph runs at the others.
@@ -29,6 +31,7 @@ class Options(TypedDict, total=False):
     steps: int | None
     seed: int | None
     scheduler: SchedulerKind | None
+    sigma_spacing: SigmaSpacing | None
     guidance_mode: GuidanceMode | None
     guidance_scale: float | None
     reference_guidance_scale: float | None
@@ -40,7 +43,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Settings:
-    """Checked settings, complete."""
+    """Checked settings, complete. sigma_spacing: None is the base's own, as far as the scheduler knows it."""
 
     steps: int
     seed: int
@@ -49,6 +52,7 @@ class Settings:
     guidance: Guidance
     negative_prompt: str
     step_cache: int = 1
+    sigma_spacing: SigmaSpacing | None = None
 
 
 def resolve_settings(
@@ -58,6 +62,7 @@ def resolve_settings(
     steps: int | None = None,
     seed: int | None = None,
     scheduler: SchedulerKind | None = None,
+    sigma_spacing: SigmaSpacing | None = None,
     guidance_mode: GuidanceMode | None = None,
     guidance_scale: float | None = None,
     reference_guidance_scale: float | None = None,
@@ -82,17 +87,19 @@ def resolve_settings(
         strength=defaults.strength if strength is None else strength,
         interval=(0.0, 1.0) if guidance_interval is None else guidance_interval,
     )
+    sampler = defaults.scheduler if scheduler is None else scheduler
+    count = checked_steps(defaults.steps if steps is None else steps, contract.scheduler.num_train_timesteps)
+    make_scheduler(contract.scheduler, sampler, count, sigma_spacing)
     images = 1 if num_images is None else _whole("num_images", num_images, 1, MAX_IMAGES)
     return Settings(
-        steps=checked_steps(
-            defaults.steps if steps is None else steps, contract.scheduler.num_train_timesteps
-        ),
+        steps=count,
         seed=secrets.randbelow(2**32) if seed is None else _whole("seed", seed, 0, 2**63 - 1),
         num_images=images,
-        scheduler=defaults.scheduler if scheduler is None else scheduler,
+        scheduler=sampler,
         guidance=guidance,
         negative_prompt=negative_prompt,
         step_cache=_step_cache(contract, step_cache),
+        sigma_spacing=sigma_spacing,
     )
 
 

@@ -27,6 +27,10 @@ def contract(gated: Path) -> Contract:
         ({"steps": 10, "guidance_mode": "dual", "step_cache": 4}, 1, (9, 21)),
         # Steps 2 to 7 have their middles inside.
         ({"steps": 10, "guidance_mode": "dual", "guidance_interval": (0.2, 0.8)}, 1, (22, 0)),
+        # Heun's method asks twice a step, but once in the last; step caching goes by steps.
+        ({"steps": 10, "guidance_mode": "dual", "scheduler": "heun"}, 1, (57, 0)),
+        ({"steps": 10, "guidance_mode": "none", "scheduler": "heun", "step_cache": 2}, 1, (10, 9)),
+        ({"steps": 10, "guidance_mode": "none", "scheduler": "dpmpp_2m_sde"}, 1, (10, 0)),
         # Guidance begins at step 2, whose branches have no deep features yet.
         ({"steps": 4, "guidance_interval": (0.5, 1.0), "step_cache": 4, "guidance_mode": "dual"}, 1, (4, 4)),
     ],

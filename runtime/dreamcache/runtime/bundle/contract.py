@@ -30,6 +30,7 @@ from dreamcache.runtime.bundle.sampling import (
     GuidanceMode,
     SchedulerKind,
     SchedulerSpec,
+    SigmaSpacing,
 )
 from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
 from dreamcache.runtime.errors import BundleError
@@ -49,6 +50,7 @@ __all__ = [
     "Precision",
     "SchedulerKind",
     "SchedulerSpec",
+    "SigmaSpacing",
     "SiteSpec",
     "StripSpec",
     "TensorSpec",

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from dreamcache.runtime.bundle.tensors import ContractModel
 
 GuidanceMode = Literal["dual", "text_first", "classic", "none"]
-SchedulerKind = Literal["ddim", "euler", "dpm", "lcm"]
+SchedulerKind = Literal[
+    "ddim",
+    "euler",
+    "dpm",
+    "lcm",
+    "euler_a",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "unipc",
+    "deis",
+    "tcd",
+]
+"""Samplers by name; "dpm" is the older name of "dpmpp_2m"."""
+
+SigmaSpacing = Literal["timesteps", "karras", "exponential", "sgm_uniform"]
+"""Where the noise levels of a trajectory lie: at `timestep_spacing`'s timesteps, or apart from it."""
 
 
 class SchedulerSpec(ContractModel):
-    """The noise schedule the base was trained with, in the words of diffusers' scheduler configs."""
+    """The noise schedule the base was trained with, in the words of diffusers' scheduler configs.
+
+    sigma_spacing: diffusers' use_karras_sigmas and use_exponential_sigmas; for samplers that know them.
+    original_inference_steps: of the distillation, for LCM and TCD. eta: share of fresh noise, for TCD (its gamma).
+    """
 
     num_train_timesteps: PositiveInt = 1000
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
@@ -26,6 +54,19 @@ class SchedulerSpec(ContractModel):
     clip_sample: bool = False
     clip_sample_range: PositiveFloat = 1.0
     rescale_betas_zero_snr: bool = False
+    sigma_spacing: SigmaSpacing = "timesteps"
+    original_inference_steps: PositiveInt = 50
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+    @model_serializer(mode="wrap")
+    def _readable_by_older_versions(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that 0.1 does not know are written only where they say something."""
+        newer = ("sigma_spacing", "original_inference_steps", "eta")
+        kept: dict[str, Any] = dump(self)
+        for name in newer:
+            if kept.get(name) == type(self).model_fields[name].default:
+                del kept[name]
+        return kept
 
 
 class GuidanceDefaults(ContractModel):

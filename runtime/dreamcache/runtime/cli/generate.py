@@ -34,7 +34,21 @@ Steps = Annotated[int | None, picture(help=f"Denoising steps; {_BUNDLE}.")]
 Seed = Annotated[int | None, picture(help="Random seed; image i uses seed + i; default: random.")]
 NumImages = Annotated[int, picture(help="Number of images.")]
 SchedulerName = Annotated[
-    str | None, picture("--scheduler", help=f"Scheduler: ddim, euler, dpm or lcm; {_BUNDLE}.")
+    str | None,
+    picture(
+        "--scheduler",
+        metavar="NAME",
+        help="Scheduler: ddim, euler, euler_a, heun, dpmpp_2m, dpmpp_2m_sde, unipc, deis, lcm or tcd; "
+        f"{_BUNDLE}.",
+    ),
+]
+SigmaSpacingName = Annotated[
+    str | None,
+    picture(
+        "--sigma-spacing",
+        metavar="NAME",
+        help=f"Noise levels: timesteps, karras, exponential or sgm_uniform; {_BUNDLE}.",
+    ),
 ]
 Strength = Annotated[
     float | None, picture(help=f"Reference strength; 0 = base model, 1 = full DreamCache; {_BUNDLE}.")
@@ -73,6 +87,7 @@ def generate(
     seed: Seed = None,
     num_images: NumImages = 1,
     scheduler: SchedulerName = None,
+    sigma_spacing: SigmaSpacingName = None,
     strength: Strength = None,
     guidance: GuidanceScale = None,
     reference_guidance: ReferenceGuidance = None,
@@ -111,6 +126,7 @@ def generate(
         "steps": steps,
         "seed": seed,
         "scheduler": scheduler,
+        "sigma_spacing": sigma_spacing,
         "guidance_mode": guidance_mode,
         "guidance_scale": guidance,
         "reference_guidance_scale": reference_guidance,

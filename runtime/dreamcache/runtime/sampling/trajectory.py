@@ -16,9 +16,10 @@ from dreamcache.runtime.sampling.schedulers.base import NoiseSource, Scheduler
 class Step:
     """One finished denoising step.
 
-    index: from 0. total: the number of steps. latent: the trajectory after this step, [n, z, h, w].
+    index: from 0. total: the number of steps. timestep: of the step's first denoiser call (Heun's method makes two).
+    latent: the trajectory after this step, [n, z, h, w].
     preview: the clean latent that the denoiser believes in, [n, z, h, w], for `Pipeline.decode`.
-    predictions: the denoiser's, one [n, z, h, w] for each branch of the guidance.
+    predictions: of the last call, one [n, z, h, w] for each branch of the guidance.
     """
 
     index: int
@@ -32,16 +33,21 @@ class Step:
 def trajectory(
     denoiser: Denoiser, scheduler: Scheduler, guidance: Guidance, noise: NoiseSource
 ) -> Iterator[Step]:
-    """The steps of one batch of pictures; noise: the start, and what LCM adds between its steps.
+    """The steps of one batch of pictures; noise: the start, and what stochastic samplers add between steps.
 
     Raises: BundleError when a prediction is not finite.
     """
     latent = (noise() * np.float32(scheduler.init_noise_sigma)).astype(np.float32)
-    total = len(scheduler.timesteps)
-    for index, timestep in enumerate(scheduler.timesteps):
+    calls = len(scheduler.timesteps)
+    total = scheduler.step_of(calls - 1) + 1
+    began = float(scheduler.timesteps[0])
+    for call, timestep in enumerate(scheduler.timesteps):
+        index = scheduler.step_of(call)
         branches = guidance.branches_at(index, total, denoiser.has_reference)
-        predictions = denoiser.predict(scheduler.scale_input(latent, index), float(timestep), branches, index)
+        predictions = denoiser.predict(scheduler.scale_input(latent, call), float(timestep), branches, index)
         combined = guidance.combine(predictions)
-        preview = scheduler.predicted_original(combined, index, latent)
-        latent = scheduler.step(combined, index, latent, noise)
-        yield Step(index, total, float(timestep), latent, preview, tuple(predictions))
+        preview = scheduler.predicted_original(combined, call, latent)
+        latent = scheduler.step(combined, call, latent, noise)
+        if call + 1 == calls or scheduler.step_of(call + 1) > index:
+            yield Step(index, total, began, latent, preview, tuple(predictions))
+            began = float(scheduler.timesteps[min(call + 1, calls - 1)])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.runtime.bundle.contract import SchedulerSpec
+from dreamcache.runtime.bundle.contract import SchedulerKind, SchedulerSpec
 from dreamcache.runtime.errors import SettingsError
 
 Latent = NDArray[np.float32]
@@ -23,8 +23,9 @@ NoiseSource = Callable[[], Latent]
 class Scheduler(ABC):
     """One trajectory from noise to latent.
 
-    timesteps: [steps] float32, noisiest first: what the denoiser is told (whole numbers, except Euler's
-    with linspace spacing). init_noise_sigma: standard deviation of the noise a trajectory starts from.
+    timesteps: [calls] float32, noisiest first: what the denoiser is told at each of its calls (whole numbers, except
+    Euler's and Heun's), one a step but for Heun's method. init_noise_sigma: standard deviation of the noise a
+    trajectory starts from.
     """
 
     timesteps: NDArray[np.float32]
@@ -34,21 +35,39 @@ class Scheduler(ABC):
     def __init__(self, config: SchedulerSpec, steps: int) -> None:
         """steps: whole and positive. Raises: SettingsError when they cannot all be visited."""
 
+    def step_of(self, i: int) -> int:
+        """The denoising step, from 0, that call i belongs to."""
+        return i
+
     def scale_input(self, sample: Latent, i: int) -> Latent:  # noqa: ARG002  # Euler's depends on i
-        """The denoiser's input at step i for a sample of the trajectory: [b, z, h, w], same shape."""
+        """The denoiser's input at call i for a sample of the trajectory: [b, z, h, w], same shape."""
         return sample
 
     @abstractmethod
     def step(self, prediction: Latent, i: int, sample: Latent, noise: NoiseSource | None = None) -> Latent:
-        """The next sample, [b, z, h, w].
+        """The sample of the next call, [b, z, h, w].
 
         prediction: the denoiser's output for `scale_input(sample, i)`; sample: the trajectory's, unscaled;
-        noise: used by LCM alone.
+        noise: used by LCM, TCD and those that are called stochastic.
         """
 
     @abstractmethod
     def predicted_original(self, prediction: Latent, i: int, sample: Latent) -> Latent:
-        """The clean latent that the denoiser believes in at step i, [b, z, h, w]: a preview."""
+        """The clean latent that the denoiser believes in at call i, [b, z, h, w]: a preview."""
+
+
+def calls_of_step(kind: SchedulerKind, step: int, steps: int) -> int:
+    """Denoiser calls of one step for each branch of the guidance."""
+    return 2 if kind == "heun" and step < steps - 1 else 1
+
+
+def drawn(noise: NoiseSource | None, kind: str) -> Latent:
+    """A fresh draw. Raises: SettingsError without a source."""
+    if noise is None:
+        raise SettingsError(
+            f"noise: {kind} adds noise between its steps, received no source; pass one to step"
+        )
+    return noise()
 
 
 def clean_and_noise(
@@ -71,7 +90,7 @@ def refuse_noise_prediction_without_signal(config: SchedulerSpec, signal: NDArra
     if config.prediction_type == "epsilon" and not np.all(signal > 0):
         raise SettingsError(
             "scheduler: v_prediction is expected where the noisiest timestep holds no signal "
-            "(rescale_betas_zero_snr), received epsilon; choose euler or dpm, or leading spacing"
+            "(rescale_betas_zero_snr), received epsilon; choose euler or dpmpp_2m, or leading spacing"
         )
 
 

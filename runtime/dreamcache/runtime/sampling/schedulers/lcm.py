@@ -11,29 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.runtime.bundle.contract import SchedulerSpec
-from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sampling.schedulers.base import (
     Latent,
     NoiseSource,
     Scheduler,
     clean_and_noise,
     clipped,
+    drawn,
     refuse_noise_prediction_without_signal,
 )
-from dreamcache.runtime.sampling.schedulers.noise_schedule import signal_levels, visited
+from dreamcache.runtime.sampling.schedulers.noise_schedule import distilled_timesteps, signal_levels
 
 # The distillation of the published models, which diffusers takes as its defaults too.
-_DISTILLED_STEPS = 50
 _TIMESTEP_SCALING = 10.0
 _SIGMA_DATA = 0.5
 
 
 class LCM(Scheduler):
-    """Stochastic; 1 to 50 steps, of which 4 to 8 are usual. Spacing is that of the distillation."""
+    """Stochastic; as many steps as the distillation had, of which 4 to 8 are usual. Spacing is the distillation's.
+
+    The noise is the pictures' own (`sampling.noise.noise_source`), one draw a step but the last.
+    """
 
     def __init__(self, config: SchedulerSpec, steps: int) -> None:
-        spaced = _timesteps(config.num_train_timesteps, steps)
-        timesteps = visited(spaced, config.num_train_timesteps, "the distillation's").astype(np.int64)
+        timesteps = distilled_timesteps(config, "lcm", steps).astype(np.int64)
         self._config = config
         self._signal = signal_levels(config)[timesteps]
         self.timesteps = timesteps.astype(np.float32)
@@ -50,10 +51,10 @@ class LCM(Scheduler):
         jump = jump + _SIGMA_DATA**2 / spread * sample
         if i == len(self.timesteps) - 1:
             return jump.astype(np.float32)
-        if noise is None:
-            raise SettingsError("noise: LCM renoises between its steps, received no source; pass one to step")
         following = float(self._signal[i + 1])
-        return (math.sqrt(following) * jump + math.sqrt(1 - following) * noise()).astype(np.float32)
+        return (math.sqrt(following) * jump + math.sqrt(1 - following) * drawn(noise, "lcm")).astype(
+            np.float32
+        )
 
     def predicted_original(self, prediction: Latent, i: int, sample: Latent) -> Latent:
         return self._clean(prediction, i, sample).astype(np.float32)
@@ -61,19 +62,3 @@ class LCM(Scheduler):
     def _clean(self, prediction: Latent, i: int, sample: Latent) -> NDArray[np.float64]:
         clean, _ = clean_and_noise(prediction, sample, float(self._signal[i]), self._config.prediction_type)
         return clipped(self._config, clean)
-
-
-def _timesteps(train_timesteps: int, steps: int) -> NDArray[np.float64]:
-    """[steps], evenly chosen among the timesteps of the distillation, from the noisiest down."""
-    if train_timesteps < _DISTILLED_STEPS:
-        raise SettingsError(
-            f"scheduler: lcm expects at least {_DISTILLED_STEPS} training timesteps, received "
-            f"{train_timesteps}; choose ddim, euler or dpm"
-        )
-    if steps > _DISTILLED_STEPS:
-        raise SettingsError(
-            f"steps: at most {_DISTILLED_STEPS} are expected with lcm, received {steps}; ask for 4 to 8"
-        )
-    distilled = np.arange(_DISTILLED_STEPS, 0, -1) * (train_timesteps // _DISTILLED_STEPS) - 1
-    chosen = np.floor(np.linspace(0, _DISTILLED_STEPS, steps, endpoint=False)).astype(np.int64)
-    return distilled[chosen].astype(np.float64)

@@ -56,16 +56,29 @@ def rescaled_to_zero_terminal_snr(values: NDArray[np.float32]) -> NDArray[np.flo
     return np.asarray(1 - kept, dtype=np.float32)
 
 
-def signal_levels(config: SchedulerSpec, *, never_zero: bool = False) -> NDArray[np.float64]:
-    """abar_t for each training timestep: [num_train_timesteps], falling from near 1 towards 0.
+def signal_levels(config: SchedulerSpec) -> NDArray[np.float64]:
+    """abar_t for each training timestep: [num_train_timesteps], falling from near 1 towards 0."""
+    return _running_product(betas(config)).astype(np.float64)
 
-    never_zero: lift the last level of a zero-terminal-SNR schedule off zero (Euler and DPM-Solver work
-    with sqrt(1 - abar) / sqrt(abar)).
+
+def levels_never_zero(config: SchedulerSpec) -> NDArray[np.float32]:
+    """abar_t, as stored in training, for samplers that divide by it: [num_train_timesteps].
+
+    The last level of a zero-terminal-SNR schedule is lifted off zero.
     """
-    levels = _running_product(betas(config)).astype(np.float64)
-    if never_zero and config.rescale_betas_zero_snr:
+    levels = _running_product(betas(config))
+    if config.rescale_betas_zero_snr:
         levels[-1] = _SMALLEST_SIGNAL
     return levels
+
+
+def refuse_zero_terminal_snr(config: SchedulerSpec, kind: str) -> None:
+    """Raises: SettingsError for a base whose noisiest timestep holds no signal."""
+    if config.rescale_betas_zero_snr:
+        raise SettingsError(
+            f"scheduler: {kind} expects a schedule that ends with some signal, received one with zero terminal SNR "
+            "(rescale_betas_zero_snr); choose euler, dpmpp_2m or unipc"
+        )
 
 
 def _running_product(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -100,3 +113,23 @@ def visited(timesteps: NDArray[np.float64], train_timesteps: int, spacing: str) 
         f"steps: fewer distinct timesteps below {train_timesteps} exist with {spacing} spacing than the "
         f"{len(timesteps)} steps received; ask for fewer steps"
     )
+
+
+def distilled_timesteps(config: SchedulerSpec, kind: str, steps: int) -> NDArray[np.float64]:
+    """[steps], evenly chosen among the timesteps of the distillation, from the noisiest down.
+
+    Raises: SettingsError for more steps than the distillation had, or than there were training timesteps.
+    """
+    count, most = config.num_train_timesteps, config.original_inference_steps
+    if count < most:
+        raise SettingsError(
+            f"scheduler: {kind} expects at least {most} training timesteps, received {count}; "
+            "choose ddim, euler or dpmpp_2m"
+        )
+    if steps > most:
+        raise SettingsError(
+            f"steps: at most {most} are expected with {kind}, received {steps}; ask for 4 to 8"
+        )
+    distilled = np.arange(most, 0, -1) * (count // most) - 1
+    chosen = np.floor(np.linspace(0, most, steps, endpoint=False)).astype(np.int64)
+    return visited(distilled[chosen].astype(np.float64), count, "the distillation's")
