@@ -21,7 +21,7 @@ from tiny_models import MINI_SHAPED, randomise_adapters, write_tiny_base
 
 from dreamcache.export.command import export
 from dreamcache.export.convert import convert
-from dreamcache.export.declare.architecture import declare_guidance, declare_scheduler
+from dreamcache.export.declare.settings import declare_guidance, declare_scheduler
 from dreamcache.export.errors import ExportError
 from dreamcache.export.source import Source, loaded_base
 from dreamcache.models.bases.architectures import ARCHITECTURES

@@ -6,14 +6,8 @@ import json
 from pathlib import Path
 
 from dreamcache.export.atomic_folder import MARKER, check_place, filled_folder
-from dreamcache.export.declare.architecture import (
-    declare_architecture,
-    declare_guidance,
-    declare_scheduler,
-    declare_text,
-    declare_vae,
-    declare_versions,
-)
+from dreamcache.export.declare.architecture import declare_architecture, declare_versions
+from dreamcache.export.declare.settings import DeclaredSettings, declare_settings
 from dreamcache.export.modules.unet import check_exportable
 from dreamcache.export.onnx_bundle import write_onnx
 from dreamcache.export.options import EXACT, Approximations, CoreMLOptions, OnnxOptions, check_targets
@@ -77,6 +71,7 @@ def export_bundle(
     architecture = declare_architecture(
         source.name, base, conditioned, resolution, batch, approximations, max_references
     )
+    settings = declare_settings(base, conditioned.config, source.metadata)
     with filled_folder(out, overwrite) as folder:
         base.tokenizer.save_pretrained(folder / "tokenizer")
         base.scheduler.save_pretrained(folder / "scheduler")
@@ -89,7 +84,7 @@ def export_bundle(
 
             packages = export_coreml(source, folder, architecture, coreml, approximations, stages.note)
         stages("hashing")
-        contract = _contract(source, folder, architecture, onnx, graphs, parity, packages)
+        contract = _contract(source, folder, architecture, settings, onnx, graphs, parity, packages)
         (folder / CONTRACT_NAME).write_text(dump_contract(contract), encoding="utf-8")
     stages.finish()
     return contract
@@ -99,6 +94,7 @@ def _contract(
     source: Source,
     folder: Path,
     architecture: Architecture,
+    settings: DeclaredSettings,
     onnx: OnnxOptions | None,
     graphs: Graphs | None,
     parity: ParityReport,
@@ -119,10 +115,10 @@ def _contract(
         attention="plain" if onnx is None or onnx.attention == "plain" else "multi_head_attention",
         cache_timestep=conditioned.config.cache_timestep,
         cache_prompt=conditioned.config.cache_prompt,
-        text=declare_text(base),
-        vae=declare_vae(base),
-        scheduler=declare_scheduler(base),
-        guidance=declare_guidance(source.metadata, base.sampling),
+        text=settings.text,
+        vae=settings.vae,
+        scheduler=settings.scheduler,
+        guidance=settings.guidance,
         graphs=graphs,
         files=files,
         fingerprints=Fingerprints(

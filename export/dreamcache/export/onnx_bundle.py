@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.export.declare.architecture import declare_guidance, declare_scheduler
+from dreamcache.export.declare.settings import declare_guidance, declare_scheduler
 from dreamcache.export.graphs.fp16 import store_components_half
 from dreamcache.export.int8.text_and_vae import quantise_components
 from dreamcache.export.options import Approximations, OnnxOptions

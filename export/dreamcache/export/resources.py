@@ -21,7 +21,7 @@ from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.architectures import VAE_CONFIG, known_architecture, text_config
 from dreamcache.models.bases.base import Base, resolve_base
 from dreamcache.models.bases.diffusers_folder import weight_files
-from dreamcache.models.bases.single_file import check_layout, read_shapes
+from dreamcache.models.bases.original.single_file import check_layout, read_shapes
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.contract import Precision

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,10 @@ from dreamcache.models.errors import AdapterError
 
 FORMAT = "dreamcache-adapters-1"
 _RESERVED = ("format", "config", "base")
+# Entries of a UNet's config that change nothing of what it computes in float32.
+_IDLE = ("sample_size", "dropout", "upcast_attention")
+# Rows of a latent that bases are published with.
+_SIZES = (8, 16, 32, 64, 96, 128)
 
 
 def adapter_state(conditioned: ConditionedUNet) -> dict[str, Tensor]:
@@ -40,19 +44,42 @@ def base_fingerprint(unet: UNet2DConditionModel) -> str:
     """SHA-256 over the UNet's config and weights.
 
     Weights count at half precision, so that a base stored in fp16 and the fp32 one it was made from are the
-    same base; config entries count where they differ from the class's defaults.
+    same base; config entries count where they differ from the class's defaults and change what is computed.
     """
+    config = _stated(unet)
+    return _fingerprints(unet, [{name: value for name, value in config.items() if name not in _IDLE}])[0]
+
+
+def _fingerprints_of_0_1(unet: UNet2DConditionModel) -> list[str]:
+    """What version 0.1 may have called this base: there, the size of the picture counted too."""
+    config = _stated(unet)
+    sizes = [config.get("sample_size"), *_SIZES]
+    return _fingerprints(unet, [config | {"sample_size": size} for size in sizes] + [_without_size(config)])
+
+
+def _without_size(config: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in config.items() if name != "sample_size"}
+
+
+def _stated(unet: UNet2DConditionModel) -> dict[str, object]:
+    """Config entries that differ from the class's defaults."""
     defaults = inspect.signature(type(unet).__init__).parameters
-    config = {
+    return {
         name: value
         for name, value in unet.config.items()
         if name in defaults and _plain(value) != _plain(defaults[name].default)
     }
-    digest = hashlib.sha256(json.dumps(_plain(config), sort_keys=True).encode())
+
+
+def _fingerprints(unet: UNet2DConditionModel, configs: Sequence[Mapping[str, object]]) -> list[str]:
+    """Of the UNet's weights with each config, reading the weights once."""
+    digests = [hashlib.sha256(json.dumps(_plain(config), sort_keys=True).encode()) for config in configs]
     for name, tensor in sorted(unet.state_dict().items()):
-        digest.update(f"{name}{list(tensor.shape)}".encode())
-        digest.update(_half_bytes(tensor))
-    return digest.hexdigest()
+        described, values = f"{name}{list(tensor.shape)}".encode(), _half_bytes(tensor)
+        for digest in digests:
+            digest.update(described)
+            digest.update(values)
+    return [digest.hexdigest() for digest in digests]
 
 
 def adapters_fingerprint(conditioned: ConditionedUNet) -> str:
@@ -137,7 +164,7 @@ def load_adapters(path: str | os.PathLike[str], unet: UNet2DConditionModel) -> C
     if "config" not in metadata or "base" not in metadata:
         raise AdapterError(f"{path} lacks its config or its base in the metadata; save the adapters again")
     expected_base = base_fingerprint(unet)
-    if metadata["base"] != expected_base:
+    if metadata["base"] != expected_base and metadata["base"] not in _fingerprints_of_0_1(unet):
         raise AdapterError(
             f"{path} belongs to the base {metadata['base'][:12]}, this base is {expected_base[:12]}; "
             "give the base that the adapters were trained on"

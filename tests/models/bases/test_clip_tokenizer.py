@@ -14,7 +14,7 @@ from tiny_models import add_tokens, save_as_transformers_5, tiny_tokenizer
 from transformers import CLIPTokenizer
 
 from dreamcache.models.bases.base import load_base
-from dreamcache.models.bases.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.random_base import _byte_tokenizer
 from dreamcache.models.errors import AdapterError
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import MINI_SHAPED, SD15_SHAPED, write_tiny_base
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from dreamcache.models.bases import single_file
 from dreamcache.models.bases.base import Base, load_base
-from dreamcache.models.bases.single_file import check_layout, recognise
+from dreamcache.models.bases.original import single_file
+from dreamcache.models.bases.original.single_file import check_layout, recognise
 from dreamcache.models.checkpoint import base_fingerprint
 from dreamcache.models.errors import AdapterError
 

@@ -19,12 +19,8 @@ from dreamcache.export.coreml.modules import CoreMLModule, component_modules, un
 from dreamcache.export.coreml.packages import FOLDER, UNET, write_component, write_unet
 from dreamcache.export.coreml.weights.mixed import find_recipe
 from dreamcache.export.coreml.weights.recipe import WeightRecipe
-from dreamcache.export.declare.architecture import (
-    declare_architecture,
-    declare_guidance,
-    declare_scheduler,
-    declare_vae,
-)
+from dreamcache.export.declare.architecture import declare_architecture
+from dreamcache.export.declare.settings import declare_guidance, declare_scheduler, declare_vae
 from dreamcache.export.errors import ExportError
 from dreamcache.export.options import EXACT, Approximations, CoreMLOptions
 from dreamcache.export.progress import TellStage

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
-from pydantic import ValidationError
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -17,12 +14,9 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.unet import is_topmost
 from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.bases.base import Base
-from dreamcache.models.bases.distillation import Sampling
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.unet import finish, visits
 from dreamcache.runtime.bundle.architecture import Architecture, DeepSpec, SiteSpec
-from dreamcache.runtime.bundle.contract import GuidanceDefaults, SchedulerSpec, TextSpec, VaeSpec
-from dreamcache.runtime.errors import first_line
 
 _PACKAGES = (
     "dreamcache",
@@ -95,65 +89,6 @@ def declare_architecture(
         key_value_pool=approximations.kv_downsample,
         max_references=max_references,
     )
-
-
-def declare_scheduler(base: Base) -> SchedulerSpec:
-    """The noise schedule.
-
-    Raises:
-        ExportError: a schedule that the runner does not know.
-    """
-    config: dict[str, Any] = dict(base.scheduler.config)
-    for field in ("trained_betas", "thresholding"):
-        if config.get(field):
-            raise ExportError(f"the scheduler config sets {field}, which the runner does not know; remove it")
-    fields = {name: config[name] for name in SchedulerSpec.model_fields if config.get(name) is not None}
-    try:
-        return SchedulerSpec.model_validate(fields)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ExportError(
-            f"the scheduler config's {problem['loc'][0]} is not one the runner knows: {problem['msg']}"
-        ) from error
-
-
-def declare_text(base: Base) -> TextSpec:
-    """The tokenizer's special tokens."""
-    tokenizer = base.tokenizer
-    return TextSpec(
-        bos_id=tokenizer.bos_token_id, eos_id=tokenizer.eos_token_id, pad_id=tokenizer.pad_token_id
-    )
-
-
-def declare_vae(base: Base) -> VaeSpec:
-    """The latent's scale and shift."""
-    return VaeSpec(scaling_factor=base.vae.config.scaling_factor, shift_factor=base.vae.config.shift_factor)
-
-
-_FEW_STEPS: dict[Sampling, GuidanceDefaults] = {
-    "lcm": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="lcm"),
-    "turbo": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="euler"),
-}
-
-
-def declare_guidance(metadata: dict[str, str], sampling: Sampling = "standard") -> GuidanceDefaults:
-    """What the adapters' metadata recommends under ``guidance``, a JSON object; else what suits the base.
-
-    Args:
-        metadata: of the adapters file.
-        sampling: of the base; few-step bases are distilled with their guidance inside.
-
-    Raises:
-        ExportError: the recommendation is not one.
-    """
-    if "guidance" not in metadata:
-        return _FEW_STEPS.get(sampling, GuidanceDefaults())
-    try:
-        return GuidanceDefaults.model_validate(json.loads(metadata["guidance"]))
-    except (ValidationError, json.JSONDecodeError) as error:
-        raise ExportError(
-            f"the adapters' guidance metadata is not usable: {first_line(error)}; save them again"
-        ) from error
 
 
 def declare_versions() -> dict[str, str]:

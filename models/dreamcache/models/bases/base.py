@@ -21,8 +21,9 @@ from dreamcache.models.bases.diffusers_folder import load_folder
 from dreamcache.models.bases.distillation import Sampling, fold_guidance, recognise_sampling
 from dreamcache.models.bases.files import PICKLE_SUFFIXES
 from dreamcache.models.bases.hub import fetch_base, is_model_id
-from dreamcache.models.bases.parts import Parts, check_together
-from dreamcache.models.bases.single_file import load_single_file
+from dreamcache.models.bases.original.single_file import load_single_file
+from dreamcache.models.bases.parts.schedule import ddim_of, read_schedule
+from dreamcache.models.bases.parts.together import Parts, check_together, settle_sample_size
 from dreamcache.models.errors import AdapterError
 
 MINI_DIR = Path(__file__).parents[1] / "weights" / "mini"
@@ -59,22 +60,23 @@ class Base:
             sampling: None recognises it by the configs.
 
         Raises:
-            AdapterError: the parts do not belong together.
+            AdapterError: the parts do not belong together, or one says what is not supported.
         """
-        check_together("the base" if path is None else str(path), parts)
+        name = "the base" if path is None else str(path)
+        check_together(name, parts)
+        schedule = read_schedule(name, parts.scheduler)
         if sampling is None:
-            sampling = recognise_sampling(parts.unet.config, parts.scheduler)
+            sampling = recognise_sampling(parts.unet.config, schedule)
+        settle_sample_size(name, parts)
         fold_guidance(parts.unet)
         for model in (parts.vae, parts.text_encoder, parts.unet):
             model.eval().requires_grad_(False)
-        # What configs of other schedulers leave out: diffusers' DDIM would clip, as models of pixels want.
-        schedule = {"clip_sample": False, "set_alpha_to_one": False, **parts.scheduler}
         return cls(
             vae=parts.vae,
             text_encoder=parts.text_encoder,
             tokenizer=parts.tokenizer,
             unet=parts.unet,
-            scheduler=DDIMScheduler.from_config(schedule),
+            scheduler=ddim_of(schedule),
             path=path,
             sampling=sampling,
         )

@@ -16,9 +16,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from dreamcache.models.bases.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.files import pickles_in, read_json
-from dreamcache.models.bases.parts import Parts
+from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.parts.schedule import check_scheduler_class
+from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
 
 INDEX = "model_index.json"
@@ -78,8 +79,24 @@ def load_folder(folder: Path, variant: str | None = None) -> Parts:
         # transformers has renamed the argument that diffusers still calls torch_dtype.
         text_encoder=_load(CLIPTextModel, folder / "text_encoder", chosen["text_encoder"], "dtype"),
         unet=_load(UNet2DConditionModel, folder / "unet", chosen["unet"], "torch_dtype"),
-        scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
+        scheduler=read_scheduler(folder),
     )
+
+
+def read_scheduler(folder: Path) -> dict[str, Any]:
+    """A folder's scheduler config. Its class is the config's own, else the table of contents'.
+
+    Raises:
+        AdapterError: not a JSON object, or a table of contents that names an unknown class.
+        OSError: no config.
+    """
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    held: Any = index.get("scheduler")
+    if not _is_held(held):
+        return config
+    check_scheduler_class(str(folder), str(held[1]))
+    return {"_class_name": held[1], **config}
 
 
 def variants(part: Path) -> set[str]:

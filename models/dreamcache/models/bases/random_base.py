@@ -19,7 +19,7 @@ from dreamcache.models.bases.architectures import (
     text_config,
 )
 from dreamcache.models.bases.base import Base
-from dreamcache.models.bases.parts import Parts
+from dreamcache.models.bases.parts.together import Parts
 
 
 def random_base(architecture: str, folder: Path, seed: int = 0) -> Base:

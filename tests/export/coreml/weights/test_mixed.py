@@ -19,7 +19,8 @@ from dreamcache.export.coreml.weights.allocation import FormatCost, allocate
 from dreamcache.export.coreml.weights.compress import compress_package
 from dreamcache.export.coreml.weights.mixed import Sensitivities
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
-from dreamcache.export.declare.architecture import declare_architecture, declare_scheduler
+from dreamcache.export.declare.architecture import declare_architecture
+from dreamcache.export.declare.settings import declare_scheduler
 from dreamcache.export.errors import ExportError
 from dreamcache.export.options import WEIGHT_FORMATS, CoreMLOptions, WeightFormat
 from dreamcache.export.parity.torch_reference import TorchModel

@@ -16,9 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dreamcache.export.coreml.modules import CoreMLModule
-from dreamcache.export.declare.architecture import (
-    declare_scheduler,
-)
+from dreamcache.export.declare.settings import declare_scheduler
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.options import Approximations

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPImageProcessor, CLIPModel, ViTModel
 
-from dreamcache.models.bases.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
 from dreamcache.runtime.errors import first_line
 from dreamcache.training.device import training_device
 from dreamcache.training.errors import MetricModelError

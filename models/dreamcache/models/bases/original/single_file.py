@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
-from dreamcache.models.bases.clip_tokenizer import load_tokenizer
-from dreamcache.models.bases.diffusers_folder import known_entries, refuse_missing
+from dreamcache.models.bases.diffusers_folder import known_entries, read_scheduler, refuse_missing
 from dreamcache.models.bases.files import read_json
-from dreamcache.models.bases.parts import Parts
+from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
 
 _UNET = "model.diffusion_model."
@@ -145,7 +145,7 @@ def _configs_of_folder(
         read_json(folder / "vae" / "config.json"),
         CLIPTextConfig.from_pretrained(folder / "text_encoder"),
         read_json(folder / "unet" / "config.json"),
-        read_json(folder / "scheduler" / "scheduler_config.json"),
+        read_scheduler(folder),
     )
 
 

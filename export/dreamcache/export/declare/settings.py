@@ -1,0 +1,134 @@
+"""What the contract says of text, latents, noise schedule and guidance: made and checked before the first graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from dreamcache.export.errors import ExportError
+from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.distillation import Sampling
+from dreamcache.models.config import AdapterConfig
+from dreamcache.runtime.bundle.contract import GuidanceDefaults, SchedulerSpec, TextSpec, VaeSpec
+from dreamcache.runtime.bundle.tensors import ContractModel
+from dreamcache.runtime.errors import SettingsError, first_line
+from dreamcache.runtime.sampling.schedulers import make_scheduler
+
+Spec = TypeVar("Spec", bound=ContractModel)
+
+
+@dataclass(frozen=True)
+class DeclaredSettings:
+    """Of the contract's fields of the same names."""
+
+    text: TextSpec
+    vae: VaeSpec
+    scheduler: SchedulerSpec
+    guidance: GuidanceDefaults
+
+
+def declare_settings(base: Base, adapters: AdapterConfig, metadata: Mapping[str, str]) -> DeclaredSettings:
+    """All of them, which together can draw: the default sampler visits its default steps.
+
+    Args:
+        base: the model.
+        adapters: config of its adapters.
+        metadata: of the adapters file.
+
+    Raises:
+        ExportError: an entry that the contract cannot say, or entries that contradict each other; one line.
+    """
+    scheduler = declare_scheduler(base)
+    guidance = declare_guidance(metadata, base.sampling)
+    if adapters.cache_timestep >= scheduler.num_train_timesteps:
+        raise ExportError(
+            f"the adapters cache at timestep {adapters.cache_timestep}, and the scheduler config has "
+            f"{scheduler.num_train_timesteps} (num_train_timesteps); give the base that they were trained on"
+        )
+    try:
+        make_scheduler(scheduler, guidance.scheduler, guidance.steps)
+    except SettingsError as error:
+        raise ExportError(
+            f"the scheduler config does not allow the bundle's defaults, {guidance.scheduler} in {guidance.steps} "
+            f"steps ({first_line(error)}); correct scheduler_config.json, or the adapters' guidance metadata"
+        ) from error
+    return DeclaredSettings(declare_text(base), declare_vae(base), scheduler, guidance)
+
+
+def declare_scheduler(base: Base) -> SchedulerSpec:
+    """The noise schedule.
+
+    Raises:
+        ExportError: a schedule that the runner does not know.
+    """
+    return _checked(SchedulerSpec, "the scheduler config", dict(base.scheduler.config))
+
+
+def declare_text(base: Base) -> TextSpec:
+    """The tokenizer's special tokens.
+
+    Raises:
+        ExportError: one is absent.
+    """
+    names = ("bos", "eos", "pad")
+    ids = {f"{name}_id": getattr(base.tokenizer, f"{name}_token_id") for name in names}
+    for name in names:
+        if ids[f"{name}_id"] is None:
+            raise ExportError(
+                f"the tokenizer has no {name}_token, expected one in tokenizer_config.json; save the tokenizer again"
+            )
+    return _checked(TextSpec, "the tokenizer", ids)
+
+
+def declare_vae(base: Base) -> VaeSpec:
+    """The latent's scale and shift.
+
+    Raises:
+        ExportError: not a positive scale, or a shift that is no number.
+    """
+    return _checked(VaeSpec, "the VAE's config", dict(base.vae.config))
+
+
+_FEW_STEPS: dict[Sampling, GuidanceDefaults] = {
+    "lcm": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="lcm"),
+    "turbo": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="euler"),
+}
+
+
+def declare_guidance(metadata: Mapping[str, str], sampling: Sampling = "standard") -> GuidanceDefaults:
+    """What the adapters' metadata recommends under ``guidance``, a JSON object; else what suits the base.
+
+    Args:
+        metadata: of the adapters file.
+        sampling: of the base; few-step bases are distilled with their guidance inside.
+
+    Raises:
+        ExportError: the recommendation is not one.
+    """
+    if "guidance" not in metadata:
+        return _FEW_STEPS.get(sampling, GuidanceDefaults())
+    try:
+        return GuidanceDefaults.model_validate(json.loads(metadata["guidance"]))
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise ExportError(
+            f"the adapters' guidance metadata is not usable: {first_line(error)}; save them again"
+        ) from error
+
+
+def _checked(kind: type[Spec], source: str, config: Mapping[str, Any]) -> Spec:
+    """The entries of a config that a part of the contract has, checked."""
+    try:
+        return kind.model_validate(
+            {name: config[name] for name in kind.model_fields if config.get(name) is not None}
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        entry = ".".join(str(place) for place in problem["loc"]) or "entries"
+        shown = "" if problem["type"] == "missing" else f", received {str(problem['input'])[:40]}"
+        raise ExportError(
+            f"{source} has a wrong {entry} ({problem['msg'][:1].lower()}{problem['msg'][1:]}{shown}); correct it there"
+        ) from error

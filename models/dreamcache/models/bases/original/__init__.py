@@ -1,0 +1,1 @@
+"""Single checkpoints in the original layout of latent diffusion."""

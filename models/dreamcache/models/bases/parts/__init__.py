@@ -1,0 +1,1 @@
+"""The parts of a base: whether each is sound, and whether they belong together."""

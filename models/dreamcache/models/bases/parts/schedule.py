@@ -1,0 +1,128 @@
+"""A base's noise schedule as diffusers' pipeline reads it: its class's defaults, and what the pipeline repairs.
+
+The class itself reads the config, so that what a config leaves out is that class's default. Whatever samples a
+base needs to know is in the result; what this package cannot say is refused by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+from dreamcache.models.errors import AdapterError, reason
+
+KNOWN: dict[str, str] = {
+    "DDIMScheduler": "ddim",
+    "DDIMParallelScheduler": "ddim_parallel",
+    "DDPMScheduler": "ddpm",
+    "DDPMParallelScheduler": "ddpm_parallel",
+    "DEISMultistepScheduler": "deis_multistep",
+    "DPMSolverMultistepScheduler": "dpmsolver_multistep",
+    "DPMSolverSinglestepScheduler": "dpmsolver_singlestep",
+    "EulerAncestralDiscreteScheduler": "euler_ancestral_discrete",
+    "EulerDiscreteScheduler": "euler_discrete",
+    "HeunDiscreteScheduler": "heun_discrete",
+    "KDPM2AncestralDiscreteScheduler": "k_dpm_2_ancestral_discrete",
+    "KDPM2DiscreteScheduler": "k_dpm_2_discrete",
+    "LCMScheduler": "lcm",
+    "LMSDiscreteScheduler": "lms_discrete",
+    "PNDMScheduler": "pndm",
+    "TCDScheduler": "tcd",
+    "UniPCMultistepScheduler": "unipc_multistep",
+}
+"""Classes whose configs describe noise added by betas, and the module of diffusers that each lives in."""
+
+BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+# What DDIM takes and another class may not know: diffusers' value where that class samples by itself.
+_UNSAID = {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "linspace"}
+# Entries that change what the UNet was trained on; only these values are the ordinary ones.
+_ORDINARY: dict[str, Any] = {
+    "trained_betas": None,
+    "thresholding": False,
+    "timestep_type": "discrete",
+    "use_flow_sigmas": False,
+}
+
+
+def read_schedule(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """A scheduler_config.json with nothing left out, as StableDiffusionPipeline would use it.
+
+    As there, ``steps_offset`` becomes 1 and ``clip_sample`` false, whatever the config says.
+
+    Args:
+        name: of the base, for the message.
+        config: of a scheduler of diffusers; without a class it is DDIM's.
+
+    Returns:
+        Every argument of the class, and ``_class_name``.
+
+    Raises:
+        AdapterError: an unknown class, or an entry that the contract cannot say.
+    """
+    kind = str(config.get("_class_name", DDIMScheduler.__name__))
+    check_scheduler_class(name, kind)
+    scheduler = getattr(import_module(f"diffusers.schedulers.scheduling_{KNOWN[kind]}"), kind)
+    # Refused by the words of the config, before the class may raise its own.
+    for entry, allowed in (("beta_schedule", BETA_SCHEDULES), ("prediction_type", PREDICTION_TYPES)):
+        if (value := config.get(entry, allowed[0])) not in allowed:
+            raise AdapterError(_refusal(name, entry, value, f"one of {', '.join(allowed)}"))
+    for entry in ("beta_start", "beta_end"):
+        if not isinstance(value := config.get(entry, 0.5), float) or not 0 < value < 1:
+            raise AdapterError(_refusal(name, entry, value, "a number between 0 and 1"))
+    try:
+        with _quiet():
+            # diffusers only looks at the class's name; the entries may be another class's.
+            read = dict(scheduler.from_config({**config, "_class_name": kind}).config)
+    except Exception as error:  # whatever arithmetic on a wrong value raises
+        raise AdapterError(
+            f"the scheduler config of {name} cannot be read ({reason(error)}); correct scheduler_config.json"
+        ) from error
+    taken = [entry for entry in inspect.signature(scheduler.__init__).parameters if entry in read]
+    schedule = _UNSAID | {entry: read[entry] for entry in taken}
+    for entry, ordinary in _ORDINARY.items():
+        if schedule.get(entry, ordinary) != ordinary:
+            raise AdapterError(_refusal(name, entry, schedule[entry], repr(ordinary)))
+    return schedule | {"_class_name": kind, "steps_offset": 1, "clip_sample": False}
+
+
+def check_scheduler_class(name: str, kind: str) -> None:
+    """Raises: AdapterError for a class of another kind of model."""
+    if kind not in KNOWN:
+        raise AdapterError(
+            f"the scheduler of {name} is a {kind}, expected one of {', '.join(KNOWN)}; give a Stable Diffusion 1.x or "
+            "2.x base"
+        )
+
+
+def ddim_of(schedule: Mapping[str, Any]) -> DDIMScheduler:
+    """DDIM on a schedule that `read_schedule` read; further entries are kept in its config."""
+    return DDIMScheduler.from_config({**schedule, "_class_name": DDIMScheduler.__name__})
+
+
+def _refusal(name: str, entry: str, value: object, expected: str) -> str:
+    shown = repr(value)
+    shown = f"{shown[:40]}…" if len(shown) > 40 else shown
+    return (
+        f"the scheduler config of {name} has {entry} {shown}, expected {expected}; give another base, or correct "
+        "scheduler_config.json where it is wrong"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without diffusers' warnings about entries of other classes, which many a config holds."""
+    logger = logging.getLogger("diffusers.configuration_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,117 @@
+"""The parts of a text-to-image model as they come off a disk, and whether they belong together."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizerFast
+
+from dreamcache.models.errors import AdapterError
+
+_NO_LENGTH = 10**6
+_USUAL_PIXELS = 512
+
+
+class Parts(NamedTuple):
+    """What a base is made of; `scheduler` is the scheduler_config.json."""
+
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizerFast
+    unet: UNet2DConditionModel
+    scheduler: dict[str, Any]
+
+
+def check_together(name: str, parts: Parts) -> None:
+    """Refuse parts that do not make a text-to-image model together.
+
+    Args:
+        name: of the base, for the message.
+        parts: all of them.
+
+    Raises:
+        AdapterError: an inpainting or editing UNet, a UNet made for another text encoder, or more tokens than it
+            has embeddings for, a VAE that shifts latents, padding that the text encoder does not read or masks.
+    """
+    takes, latents = int(parts.unet.config.in_channels), int(parts.vae.config.latent_channels)
+    if takes != latents:
+        raise AdapterError(
+            f"the UNet of {name} takes {takes} channels and its VAE's latents have {latents}: "
+            "an inpainting or editing model; give the text-to-image base it was made from"
+        )
+    reads = parts.unet.config.encoder_hid_dim
+    if reads is None:
+        reads = parts.unet.config.cross_attention_dim
+    writes = int(parts.text_encoder.config.hidden_size)
+    widths = {int(width) for width in (reads if isinstance(reads, (list, tuple)) else [reads])}
+    if widths != {writes}:
+        raise AdapterError(
+            f"the UNet of {name} reads text of width {min(widths)} and its text encoder writes {writes}; "
+            "give parts of one base"
+        )
+    if getattr(parts.text_encoder.config, "use_attention_mask", False):
+        raise AdapterError(
+            f"the text encoder of {name} masks padding (use_attention_mask), and a bundle's does not; give another base"
+        )
+    if parts.vae.config.shift_factor:
+        raise AdapterError(
+            f"the VAE of {name} shifts its latents (shift_factor {parts.vae.config.shift_factor}), as SD3's and Flux's "
+            "do; give a VAE of Stable Diffusion 1.x or 2.x"
+        )
+    pads = int(parts.tokenizer.model_max_length)
+    reads_tokens = int(parts.text_encoder.config.max_position_embeddings)
+    # transformers writes a huge number where a tokenizer states no length.
+    if pads != reads_tokens and pads < _NO_LENGTH:
+        raise AdapterError(
+            f"the tokenizer of {name} pads prompts to {pads} tokens (model_max_length) and its text encoder reads "
+            f"{reads_tokens}; set both alike"
+        )
+    ids, embeddings = max(parts.tokenizer.get_vocab().values()) + 1, int(parts.text_encoder.config.vocab_size)
+    if ids > embeddings:
+        raise AdapterError(
+            f"the tokenizer of {name} has {ids} tokens and its text encoder {embeddings} embeddings; save both "
+            "again after resize_token_embeddings"
+        )
+
+
+def settle_sample_size(name: str, parts: Parts) -> None:
+    """Make the UNet's ``sample_size`` one number, in place: rows of the base's own square latent.
+
+    As diffusers' pipeline does, a size below 64 in a config older than 0.9 becomes 64. Without a size the VAE's own
+    picture counts, else 512 px.
+
+    Raises:
+        AdapterError: no size that a square picture can have.
+    """
+    config = parts.unet.config
+    size: Any = config.sample_size
+    if isinstance(size, (list, tuple)):
+        if len(size) != 2 or size[0] != size[1]:
+            raise AdapterError(
+                f"the UNet of {name} has sample_size {list(size)}, expected one number or two equal ones; pictures "
+                "are square: correct unet/config.json"
+            )
+        size = size[0]
+    elif size is None:
+        pixels = parts.vae.config.sample_size
+        # The VAE's class says 32 where its config is silent.
+        stated = isinstance(pixels, int) and "sample_size" not in parts.vae.config.get(
+            "_use_default_values", ()
+        )
+        size = (pixels if stated else _USUAL_PIXELS) // 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    elif _before_0_9(config.get("_diffusers_version")) and isinstance(size, int) and size < 64:
+        size = 64
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise AdapterError(
+            f"the UNet of {name} has sample_size {size!r}, expected a positive whole number; correct unet/config.json"
+        )
+    parts.unet.register_to_config(sample_size=size)
+
+
+def _before_0_9(version: object) -> bool:
+    """Whether a config was written by a diffusers before 0.9; one without a version is not."""
+    numbers = re.match(r"(\d+)\.(\d+)", str(version))
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) < (0, 9)
