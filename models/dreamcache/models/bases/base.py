@@ -23,6 +23,7 @@ from dreamcache.models.bases.files import PICKLE_SUFFIXES
 from dreamcache.models.bases.hub import fetch_base, is_model_id
 from dreamcache.models.bases.original.single_file import load_single_file
 from dreamcache.models.bases.parts.schedule import ddim_of, read_schedule
+from dreamcache.models.bases.parts.soundness import refuse_non_finite
 from dreamcache.models.bases.parts.together import Parts, check_together, settle_sample_size
 from dreamcache.models.errors import AdapterError
 
@@ -30,6 +31,13 @@ MINI_DIR = Path(__file__).parents[1] / "weights" / "mini"
 """The shipped miniature: a diffusers folder with its trained adapters in it."""
 
 MINI_ADAPTERS = MINI_DIR / "adapters.safetensors"
+
+TO_SAFETENSORS = (
+    "python -c \"import torch, safetensors.torch as s; d = torch.load('FILE', map_location='cpu', weights_only=True); "
+    "d = d.get('state_dict', d); s.save_file({k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, "
+    "'model.safetensors')\""
+)
+"""Command for a pickle, with its weights at the top or under ``state_dict``; weights that share memory are copied."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,7 @@ class Base:
         """
         name = "the base" if path is None else str(path)
         check_together(name, parts)
+        refuse_non_finite(name, {"unet": parts.unet, "vae": parts.vae, "text encoder": parts.text_encoder})
         schedule = read_schedule(name, parts.scheduler)
         if sampling is None:
             sampling = recognise_sampling(parts.unet.config, schedule)
@@ -177,9 +186,7 @@ def resolve_base(source: str | Path, variant: str | None = None) -> Path:
         return path
     if path.suffix in PICKLE_SUFFIXES:
         raise AdapterError(
-            f"{source} is a pickle, which is never opened as a base; where you trust it, convert it: python -c "
-            "\"import torch, safetensors.torch as s; s.save_file(torch.load('FILE', weights_only=True)"
-            "['state_dict'], 'model.safetensors')\""
+            f"{source} is a pickle, which is never opened as a base; where you trust it, convert it: {TO_SAFETENSORS}"
         )
     if path.is_file():
         return path

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel
 from dreamcache.models.bases.files import pickles_in, read_json
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.parts.schedule import check_scheduler_class
+from dreamcache.models.bases.parts.soundness import check_config, check_stored, refuse_unexpected
 from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
 
@@ -73,6 +74,8 @@ def load_folder(folder: Path, variant: str | None = None) -> Parts:
         OSError: a part cannot be read (diffusers and transformers say which).
     """
     chosen = _chosen(folder, variant)
+    for part, files in weight_files(folder, variant).items():
+        check_stored(str(folder / part), files)
     return Parts(
         tokenizer=load_tokenizer(folder / "tokenizer"),
         vae=_load(AutoencoderKL, folder / "vae", chosen["vae"], "torch_dtype"),
@@ -135,6 +138,8 @@ def _chosen(folder: Path, variant: str | None) -> dict[str, str]:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(missing)}; expected a Stable Diffusion folder of diffusers"
         )
+    for part in WEIGHED:
+        check_config(folder / part)
     chosen = {part: _choose(folder / part, variant) for part in WEIGHED}
     if variant is not None and variant not in chosen.values():
         raise AdapterError(f"{folder} has no weights of the variant {variant!r}; it has {_listed(folder)}")
@@ -163,6 +168,8 @@ def _load(kind: Any, part: Path, variant: str, dtype: str) -> Any:
     arguments = {"use_safetensors": True, "variant": variant or None, dtype: torch.float32}
     model, report = kind.from_pretrained(part, output_loading_info=True, **arguments)
     refuse_missing(str(part), report["missing_keys"])
+    if part.name == "unet":
+        refuse_unexpected(str(part), report["unexpected_keys"])
     return model
 
 

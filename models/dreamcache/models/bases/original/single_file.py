@@ -26,11 +26,16 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
 from dreamcache.models.bases.diffusers_folder import known_entries, read_scheduler, refuse_missing
 from dreamcache.models.bases.files import read_json
+from dreamcache.models.bases.original.layouts import UNET, is_scale, is_weight, multiplied, renamed, unread
+from dreamcache.models.bases.original.statements import Statement, joined, read_statement
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.parts.soundness import refuse_packed, refuse_unexpected
 from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
 
-_UNET = "model.diffusion_model."
+_UNET = UNET
+_GUIDANCE = "time_embed.cond_proj.weight"
+_SILENT = Statement()
 _CONV_IN = f"{_UNET}input_blocks.0.0.weight"
 _TEXT_WIDTH = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _OPEN_CLIP = "cond_stage_model.model."
@@ -54,23 +59,24 @@ def load_single_file(path: Path, config: str | Path | None = None) -> Parts:
     """
     shapes = read_shapes(path)
     check_layout(path, shapes)
+    statement = read_statement(path, shapes, read_metadata(path))
     folder = None if config is None else Path(config)
     if folder is not None and folder.is_dir():
         vae, text, unet, scheduler = _configs_of_folder(folder)
     else:
-        folder, name = None, recognise(path, shapes) if config is None else str(config)
+        folder, name = None, recognise(path, shapes, statement) if config is None else str(config)
         if name not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise AdapterError(f"{name!r} is neither a folder nor a known architecture; give one of {known}")
         known_one = ARCHITECTURES[name]
         vae, text, unet = VAE_CONFIG, text_config(known_one), known_one.unet
         scheduler = known_one.scheduler
-    with safe_open(path, framework="pt") as stored:
-        tensors = {name: stored.get_tensor(name) for name in shapes}
+    scheduler = joined(path, statement, scheduler, None if config is None else str(config))
+    tensors = _read_tensors(path)
     return Parts(
         vae=_vae(path, vae, tensors),
         text_encoder=_text_encoder(path, text, tensors),
-        tokenizer=_tokenizer(folder, pads_with_zero=f"{_OPEN_CLIP}token_embedding.weight" in shapes),
+        tokenizer=_tokenizer(folder, pads_with_zero=f"{_OPEN_CLIP}token_embedding.weight" in tensors),
         unet=_unet(path, unet, tensors),
         scheduler=scheduler,
     )
@@ -87,6 +93,31 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
             return {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path} is not a safetensors checkpoint ({error}); download it again") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the file's header says in words."""
+    with safe_open(path, framework="pt") as stored:
+        return dict(stored.metadata() or {})
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every weight by its original name, scaled ones multiplied; copies and notes are left where they are.
+
+    Raises:
+        AdapterError: weights that a quantiser packed.
+    """
+    tensors: dict[str, Tensor] = {}
+    with safe_open(path, framework="pt") as stored:
+        names = [name for name in stored.keys() if is_weight(name)]  # noqa: SIM118 (no mapping)
+        kinds = {name: stored.get_slice(name).get_dtype() for name in names}
+        scaled = {f"{name.rsplit('.', 1)[0]}.weight" for name in names if is_scale(name)}
+        refuse_packed(
+            str(path), {name: kind for name, kind in kinds.items() if not (kind == "I8" and name in scaled)}
+        )
+        for name in names:
+            tensors[renamed(name)] = stored.get_tensor(name)
+    return multiplied(tensors)
 
 
 def check_layout(path: Path, shapes: Shapes) -> None:
@@ -118,15 +149,17 @@ def check_layout(path: Path, shapes: Shapes) -> None:
         )
 
 
-def recognise(path: Path, shapes: Shapes) -> str:
-    """The known architecture of a checkpoint.
+def recognise(path: Path, shapes: Shapes, statement: Statement = _SILENT) -> str:
+    """The known architecture of a checkpoint, by its keys and what it says of itself.
 
     Raises:
         AdapterError: it cannot be told by the keys.
     """
     width = shapes.get(_TEXT_WIDTH, [0])[-1]
     if width == 768:
-        return "sd15"
+        return "lcm" if f"{_UNET}{_GUIDANCE}" in shapes else "sd15"
+    if width == 1024 and statement.prediction_type is not None:
+        return "sd21" if statement.prediction_type == "v_prediction" else "sd21-base"
     if width == 1024:
         raise AdapterError(
             f"{path} is an SD 2.x checkpoint, which does not say whether it predicts noise or velocity; give "
@@ -151,7 +184,17 @@ def _configs_of_folder(
 
 def _unet(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> UNet2DConditionModel:
     model = UNet2DConditionModel(**known_entries(config))
-    return _filled(path, "unet", model, convert_ldm_unet_checkpoint(tensors, model.config))
+    converted = convert_ldm_unet_checkpoint(tensors, model.config)
+    if f"{_UNET}{_GUIDANCE}" in tensors:
+        # diffusers' table has no name for the guidance scale of a latent consistency model.
+        converted["time_embedding.cond_proj.weight"] = tensors[f"{_UNET}{_GUIDANCE}"]
+    filled = _filled(path, "unet", model, converted)
+    expected = model.state_dict()
+    refuse_unexpected(
+        f"the unet of {path}",
+        unread(tensors, (tensor for name, tensor in converted.items() if name in expected)),
+    )
+    return filled
 
 
 def _vae(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> AutoencoderKL:

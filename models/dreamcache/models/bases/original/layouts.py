@@ -1,0 +1,58 @@
+"""Checkpoints as other tools write them: keys renamed to the original layout, scaled weights multiplied out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+UNET = "model.diffusion_model."
+TEXT = "cond_stage_model.transformer."
+
+_TEXT_PREFIXES = re.compile(
+    r"(?:cond_stage_model\.clip_l\.transformer\.|text_encoders\.clip_l\.transformer\.|cond_stage_model\.clip_l\.)"
+)
+# What ComfyUI calls the factor of a weight in 8 bits, in its older and its newer files.
+_SCALES = (".scale_weight", ".weight_scale")
+_NO_WEIGHTS = (".scale_input", ".input_scale", ".comfy_quant")
+
+
+def renamed(name: str) -> str:
+    """A key in the words of the original layout; one that it knows is left alone."""
+    key = _TEXT_PREFIXES.sub(TEXT, name, count=1)
+    if key.startswith(TEXT) and key[len(TEXT) :].startswith(("embeddings.", "encoder.", "final_layer_norm.")):
+        key = f"{TEXT}text_model.{key[len(TEXT) :]}"
+    return key
+
+
+def is_weight(name: str) -> bool:
+    """Whether a key is read: not an EMA copy of another, and not a note on how to multiply in 8 bits."""
+    return not name.startswith("model_ema.") and not name.endswith(_NO_WEIGHTS) and "scaled_fp8" not in name
+
+
+def is_scale(name: str) -> bool:
+    """Whether a key holds the factor of another key's weight."""
+    return name.endswith(_SCALES)
+
+
+def multiplied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in float32 times their factors, which are then gone; the rest as it is."""
+    kept = {name: tensor for name, tensor in tensors.items() if not is_scale(name)}
+    for name in filter(is_scale, tensors):
+        weight = f"{name.rsplit('.', 1)[0]}.weight"
+        if weight in kept:
+            scale = tensors[name].to(torch.float32)
+            # One factor for all, or one for each output.
+            shape = (-1, *(1,) * (kept[weight].ndim - 1)) if scale.numel() > 1 else ()
+            kept[weight] = kept[weight].to(torch.float32) * scale.reshape(shape)
+    return kept
+
+
+def unread(tensors: dict[str, Tensor], used: Iterable[Tensor]) -> list[str]:
+    """Keys of the UNet of which nothing was made."""
+    seen = {id(tensor) for tensor in used}
+    return sorted(
+        name for name, tensor in tensors.items() if name.startswith(UNET) and id(tensor) not in seen
+    )

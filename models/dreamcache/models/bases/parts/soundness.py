@@ -1,0 +1,119 @@
+"""Whether each part is of a class that is supported, stored as plain numbers, and finite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from dreamcache.models.bases.files import read_json
+from dreamcache.models.errors import AdapterError
+
+_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
+}
+_WHAT = {
+    "AutoencoderTiny": "TAESD, a small decoder that approximates the full one",
+    "AsymmetricAutoencoderKL": "an autoencoder for inpainting",
+    "ConsistencyDecoderVAE": "a decoder that draws in steps",
+    "UNet2DModel": "a UNet without text",
+    "UNet3DConditionModel": "a UNet of videos",
+    "UNetMotionModel": "a UNet of videos",
+}
+_PLAIN = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+_SCALES = (
+    ".scale_weight",
+    ".weight_scale",
+    ".scale",
+    ".absmax",
+    ".quant_map",
+    ".qweight",
+    ".scales",
+    ".qzeros",
+)
+
+
+def check_config(part: Path) -> None:
+    """Refuse a part of another class, or one that a quantiser packed, by its config.json.
+
+    Raises:
+        AdapterError: names part and class.
+    """
+    path = part / "config.json"
+    if not path.is_file():
+        return
+    config = read_json(path)
+    stated = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    expected = _CLASSES[part.name]
+    if stated is not None and stated not in expected:
+        what = f" ({_WHAT[stated]})" if stated in _WHAT else ""
+        raise AdapterError(f"{part} is a {stated}{what}, expected {expected[0]}; give another base")
+    if (packed := config.get("quantization_config")) is not None:
+        method = packed.get("quant_method") if isinstance(packed, dict) else None
+        raise AdapterError(
+            f"{part} was packed by a quantiser (quantization_config, {method or 'of an unknown method'}), expected "
+            "plain weights; give the base it was made from"
+        )
+
+
+def check_stored(name: str, files: Iterable[Path]) -> None:
+    """Refuse weights that are more than plain numbers, by the files' headers.
+
+    Raises:
+        AdapterError: names the tensor.
+    """
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as stored:
+                kinds = {key: stored.get_slice(key).get_dtype() for key in stored.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise AdapterError(f"{file} is not a safetensors file ({error}); download it again") from error
+        refuse_packed(name, kinds)
+        for key in kinds:
+            if key.endswith(_SCALES):
+                raise AdapterError(
+                    f"{name} has scaled weights ({key}), which diffusers would not multiply; give its 16-bit files"
+                )
+
+
+def refuse_packed(name: str, kinds: Mapping[str, str]) -> None:
+    """Raises: AdapterError naming a weight that is stored in whole numbers."""
+    for key, kind in kinds.items():
+        if key.endswith((".weight", ".bias")) and kind not in _PLAIN:
+            raise AdapterError(
+                f"{name} stores {key} as {kind}, packed by a quantiser; expected plain weights: give the base it was "
+                "made from"
+            )
+
+
+def refuse_non_finite(name: str, parts: Mapping[str, nn.Module]) -> None:
+    """Raises: AdapterError naming part and tensor of weights that are not finite."""
+    for part, model in parts.items():
+        state: dict[str, Tensor] = model.state_dict()
+        for key, tensor in state.items():
+            if tensor.is_floating_point() and not _finite(tensor):
+                raise AdapterError(
+                    f"the {part} of {name} has values that are not finite numbers in {key}; download the base again, "
+                    "or give another"
+                )
+
+
+def refuse_unexpected(name: str, keys: Iterable[str]) -> None:
+    """Raises: AdapterError naming weights that no layer of the model takes."""
+    if found := sorted(keys):
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise AdapterError(
+            f"{name} has weights that nothing reads: {', '.join(found[:3])}{more}; its architecture is not its "
+            "config's"
+        )
+
+
+def _finite(tensor: Any) -> bool:
+    # A sum is a single pass without a mask; only what overflows is looked at again.
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
