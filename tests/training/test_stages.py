@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
@@ -19,11 +20,21 @@ from dreamcache.models.base import Base, load_base
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.training.adapters import CAPTION_DROP, train_adapters
-from dreamcache.training.autoencoder import LATENT_CHANNELS, make_autoencoder, train_autoencoder
+from dreamcache.training.autoencoder import (
+    CROP,
+    LATENT_CHANNELS,
+    SIZE,
+    draw_crops,
+    make_autoencoder,
+    train_autoencoder,
+)
+from dreamcache.training.dataset import read_shard
 from dreamcache.training.device import training_dtype
 from dreamcache.training.evaluation.judge import train_judge
 from dreamcache.training.latents import Latents
 from dreamcache.training.loop import Schedule
+from dreamcache.training.perceptual import train_features
+from dreamcache.training.pixels import to_tensor
 from dreamcache.training.text_to_image import draw_step, noised, null_tokens, train_text_to_image
 from tiny_models import randomise_adapters, write_tiny_base
 
@@ -185,8 +196,36 @@ def test_the_base_resumes_to_the_same_weights(tokenizer: CLIPTokenizer, tmp_path
 
 def test_the_autoencoder_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path) -> None:
     resumed_equals_uninterrupted(
-        lambda folder, steps: train_autoencoder(small_shard, folder, schedule(steps), 1), tmp_path
+        lambda folder, steps: train_autoencoder(small_shard, folder, schedule(steps), 1, schedule(2)),
+        tmp_path,
     )
+
+
+def test_the_autoencoder_learns_from_crops_that_lie_anywhere() -> None:
+    drawn = [draw_crops(SIZE, schedule(100, batch=16), 5, step) for step in range(100)]
+    crops = [crop for step in drawn[:70:2] for crop in step]
+    assert {row for row, _, _ in crops} == set(range(5))
+    for axis in (1, 2):
+        starts = [crop[axis].start for crop in crops]
+        assert all(crop[axis].stop - crop[axis].start == CROP for crop in crops)
+        assert min(starts) <= 1
+        assert max(starts) >= SIZE - CROP - 1
+        assert np.mean(starts) == pytest.approx((SIZE - CROP) / 2, abs=4)
+    whole = slice(0, SIZE)
+    for step in (*drawn[1:70:2], *drawn[70:]):
+        assert [crop[1:] for crop in step] == [(whole, whole)] * 4, "as many pixels"
+    small = draw_crops(CROP, schedule(1), 5, 0)
+    assert [crop[1:] for crop in small] == [(slice(0, CROP), slice(0, CROP))] * 4
+
+
+def test_features_tell_a_smeared_picture_from_a_sharp_one(small_shard: Path, tmp_path: Path) -> None:
+    batch = read_shard(small_shard, 0, 1)
+    features = train_features(batch.targets, batch.labels, tmp_path, schedule(4))
+    assert not any(value.requires_grad for value in features.parameters())
+    sharp = to_tensor(batch.targets)
+    smeared = nn.functional.avg_pool2d(sharp, 5, stride=1, padding=2, count_include_pad=False)
+    assert float(features.distance(sharp, sharp)) == pytest.approx(0, abs=1e-6)
+    assert float(features.distance(smeared, sharp)) > 4 * float(features.distance(sharp + 0.01, sharp)) > 0
 
 
 def test_the_judge_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path) -> None:

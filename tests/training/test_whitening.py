@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamcache.training.autoencoder import make_autoencoder, to_tensor
+from dreamcache.training.autoencoder import make_autoencoder
 from dreamcache.training.dataset import draw_batch
+from dreamcache.training.pixels import to_tensor
 from dreamcache.training.whitening import whiten, zca
 
 

@@ -94,14 +94,14 @@ def train(
 
 
 def _train_miniature(stage: str, run: Path, counts: dict[str, Any], schedule: dict[str, Any]) -> None:
-    from dreamcache.training.recipe import STAGES, Recipe
+    from dreamcache.training.recipe import Recipe, run_stage
 
     recipe = Recipe(**{name: value for name, value in counts.items() if value is not None})
     changed = {name: value for name, value in schedule.items() if value is not None}
     for name in ORDER if stage == "all" else (stage,):
         usual = getattr(recipe, name, None)
         ours = recipe if usual is None else replace(recipe, **{name: replace(usual, **changed)})
-        STAGES[name](run, ours)
+        run_stage(name, run, ours)
 
 
 def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:

@@ -11,8 +11,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from dreamcache.training.autoencoder import to_tensor
 from dreamcache.training.dataset import Batch
+from dreamcache.training.pixels import to_tensor
 
 SMALLEST_VARIANCE = 1e-4
 """Of a direction, as a share of the largest: less is noise that is not to be amplified."""

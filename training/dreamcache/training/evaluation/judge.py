@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamcache.training.autoencoder import to_tensor
 from dreamcache.training.dataset import Batch, Of, draw_batch, read_shards
 from dreamcache.training.device import autocast, training_device
 from dreamcache.training.evaluation.halves import halves
 from dreamcache.training.loop import Run, Schedule, step_generator
+from dreamcache.training.pixels import to_tensor
 from dreamcache.training.world.samples import ATTRIBUTES
 
 JUDGE_FILE = Path(__file__).parent / "judge.safetensors"

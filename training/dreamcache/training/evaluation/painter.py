@@ -18,9 +18,9 @@ from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, DreamCachePipeline, draw_noise
-from dreamcache.training.autoencoder import to_pictures, to_tensor
 from dreamcache.training.console import stderr
 from dreamcache.training.evaluation.benchmark import Case, Condition
+from dreamcache.training.pixels import to_pictures, to_tensor
 
 
 @dataclass(frozen=True)
