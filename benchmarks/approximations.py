@@ -20,16 +20,12 @@ EXPORTS: dict[str, list[str]] = {
     "int8": ["--precision", "int8"],
     "kv2": ["--kv-downsample", "2"],
     "reference2": ["--reference-downsample", "2"],
-    "rt50": ["--reference-tokens", "0.5"],
-    "rt25": ["--reference-tokens", "0.25"],
 }
 ROWS: dict[str, tuple[str, list[str]]] = {
     "exact": ("fp32", []),
     "int8": ("int8", []),
     "keys and values averaged over 2 × 2": ("kv2", []),
     "reference tokens averaged over 2 × 2": ("reference2", []),
-    "half of the reference tokens": ("rt50", []),
-    "a quarter of the reference tokens": ("rt25", []),
     "guidance in 0 to 0.6 of the steps": ("fp32", ["--guidance-interval", "0", "0.6"]),
     "guidance in 0.2 to 0.8 of the steps": ("fp32", ["--guidance-interval", "0.2", "0.8"]),
     "step caching, every 2nd step in full": ("fp32", ["--step-cache", "2"]),

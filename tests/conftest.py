@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-# tests/ is no package, so its shared module is found by path.
-sys.path.insert(0, str(Path(__file__).parent))
+# Before onnxruntime is imported by a test's own hand.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # One of several processes (pytest-xdist) leaves the other cores to the others; before PyTorch is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:

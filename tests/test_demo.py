@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dreamcache.models.base import MINI_ADAPTERS
+from dreamcache.models.bases.base import MINI_ADAPTERS
 
 TOYS, STEPS = 6, 12
 

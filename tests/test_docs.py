@@ -15,8 +15,8 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from dreamcache.runtime.contract import CONTRACT_NAME, Contract
-from dreamcache.runtime.tensors import Architecture, TensorSpec
+from dreamcache.runtime.bundle.architecture import Architecture, TensorSpec
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
@@ -60,8 +60,10 @@ def written() -> set[str]:
     """Files and folders of a bundle, by the constants of the code that writes and reads them."""
     pytest.importorskip("torch")
     pytest.importorskip("coremltools")
-    from dreamcache.export import components, decoder_export, unet_export
     from dreamcache.export.coreml.packages import FOLDER
+    from dreamcache.export.parts import decoder as decoder_export
+    from dreamcache.export.parts import text_and_vae as components
+    from dreamcache.export.parts import unet as unet_export
 
     files = {
         unet_export.CACHE_FILE,
@@ -84,7 +86,7 @@ def written() -> set[str]:
     return files | stated | folders | {CONTRACT_NAME}
 
 
-_WRITERS = ("export/dreamcache/export/bundle", "runtime/dreamcache/runtime/prompts")
+_WRITERS = ("export/dreamcache/export/bundle", "runtime/dreamcache/runtime/sampling/prompts")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -98,10 +100,10 @@ def test_what_is_named_exists(document: str, written: set[str]) -> None:
 
 def test_what_does_not_exist_is_noticed(written: set[str]) -> None:
     wrong = (
-        "`dreamcache.runtime.contract.lose`, `dreamcache.nowhere`, `guidance.sharpness`, `graphs.cache.colour`, "
+        "`dreamcache.runtime.bundle.contract.lose`, `dreamcache.nowhere`, `guidance.sharpness`, `graphs.cache.colour`, "
         "`architecture.sites.depth`, `unet/cash.onnx`, `cash.json`, `runtime/nowhere/`"
     )
-    assert missing_names(wrong) == ["dreamcache.runtime.contract.lose", "dreamcache.nowhere"]
+    assert missing_names(wrong) == ["dreamcache.runtime.bundle.contract.lose", "dreamcache.nowhere"]
     assert missing_fields(wrong) == ["guidance.sharpness", "graphs.cache.colour", "architecture.sites.depth"]
     assert missing_paths(wrong, written) == ["unet/cash.onnx", "cash.json", "runtime/nowhere/"]
 
@@ -130,7 +132,7 @@ def test_every_option_of_an_export_is_explained() -> None:
 def test_the_example_of_the_bundle_runs(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     bundle = tmp_path / "bundle"
-    _run(str(ROOT / "tests/runtime/tiny_bundle.py"), str(bundle))
+    _run(str(ROOT / "tests/support/tiny_bundle.py"), str(bundle))
     assert _run("-c", f"BUNDLE = {str(bundle)!r}\n{_example('bundle.md')}").strip() == "(1, 4, 4, 4)"
 
 

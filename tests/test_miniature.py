@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from dreamcache.models.base import MINI_ADAPTERS, MINI_DIR, load_base
+from dreamcache.models.bases.base import MINI_ADAPTERS, MINI_DIR, load_base
 from dreamcache.models.checkpoint import load_adapters, read_adapters
 
 LIMIT_MB = 60

@@ -52,7 +52,7 @@ def test_the_installation_is_small(installed: Path) -> None:
 
 def test_the_console_script_draws(installed: Path, tmp_path: Path) -> None:
     bundle, toy, out = tmp_path / "bundle", tmp_path / "toy.png", tmp_path / "out.png"
-    builder = ROOT / "tests/runtime/tiny_bundle.py"
+    builder = ROOT / "tests/support/tiny_bundle.py"
     _run([sys.executable, str(builder), str(bundle)], ROOT, environment=dict(os.environ))
     image = Image.new("RGB", (40, 40), "white")
     ImageDraw.Draw(image).ellipse((8, 8, 32, 32), fill="red")

@@ -17,9 +17,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dreamcache.benchmarks.host import describe_host
-from dreamcache.benchmarks.memory import MemorySampler
-from dreamcache.benchmarks.reference import draw_reference
-from dreamcache.runtime.bundle import open_bundle
+from dreamcache.benchmarks.process.sampler import MemorySampler
+from dreamcache.benchmarks.protocol.reference import draw_reference
+from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.errors import DreamCacheError, SettingsError
 from peers.cases import Case, all_cases
 from peers.figures import bars, row_figures

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime import Pipeline
-from dreamcache.runtime.profiles import session_options
+from dreamcache.runtime.sessions.profiles import session_options
 from peers.job import PROMPTS, Job, Stages, answer, read_job, size_of
 
 LIBRARIES = ("onnxruntime", "numpy")

@@ -23,13 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from dreamcache.export.onnx_graphs import export_graph
-from dreamcache.export.shared_weights import write_shared
-from dreamcache.export.twins import twin_with_products
-from dreamcache.models.base import Base, load_base
+from dreamcache.export.graphs.shared_weights import write_shared
+from dreamcache.export.graphs.trace import export_graph
+from dreamcache.export.modules.unet_copies import twin_with_products
+from dreamcache.models.bases.base import Base, load_base
+from dreamcache.models.bases.random_base import random_base
 from dreamcache.models.checkpoint import base_fingerprint
-from dreamcache.models.random_base import random_base
-from dreamcache.runtime.tensors import TensorSpec
+from dreamcache.runtime.bundle.architecture import TensorSpec
 from peers.unets import IMAGE_TOKENS, ConditionedUnet, IPAdapterUnet, ReferenceUnet, transformers
 
 ENCODERS: dict[str, dict[str, Any]] = {

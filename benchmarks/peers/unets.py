@@ -17,7 +17,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamcache.export.attention import attend as attend_exported
+from dreamcache.export.modules.attention import attend as attend_exported
 from dreamcache.models.transformer import as_picture, as_tokens, feed_forward
 from dreamcache.models.unet import TransformerVisitor, visits, walk
 

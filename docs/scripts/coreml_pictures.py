@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from dreamcache.export.coreml.graph import CoreMLGraph, Interpreted, open_graph
-from dreamcache.export.gates import psnr_db
-from dreamcache.runtime.bundle import Bundle, open_bundle
+from dreamcache.export.parity.gates import psnr_db
+from dreamcache.runtime.bundle.folder import Bundle, open_bundle
 from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.sessions import SessionOpener
-from dreamcache.training.evaluation.benchmark import draw_cases
-from dreamcache.training.evaluation.bundle_painter import BundlePainter
-from dreamcache.training.sheets import Column, draw_sheet
+from dreamcache.runtime.sessions.session import SessionOpener
+from dreamcache.training.evaluation.sheets import Column, draw_sheet
+from dreamcache.training.evaluation.toys.benchmark import draw_cases
+from dreamcache.training.evaluation.toys.bundle_painter import BundlePainter
 
 GRAPHS = {"denoiser": "denoise"}
 

@@ -89,12 +89,12 @@ def _exported(bundle: Path, options: list[str]) -> dict[str, Any]:
 
 def _sizes(architecture: str) -> dict[str, int]:
     """Bytes of the denoiser's package by format."""
-    from dreamcache.export.coreml.choices import FORMATS
-    from dreamcache.export.coreml.compress import compress_package
     from dreamcache.export.coreml.convert import convert_graph
     from dreamcache.export.coreml.modules import unet_parts
-    from dreamcache.export.declarations import declare_architecture
-    from dreamcache.export.sources import random_source
+    from dreamcache.export.coreml.options import FORMATS
+    from dreamcache.export.coreml.weights.compress import compress_package
+    from dreamcache.export.declare.architecture import declare_architecture
+    from dreamcache.export.source import random_source
 
     with TemporaryDirectory() as tokenizer, TemporaryDirectory() as scratch:
         source = random_source(architecture, Path(tokenizer))

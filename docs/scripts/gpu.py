@@ -24,13 +24,13 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from dreamcache.export.sources import random_adapters
-from dreamcache.models.base import Base, load_base
+from dreamcache.export.source import random_adapters
+from dreamcache.models.bases.base import Base, load_base
+from dreamcache.models.bases.random_base import random_base
 from dreamcache.models.pipeline import DreamCachePipeline
-from dreamcache.models.random_base import random_base
-from dreamcache.training.finetuning.encoded import Encoded
-from dreamcache.training.finetuning.objective import AdapterLoss, plain_products
-from dreamcache.training.finetuning.order import Order
+from dreamcache.training.adapters.encoded import Encoded
+from dreamcache.training.adapters.objective import AdapterLoss, plain_products
+from dreamcache.training.adapters.order import Order
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0}
 """Dense bfloat16 products, from NVIDIA's data sheets; the first name that the device's holds counts."""

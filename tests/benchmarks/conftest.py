@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tiny_bundle
 
 from dreamcache.benchmarks.record import Record, read_record
-from dreamcache.runtime.cli import main
-from dreamcache.runtime.contract import ParityReport
+from dreamcache.runtime.bundle.contract import ParityReport
+from dreamcache.runtime.cli.main import main
 
 PARITY = ParityReport(
     psnr_db={"denoiser": 120.0, "cache": 130.0},
@@ -23,14 +23,8 @@ Build = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
-    """The module `tiny_bundle` (test folders are no packages, so it is loaded by its path)."""
-    place = Path(__file__).parents[1] / "runtime" / "tiny_bundle.py"
-    spec = importlib.util.spec_from_file_location("tiny_bundle", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module that writes bundles by hand, without PyTorch."""
+    return tiny_bundle
 
 
 @pytest.fixture(scope="session")

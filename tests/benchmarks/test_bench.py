@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dreamcache.benchmarks.measure import Plan, bench
-from dreamcache.benchmarks.page_cache import drop_from_page_cache, resident_share
-from dreamcache.benchmarks.process import Settings
-from dreamcache.benchmarks.protocol import BLOCK, QUICK
+from dreamcache.benchmarks.process.child import LoadSettings
+from dreamcache.benchmarks.process.page_cache import drop_from_page_cache, resident_share
+from dreamcache.benchmarks.protocol.case import BLOCK, QUICK
+from dreamcache.benchmarks.protocol.measure import BenchPlan, bench
 from dreamcache.benchmarks.record import Record, ScalingPoint
-from dreamcache.runtime.cli import main
-from dreamcache.runtime.contract import ParityReport
+from dreamcache.runtime.bundle.contract import ParityReport
+from dreamcache.runtime.cli.main import main
 
 Build = Callable[..., Path]
 
@@ -53,7 +53,7 @@ def test_every_figure_comes_from_its_raw_samples(record: Record) -> None:
 
 def test_step_caching_times_the_shallow_graph_and_progress_ends_when_the_work_does(gated: Path) -> None:
     seen: list[tuple[int, int]] = []
-    plan = Plan(Settings(), steps=2, quick=True, step_cache=2)
+    plan = BenchPlan(LoadSettings(), steps=2, quick=True, step_cache=2)
     record = bench([gated], None, plan, lambda done, total: seen.append((done, total)))
     assert (record.conditions.unet_calls, record.conditions.shallow_calls) == (3, 3)
     assert len(record.samples["shallow_step"]) == QUICK.steps
@@ -133,6 +133,7 @@ def test_bad_input_is_refused_before_anything_runs(
 ) -> None:
     assert "profile" in refused(capsys, "bench", str(gated), "--profile", "fast")
     assert "provider" in refused(capsys, "bench", str(gated), "--provider", "abacus")
+    assert "provider cpu computes in fp32" in refused(capsys, "bench", str(gated), "--math", "fast")
     assert "threads" in refused(capsys, "bench", str(gated), "--threads", "0")
     assert "steps" in refused(capsys, "bench", str(gated), "--steps", "5000")
     assert "guidance mode" in refused(capsys, "bench", str(gated), "--guidance-mode", "triple")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from dreamcache.benchmarks.probe import main
-from dreamcache.benchmarks.process import MeasurementError
+from dreamcache.benchmarks.process.child import MeasurementError
 
 
 @pytest.fixture

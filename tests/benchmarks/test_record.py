@@ -50,6 +50,22 @@ def test_a_record_comes_back_as_it_was(record: Record, tmp_path: Path) -> None:
     assert other != record
 
 
+def test_a_record_from_before_there_was_a_choice_of_math_is_exact(outputs: Path, tmp_path: Path) -> None:
+    raw = json.loads((outputs / "out.json").read_text())
+    place = tmp_path / "other.json"
+
+    def read(math: str | None) -> str:
+        conditions = {name: value for name, value in raw["conditions"].items() if name != "math"}
+        given = conditions if math is None else conditions | {"math": math}
+        place.write_text(json.dumps(raw | {"conditions": given}))
+        return read_record(place).conditions.math
+
+    assert raw["conditions"]["math"] == "exact"
+    assert (read(None), read("fast")) == ("exact", "fast")
+    with pytest.raises(RecordError, match=r"conditions\.math"):
+        read("quick")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -13,32 +13,32 @@ import pytest
 import torch
 from onnx import TensorProto
 from PIL import Image
+from tiny_models import randomise_adapters, write_tiny_adapters
 
+from dreamcache.export.atomic_folder import MARKER, filled_folder, partial_place
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
-from dreamcache.export.graphs import DenoiserGraph
-from dreamcache.export.onnx_graphs import export_graph
-from dreamcache.export.parity import measure_parity
-from dreamcache.export.partial_folder import MARKER, filled_folder, partial_place
-from dreamcache.export.shared_weights import write_shared
-from dreamcache.models.base import load_base
+from dreamcache.export.graphs.shared_weights import write_shared
+from dreamcache.export.graphs.trace import export_graph
+from dreamcache.export.modules.unet import DenoiserGraph
+from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
+from dreamcache.export.parity.report import measure_parity
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.guidance import GuidanceMode
 from dreamcache.models.pipeline import DreamCachePipeline
-from dreamcache.runtime.bundle import open_bundle
-from dreamcache.runtime.contract import (
+from dreamcache.runtime.bundle.contract import (
     CONTRACT_NAME,
     ParityReport,
     cache_tensors,
     denoiser_inputs,
     denoiser_outputs,
 )
+from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.errors import OutputError
-from dreamcache.runtime.masks import prepare_reference
 from dreamcache.runtime.pipeline import Pipeline
-from tiny_models import randomise_adapters, write_tiny_adapters
+from dreamcache.runtime.reference.prepare import prepare_reference
 
 
 def operators(path: Path) -> Counter[str]:

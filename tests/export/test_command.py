@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import typer
+from tiny_models import tiny_unet
 
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
+from dreamcache.models.bases.random_base import random_base
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.models.random_base import random_base
 from dreamcache.runtime.errors import DreamCacheError, OutputError
-from tiny_models import tiny_unet
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_the_output_folder_must_have_a_parent(tmp_path: Path) -> None:
 
 
 def test_random_adapters_change_the_prediction() -> None:
-    from dreamcache.export.sources import random_adapters
-    from dreamcache.models.base import Base
+    from dreamcache.export.source import random_adapters
+    from dreamcache.models.bases.base import Base
 
     base = Base(None, None, None, tiny_unet(), None, None)  # type: ignore[arg-type]
     moved = random_adapters(base)

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from released_layout import as_released
+from tiny_models import SD15_SHAPED, randomise_adapters, write_tiny_base
 
 from dreamcache.export.convert import convert, read_released
 from dreamcache.export.errors import ExportError
-from dreamcache.export.sources import trained_source
-from dreamcache.models.base import load_base
+from dreamcache.export.source import trained_source
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import adapter_state, load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.errors import OutputError
-from released_layout import as_released
-from tiny_models import SD15_SHAPED, randomise_adapters, write_tiny_base
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ldm_layout import write_ldm_checkpoint
 
 from dreamcache.export import resources
 from dreamcache.export.command import export
@@ -19,10 +20,9 @@ from dreamcache.export.resources import (
     size_of_files,
     size_of_model,
 )
-from dreamcache.models.base import load_base
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.errors import AdapterError
-from ldm_layout import write_ldm_checkpoint
 
 GB = 10**9
 
@@ -86,7 +86,7 @@ def test_free_memory_minds_the_control_group(tmp_path: Path, limit: str, expecte
 def test_the_command_checks_before_it_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any]
 ) -> None:
-    from dreamcache.export import sources
+    from dreamcache.export import source as sources
 
     monkeypatch.setattr(resources, "free_memory", lambda: 1e6)
     monkeypatch.setattr(sources, "load_base", lambda *_, **__: pytest.fail("weights were loaded"))

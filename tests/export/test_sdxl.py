@@ -12,20 +12,20 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
+from tiny_models import TEXT_WIDTH, randomise_adapters, tiny_unet
 from torch import Tensor
 
-from dreamcache.export.declarations import declare_architecture
+from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import psnr_db
-from dreamcache.export.graphs import ADDED_CONDITIONS, CachingGraph, DenoiserGraph
-from dreamcache.export.onnx_graphs import export_graph
-from dreamcache.export.shared_weights import write_shared
-from dreamcache.models.base import Base
+from dreamcache.export.graphs.shared_weights import write_shared
+from dreamcache.export.graphs.trace import export_graph
+from dreamcache.export.modules.unet import ADDED_CONDITIONS, CachingGraph, DenoiserGraph
+from dreamcache.export.parity.gates import psnr_db
+from dreamcache.models.bases.base import Base
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig
-from dreamcache.runtime.tensors import TensorSpec
-from tiny_models import TEXT_WIDTH, randomise_adapters, tiny_unet
+from dreamcache.runtime.bundle.architecture import TensorSpec
 
 POOLED = 20
 BATCH = 2

@@ -12,14 +12,14 @@ from PIL import Image
 
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import MIN_PSNR_DB, psnr_db
+from dreamcache.export.parity.gates import MIN_PSNR_DB, psnr_db
 from dreamcache.models.pipeline import DreamCachePipeline
-from dreamcache.runtime.cli import main
-from dreamcache.runtime.contract import dump_contract, parse_contract
+from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.contract import dump_contract, parse_contract
+from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import BundleError, SubjectError
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.subject import Subject
-from dreamcache.runtime.tensors import TensorSpec
 
 PROMPT = "a robot"
 

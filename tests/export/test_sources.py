@@ -15,20 +15,20 @@ import pytest
 import torch
 import typer
 from diffusers import EulerDiscreteScheduler
+from ldm_layout import write_ldm_checkpoint
 from PIL import Image
+from tiny_models import MINI_SHAPED, randomise_adapters, write_tiny_base
 
 from dreamcache.export.command import export
 from dreamcache.export.convert import convert
-from dreamcache.export.declarations import declare_guidance, declare_scheduler
+from dreamcache.export.declare.architecture import declare_guidance, declare_scheduler
 from dreamcache.export.errors import ExportError
-from dreamcache.export.sources import loaded_base, trained_source
-from dreamcache.models.architectures import ARCHITECTURES
-from dreamcache.models.base import load_base
+from dreamcache.export.source import loaded_base, trained_source
+from dreamcache.models.bases.architectures import ARCHITECTURES
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import save_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime import Pipeline
-from ldm_layout import write_ldm_checkpoint
-from tiny_models import MINI_SHAPED, randomise_adapters, write_tiny_base
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "bases.md").read_text(encoding="utf-8")

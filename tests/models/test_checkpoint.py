@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_models import MINI_SHAPED, randomise_adapters, tiny_unet
 
 from dreamcache.models.checkpoint import (
     adapter_state,
@@ -20,7 +21,6 @@ from dreamcache.models.checkpoint import (
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.errors import AdapterError
-from tiny_models import MINI_SHAPED, randomise_adapters, tiny_unet
 
 SITE = "mid_block.attentions.0"
 Tensors = dict[str, torch.Tensor]

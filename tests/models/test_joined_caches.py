@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from tiny_models import MINI_SHAPED, TEXT_WIDTH, randomise_adapters, tiny_unet
 from torch import Tensor
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs import check_exportable
+from dreamcache.export.modules.unet import check_exportable
 from dreamcache.models.caching import cache_clean, cache_reference, join_caches, noise_reference
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.config import AdapterConfig, Fusion
 from dreamcache.models.errors import AdapterError
-from tiny_models import MINI_SHAPED, TEXT_WIDTH, randomise_adapters, tiny_unet
 
 LATENT = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 TEXT = torch.randn(2, 7, TEXT_WIDTH, generator=torch.Generator().manual_seed(2))

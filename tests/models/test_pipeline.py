@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from dreamcache.models.base import load_base
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.guidance import BRANCHES, combine
 from dreamcache.models.pipeline import DreamCachePipeline, draw_noise, to_pixels

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from tiny_models import MINI_SHAPED, tiny_unet
 
-from dreamcache.models.architectures import UNET_CONFIGS
+from dreamcache.models.bases.architectures import UNET_CONFIGS
 from dreamcache.models.checkpoint import adapter_state
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig, SiteSet
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.sites import find_sites
-from tiny_models import MINI_SHAPED, tiny_unet
 
 PAPER_SITES = [
     ("mid_block.attentions.0", 1280),

@@ -7,6 +7,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from tiny_models import MINI_SHAPED, SD15_SHAPED, TEXT_WIDTH, randomise_adapters, tiny_unet
 from torch import Tensor
 
 from dreamcache.models.adapter import ConditioningAdapter
@@ -15,7 +16,6 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig, Fusion
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.unet import walk
-from tiny_models import MINI_SHAPED, SD15_SHAPED, TEXT_WIDTH, randomise_adapters, tiny_unet
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "sd15": SD15_SHAPED,

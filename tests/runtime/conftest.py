@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tiny_bundle
 from PIL import Image, ImageDraw
 
 
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
-    """The module `tiny_bundle` (test folders are no packages, so it is loaded by its path)."""
-    spec = importlib.util.spec_from_file_location("tiny_bundle", Path(__file__).with_name("tiny_bundle.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module that writes bundles by hand, without PyTorch."""
+    return tiny_bundle
 
 
 @pytest.fixture(scope="session")

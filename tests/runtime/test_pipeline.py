@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from dreamcache.runtime import Pipeline, Subject
-from dreamcache.runtime.contract import SchedulerKind
+from dreamcache.runtime.bundle.contract import SchedulerKind
 from dreamcache.runtime.errors import ImageError, SettingsError
-from dreamcache.runtime.schedulers.noise_schedule import signal_levels
-from dreamcache.runtime.sessions import ProviderWarning, warn_of_attention
+from dreamcache.runtime.sampling.schedulers.noise_schedule import signal_levels
+from dreamcache.runtime.sessions.providers import ProviderWarning, warn_of_attention
 
 PROMPT = "a robot on the beach"
 
@@ -228,7 +228,7 @@ for name in ("torch", "transformers", "diffusers", "onnx"):
 import dreamcache.runtime
 heavy = [n for n in ("onnxruntime", "numpy", "pydantic", "tokenizers") if n in sys.modules]
 assert not heavy, heavy
-import dreamcache.runtime.cli, dreamcache.runtime.commands, dreamcache.runtime.checks
+import dreamcache.runtime.cli.main, dreamcache.runtime.cli.commands, dreamcache.runtime.checks
 from dreamcache.runtime import Pipeline
 pipe = Pipeline.load({str(pristine)!r}, threads=1)
 image = pipe.generate("a robot", pipe.cache({str(toy)!r}), steps=2, seed=0)

@@ -51,6 +51,22 @@ def test_a_subject_of_another_bundle_is_refused(subject_file: Path, tiny: Module
         other.load_subject(subject_file)
 
 
+def test_a_subject_that_leaves_tokens_out_is_refused(pipeline: Pipeline, subject_file: Path) -> None:
+    """Version 0.1 could make such, for a bundle of its own (`--reference-tokens`)."""
+    name = pipeline.contract.architecture.sites[1].key_name
+    _rewrite(subject_file, **{name: np.ascontiguousarray(load_file(subject_file)[name][:, :8])})
+    with pytest.raises(
+        SubjectError,
+        match=r"\[1, 16, 4\] float32 is expected, received \[1, 8, 4\] float32; cache the reference again$",
+    ):
+        pipeline.load_subject(subject_file)
+    _rewrite(subject_file, metadata={"fingerprint": "0" * 64})
+    with pytest.raises(
+        SubjectError, match=r"belongs to another bundle: [^\n]*; cache the reference with this"
+    ):
+        pipeline.load_subject(subject_file)
+
+
 def test_a_subject_in_memory_is_checked_too(
     pipeline: Pipeline, toy: Path, tiny: ModuleType, tmp_path: Path
 ) -> None:

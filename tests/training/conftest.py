@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import CLIPTokenizer
-
-# tests/training is no package, so its run that is started in other processes is found by path.
-sys.path.insert(0, str(Path(__file__).parent))
 
 SAMPLES = 6
 
@@ -24,7 +20,7 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def tokenizer() -> CLIPTokenizer:
     """The miniature's tokenizer."""
-    from dreamcache.training.tokenizer import make_tokenizer
+    from dreamcache.training.miniature.tokenizer import make_tokenizer
 
     return make_tokenizer()
 
@@ -32,7 +28,7 @@ def tokenizer() -> CLIPTokenizer:
 @pytest.fixture(scope="session")
 def small_shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder whose first and only shard holds six samples."""
-    from dreamcache.training.dataset import draw_batch, shard_path, write_npz
+    from dreamcache.training.world.dataset import draw_batch, shard_path, write_npz
 
     folder = tmp_path_factory.mktemp("data")
     write_npz(shard_path(folder, 0), **vars(draw_batch(0, 0, SAMPLES)))

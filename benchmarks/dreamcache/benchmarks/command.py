@@ -8,76 +8,56 @@ from typing import Annotated
 
 import typer
 
-from dreamcache.benchmarks.measure import Plan
-from dreamcache.benchmarks.measure import bench as measure
-from dreamcache.benchmarks.process import checked_settings
-from dreamcache.runtime.contract import GuidanceMode
+from dreamcache.benchmarks import options
+from dreamcache.benchmarks.process.child import checked_settings
+from dreamcache.benchmarks.protocol.measure import BenchPlan
+from dreamcache.benchmarks.protocol.measure import bench as measure
+from dreamcache.runtime.bundle.contract import GuidanceMode
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.files import check_output, replacing
-from dreamcache.runtime.guidance import MODES
 from dreamcache.runtime.progress import progress_bar
+from dreamcache.runtime.sampling.guidance import MODES
 
 
 def bench(
     bundles: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="BUNDLE", help="Bundles to measure one after the other; with --merge, records."
-        ),
+        typer.Argument(metavar="BUNDLE", help="Bundles to measure in turn; with --merge: records."),
     ],
-    profile: Annotated[str, typer.Option(help="speed or memory.")] = "speed",
-    provider: Annotated[
-        list[str] | None,
-        typer.Option("--provider", help="ONNX Runtime provider, e.g. cpu, cuda; repeatable."),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps a picture: 20, or 4 with --quick.")
-    ] = None,
-    guidance_mode: Annotated[str | None, typer.Option(help="dual, text_first, classic or none.")] = None,
-    guidance_interval: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="START END", help="Guide between these fractions of the steps alone."),
-    ] = None,
-    step_cache: Annotated[
-        int | None, typer.Option(metavar="K", help="Whole denoiser at every so many steps.")
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Few samples, marked so everywhere.")] = False,
-    against: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="Another bundle, measured in alternation.")
-    ] = None,
-    scaling: Annotated[
-        bool, typer.Option("--scaling", help="Cost against steps, batch and pictures per subject too.")
-    ] = False,
-    sustained: Annotated[
-        float, typer.Option(min=0, metavar="MIN", help="Loop so many minutes: last speed over first.")
-    ] = 0,
-    reference: Annotated[Path | None, typer.Option(help="Picture to cache; a drawn one by default.")] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="The arguments are records: one table of all.")
-    ] = False,
-    methods: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Measured peers (JSON) for the break-even plot.")
-    ] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Record to write.")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Table to write.")] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Table to write, unrounded.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Page with plots to write.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")] = False,
+    profile: options.LoadProfile = "speed",
+    provider: options.Provider = None,
+    math: options.MathOption = "exact",
+    threads: options.Threads = None,
+    steps: options.Steps = None,
+    guidance_mode: options.GuidanceModeName = None,
+    guidance_interval: options.GuidanceInterval = None,
+    step_cache: options.StepCache = None,
+    reference: options.Reference = None,
+    quick: options.Quick = False,
+    against: options.Against = None,
+    scaling: options.Scaling = False,
+    sustained: options.Sustained = 0,
+    merge: options.Merge = False,
+    methods: options.Methods = None,
+    json_out: options.JsonFile = None,
+    markdown: options.MarkdownFile = None,
+    csv: options.CsvFile = None,
+    html: options.HtmlFile = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
-    """Measure load, steps, pictures and memory of bundles by a fixed protocol; or merge such records."""
+    """Measure load, steps, pictures and memory of bundles by a fixed protocol; or merge records."""
     from rich.console import Console
 
-    from dreamcache.benchmarks.break_even import read_methods
     from dreamcache.benchmarks.record import dump_record, read_record
-    from dreamcache.benchmarks.rows import to_csv, to_markdown
-    from dreamcache.benchmarks.terminal import show
+    from dreamcache.benchmarks.report.break_even import read_methods
+    from dreamcache.benchmarks.report.rows import to_csv, to_markdown
+    from dreamcache.benchmarks.report.terminal import show
 
     _check_outputs([json_out, markdown, csv, html], overwrite)
     # Whatever a report needs is there before an hour is spent on what it reports.
     peers = [] if methods is None else read_methods(methods)
     if html is not None:
-        from dreamcache.benchmarks.page import to_html
+        from dreamcache.benchmarks.report.page import to_html
     if merge:
         if json_out is not None or against is not None:
             raise typer.BadParameter("records are merged into tables only", param_hint="'--merge'")
@@ -87,8 +67,8 @@ def bench(
             raise typer.BadParameter(
                 "exactly one bundle is measured against another", param_hint="'--against'"
             )
-        settings = checked_settings(profile, provider, threads)
-        plan = Plan(
+        settings = checked_settings(profile, provider, threads, math)
+        plan = BenchPlan(
             settings,
             steps,
             quick,

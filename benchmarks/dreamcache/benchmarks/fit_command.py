@@ -9,43 +9,60 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dreamcache.benchmarks import options
+
 if TYPE_CHECKING:
-    from dreamcache.benchmarks.fit import Answer
+    from dreamcache.benchmarks.memory.fit import Answer
 
 
 def fit(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`.")],
     budget: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="E.g. 600M; the smallest is searched for without it.")
+        str | None,
+        typer.Option(metavar="SIZE", help="Private memory, e.g. 600M; default: the smallest that passes."),
     ] = None,
-    profile: Annotated[str, typer.Option(help="speed or memory.")] = "memory",
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps; memory does not grow with them.")] = 2,
+    steps: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Denoising steps; memory does not depend on them.", rich_help_panel=options.PICTURE
+        ),
+    ] = 2,
     caching: Annotated[
-        bool, typer.Option("--caching", help="Cache the reference under the budget too.")
+        bool,
+        typer.Option(
+            "--caching", help="Budget for the reference's caching too.", rich_help_panel=options.PROTOCOL
+        ),
     ] = False,
     first_run: Annotated[
-        bool, typer.Option("--first-run", help="Keep no optimised graphs: as on a device that never ran it.")
+        bool,
+        typer.Option(
+            "--first-run",
+            help="Budget for the optimised graphs too, made anew.",
+            rich_help_panel=options.PROTOCOL,
+        ),
     ] = False,
-    provider: Annotated[
-        list[str] | None,
-        typer.Option("--provider", help="ONNX Runtime provider, e.g. cpu, cuda; repeatable."),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads within an operator.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
+    profile: options.LoadProfile = "memory",
+    provider: options.Provider = None,
+    threads: options.Threads = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Answer as JSON.", rich_help_panel=options.OUTPUT)
+    ] = False,
 ) -> None:
     """Draw a picture under an enforced memory budget: yes or no (status 1), with the figures."""
-    from dreamcache.benchmarks.budget import parse_budget_mb
-    from dreamcache.benchmarks.fit import fit as run
-    from dreamcache.benchmarks.process import checked_settings
-    from dreamcache.runtime.bundle import open_bundle
+    from dreamcache.benchmarks.memory.budget import parse_budget_mb
+    from dreamcache.benchmarks.memory.fit import fit_budget
+    from dreamcache.benchmarks.process.child import checked_settings
+    from dreamcache.runtime.bundle.folder import open_bundle
     from dreamcache.runtime.progress import progress_bar
 
     settings = checked_settings(profile, provider, threads)
     budget_mb = None if budget is None else parse_budget_mb(budget)
     with progress_bar("checking the bundle") as advance:
         opened = open_bundle(bundle, progress=advance)
-    answer = run(opened, budget_mb, settings, steps, caching, first_run, _say)
-    typer.echo(json.dumps(asdict(answer), indent=2) if as_json else describe(answer, searched=budget is None))
+    answer = fit_budget(opened, budget_mb, settings, steps, caching, first_run, _say)
+    typer.echo(
+        json.dumps(asdict(answer), indent=2) if as_json else describe_answer(answer, searched=budget is None)
+    )
     if not answer.fits:
         raise typer.Exit(1)
 
@@ -54,7 +71,7 @@ def _say(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def describe(answer: Answer, searched: bool) -> str:
+def describe_answer(answer: Answer, searched: bool) -> str:
     """The answer in a few lines."""
     bundle = f"{answer.bundle} ({answer.weights} weights, {answer.profile} profile, {answer.steps} steps)"
     if searched:

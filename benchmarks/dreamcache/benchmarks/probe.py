@@ -16,8 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dreamcache.benchmarks.memory import MemorySampler
-from dreamcache.benchmarks.process import Process, Settings
+from dreamcache.benchmarks.process.child import LoadSettings, MeasuredProcess
+from dreamcache.benchmarks.process.sampler import MemorySampler
 
 
 def probe(bundle: Path, reference: Path, prompt: str, steps: int, repeats: int = 5) -> dict[str, Any]:
@@ -28,9 +28,9 @@ def probe(bundle: Path, reference: Path, prompt: str, steps: int, repeats: int =
     `memory.MemoryPeak`.
     Raises MeasurementError with the process's own words when it fails.
     """
-    with Process() as process:
+    with MeasuredProcess() as process:
         sampler = MemorySampler(process.pid).start()
-        taken = {"load": [process.load(bundle, Settings())]}
+        taken = {"load": [process.load(bundle, LoadSettings())]}
         taken |= process.ask("cache", reference=str(reference))
         for seed in range(repeats):
             taken.setdefault("total", []).extend(

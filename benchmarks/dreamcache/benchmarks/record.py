@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from dreamcache.runtime.errors import DreamCacheError
+from dreamcache.runtime.sessions.providers import Math
 
 SCHEMA_VERSION = 1
 _MAX_RECORD_BYTES = 64 << 20
@@ -99,12 +100,14 @@ class Conditions(RecordModel):
     """Under which settings. threads null: left to ONNX Runtime. batch: rows of one denoiser call.
 
     guidance_interval: fractions of the steps between which there is guidance. step_cache: the whole denoiser runs at
-    every so many steps. unet_calls, shallow_calls: of one picture.
+    every so many steps. unet_calls, shallow_calls: of one picture. math: records from before there was a choice are
+    exact.
     """
 
     profile: Literal["speed", "memory"]
     providers: tuple[str, ...]
     threads: PositiveInt | None = None
+    math: Math = "exact"
     width: PositiveInt
     height: PositiveInt
     batch: PositiveInt

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from dreamcache.export.declarations import (
+from dreamcache.export.atomic_folder import MARKER, check_place, filled_folder
+from dreamcache.export.declare.architecture import (
     declare_architecture,
     declare_guidance,
     declare_scheduler,
@@ -14,14 +15,14 @@ from dreamcache.export.declarations import (
     declare_vae,
     declare_versions,
 )
-from dreamcache.export.graphs import check_exportable
-from dreamcache.export.onnx_side import OnnxChoices, write_onnx
-from dreamcache.export.partial_folder import MARKER, check_place, filled_folder
-from dreamcache.export.sources import Source
-from dreamcache.export.stages import Progress, Stages
-from dreamcache.models.base import Base
+from dreamcache.export.modules.unet import check_exportable
+from dreamcache.export.onnx_bundle import OnnxChoices, write_onnx
+from dreamcache.export.progress import Stages
+from dreamcache.export.source import Source
+from dreamcache.models.bases.base import Base
 from dreamcache.models.checkpoint import adapters_fingerprint, base_fingerprint
-from dreamcache.runtime.contract import (
+from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.contract import (
     CONTRACT_NAME,
     Contract,
     FileRecord,
@@ -30,9 +31,9 @@ from dreamcache.runtime.contract import (
     dump_contract,
     graph_fingerprint,
 )
-from dreamcache.runtime.coreml_part import CoreMLPart
+from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.files import sha256_file
-from dreamcache.runtime.tensors import Architecture
+from dreamcache.runtime.progress import StageProgress
 
 WriteCoreML = Callable[[Source, Path, Architecture, Stages], CoreMLPart]
 """Given what is exported, the unfinished bundle and its shapes; told whom to tell what begins."""
@@ -46,12 +47,11 @@ def export_bundle(
     batch: int = 1,
     key_value_pool: int = 1,
     reference_pool: int = 1,
-    reference_tokens: float = 1.0,
     max_references: int = 1,
     onnx: OnnxChoices | None = OnnxChoices(),  # noqa: B008 (frozen)
     coreml: WriteCoreML | None = None,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> Contract:
     """Export and compare everything with PyTorch before anything appears at `out`.
 
@@ -63,8 +63,6 @@ def export_bundle(
         key_value_pool: self-attention at the topmost level reads keys and values averaged over as many rows and
             columns; 1 is exact.
         reference_pool: likewise for the reference's tokens there.
-        reference_tokens: share of the reference's tokens that the denoiser takes, those with most of the subject;
-            1 is exact.
         max_references: how many references the denoiser for ONNX Runtime takes at once.
         onnx: how the graphs for ONNX Runtime are made; None makes none.
         coreml: writes the Core ML packages; None makes none.
@@ -88,7 +86,6 @@ def export_bundle(
         batch,
         key_value_pool,
         reference_pool,
-        reference_tokens,
         max_references,
     )
     with filled_folder(out, overwrite) as folder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,20 +12,20 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from dreamcache.export.coreml.choices import chosen
+from dreamcache.export.coreml.options import chosen
 from dreamcache.export.errors import ExportError, refuse_unknown
 
 if TYPE_CHECKING:
-    from dreamcache.export.attention import AttentionKind
     from dreamcache.export.bundle import WriteCoreML
-    from dreamcache.export.coreml.choices import Choices
+    from dreamcache.export.coreml.options import Choices
+    from dreamcache.export.modules.attention import AttentionKind
+    from dreamcache.export.progress import Stages
     from dreamcache.export.resources import Precision
-    from dreamcache.export.sources import Source
-    from dreamcache.export.stages import Progress, Stages
-    from dreamcache.models.distillation import Sampling
-    from dreamcache.runtime.contract import Contract
-    from dreamcache.runtime.coreml_part import CoreMLPart
-    from dreamcache.runtime.tensors import Architecture
+    from dreamcache.export.source import Source
+    from dreamcache.models.bases.distillation import Sampling
+    from dreamcache.runtime.bundle.architecture import Architecture
+    from dreamcache.runtime.bundle.contract import Contract
+    from dreamcache.runtime.bundle.coreml import CoreMLPart
 
 _TARGETS = ("onnx", "coreml", "all")
 _PRECISIONS = ("fp32", "fp16", "int8")
@@ -69,12 +68,6 @@ def export(
     reference_downsample: Annotated[
         int, typer.Option(help="Average the reference's tokens at the top resolution over N x N cells.")
     ] = 1,
-    reference_tokens: Annotated[
-        float,
-        typer.Option(
-            help="Share of the reference's tokens to keep, those with most of the subject; 1 is all."
-        ),
-    ] = 1.0,
     max_references: Annotated[
         int, typer.Option(help="References that the denoiser takes at once (ONNX, --attention mha).")
     ] = 1,
@@ -142,17 +135,18 @@ def export(
         )
     prompts = _prompts(calibration_prompts, precision)
     _quiet_imports()
+    from dreamcache.export.atomic_folder import check_place
     from dreamcache.export.bundle import export_bundle
-    from dreamcache.export.onnx_side import OnnxChoices
-    from dreamcache.export.partial_folder import check_place
+    from dreamcache.export.onnx_bundle import OnnxChoices
     from dreamcache.export.resources import check_resources
-    from dreamcache.export.sources import planned_size, random_source, trained_source
-    from dreamcache.runtime.allocator import reuse_freed_blocks
+    from dreamcache.export.source import planned_size, random_source, trained_source
+    from dreamcache.runtime.progress import stage_bar
+    from dreamcache.runtime.sessions.allocator import reuse_freed_blocks
 
     check_place(out, overwrite)
     reuse_freed_blocks()
     with ExitStack() as stack:
-        progress = stack.enter_context(_progress_bar())
+        progress = stack.enter_context(stage_bar())
         progress("loading the model", 0, 1)
         precise = cast("Precision", precision)
         check_resources(
@@ -180,7 +174,6 @@ def export(
             batch=batch,
             key_value_pool=kv_downsample,
             reference_pool=reference_downsample,
-            reference_tokens=reference_tokens,
             max_references=max_references,
             onnx=None
             if target == "coreml"
@@ -194,7 +187,7 @@ def export(
 
 def _coreml(choices: Choices, reference_pool: int) -> WriteCoreML:
     """What writes the Core ML side."""
-    from dreamcache.export.coreml.part import export_coreml
+    from dreamcache.export.coreml.export import export_coreml
 
     def write(source: Source, folder: Path, architecture: Architecture, stages: Stages) -> CoreMLPart:
         return export_coreml(source, folder, architecture, choices, stages.note, reference_pool)
@@ -231,32 +224,6 @@ def _prompts(path: Path | None, precision: str) -> list[str] | None:
 def _side(resolution: int | None) -> int:
     """Pixels to estimate with: the base's own, 512 of nearly all, where none are asked for."""
     return 512 if resolution is None else resolution
-
-
-class _progress_bar:  # noqa: N801 (used as a context manager function)
-    """Draws stages on stderr, on one line where that is a terminal and one a line where it is not."""
-
-    def __enter__(self) -> Progress:
-        from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        console = Console(stderr=True)
-        self._bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=None)
-        self._shown = ""
-        self._bar.start()
-        return self._show
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _show(self, stage: str, done: int, total: int) -> None:
-        self._bar.update(self._task, description=stage, completed=done, total=total)
-        if self._bar.disable and stage != self._shown:
-            self._shown = stage
-            sys.stderr.write(f"{stage}\n")
 
 
 def _as_json(out: Path, contract: Contract) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.errors import OutputError
+from dreamcache.runtime.errors import OutputError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,10 +37,10 @@ def convert(
         raise OutputError(f"the folder {out.parent} does not exist; make it first")
     released = read_released(file)
 
-    from dreamcache.export.sources import loaded_base
+    from dreamcache.export.source import loaded_base
+    from dreamcache.models.bases.released import adapters_from_released
     from dreamcache.models.checkpoint import save_adapters
     from dreamcache.models.errors import AdapterError
-    from dreamcache.models.released import adapters_from_released
 
     loaded = loaded_base(base, base_config=base_config, variant=variant)
     try:
@@ -81,7 +81,7 @@ def read_released(path: Path) -> Mapping[str, object]:
 def _reason(error: Exception) -> str:
     """What PyTorch objects to, without its advice on how to load the file all the same."""
     lines = [line.strip() for line in str(error).splitlines() if "Unsupported" in line or "GLOBAL" in line]
-    line = lines[0] if lines else (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = lines[0] if lines else first_line(error)
     found = line.find("Unsupported")
     sentence = line[found:] if found >= 0 else line
     return sentence.split(". ")[0][:200].rstrip(" .:")

@@ -19,12 +19,12 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from dreamcache.export.errors import ExportError
-from dreamcache.models.architectures import VAE_CONFIG, known_architecture, text_config
-from dreamcache.models.base import Base, resolve_base
+from dreamcache.models.bases.architectures import VAE_CONFIG, known_architecture, text_config
+from dreamcache.models.bases.base import Base, resolve_base
+from dreamcache.models.bases.diffusers_folder import weight_files
+from dreamcache.models.bases.single_file import check_layout, read_shapes
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.models.diffusers_folder import weight_files
-from dreamcache.models.single_file import check_layout, read_shapes
 
 Precision = Literal["fp32", "fp16", "int8"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dreamcache.models.base import MINI_ADAPTERS, Base, load_base
+from dreamcache.models.bases.base import MINI_ADAPTERS, Base, load_base
 from dreamcache.models.caching import cache_clean
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import Cache, ConditionedUNet

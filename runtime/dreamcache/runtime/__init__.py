@@ -9,7 +9,11 @@ image = pipe.generate("a robot on the beach", subject, steps=20, seed=7)
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# ONNX Runtime reports to its maker unless this stands before its first import; disable_telemetry_events() comes late.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from dreamcache.runtime.pipeline import Pipeline

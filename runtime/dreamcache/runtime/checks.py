@@ -15,19 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dreamcache.runtime.bundle import (
+from dreamcache.runtime.bundle.folder import (
     Bundle,
-    Progress,
     check_files,
     check_storage,
     non_finite_weights,
     open_contract,
 )
-from dreamcache.runtime.denoiser import Denoiser, Latent
 from dreamcache.runtime.errors import BundleError
-from dreamcache.runtime.guidance import Branch
 from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.sessions import SessionOpener, check_threads, choose_providers
+from dreamcache.runtime.progress import Progress
+from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
+from dreamcache.runtime.sampling.guidance import Branch
+from dreamcache.runtime.sessions.providers import choose_providers
+from dreamcache.runtime.sessions.session import SessionOpener, check_threads
 
 # Least recorded signal-to-noise of the two UNet graphs against PyTorch (docs/method.md, "Gates").
 _LEAST_PSNR_DB = {"fp32": 80.0, "fp16": 50.0}

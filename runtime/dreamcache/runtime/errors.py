@@ -29,3 +29,8 @@ class SettingsError(DreamCacheError, ValueError):
 
 class OutputError(DreamCacheError, OSError):
     """The output exists already or cannot be written."""
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's text, or the name of its class when it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,25 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.runtime.bundle import Bundle, Progress, open_bundle
-from dreamcache.runtime.contract import Contract
-from dreamcache.runtime.decoding import check_tiled, open_decoder
-from dreamcache.runtime.denoiser import Denoiser, Latent
+from dreamcache.runtime.bundle.contract import Contract
+from dreamcache.runtime.bundle.folder import Bundle, open_bundle
 from dreamcache.runtime.errors import BundleError
-from dreamcache.runtime.images import Source
-from dreamcache.runtime.masks import prepare_reference
-from dreamcache.runtime.prompts import PromptTokenizer
-from dreamcache.runtime.reference_tokens import keep_tokens
-from dreamcache.runtime.schedulers import make_scheduler
-from dreamcache.runtime.schedulers.noise_schedule import signal_levels
-from dreamcache.runtime.sessions import (
-    Profile,
-    SessionOpener,
-    check_profile,
-    check_threads,
-    choose_providers,
-    warn_of_attention,
-)
+from dreamcache.runtime.progress import Progress
+from dreamcache.runtime.reference.images import Source
+from dreamcache.runtime.reference.prepare import prepare_reference
+from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder
+from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
+from dreamcache.runtime.sampling.prompts import PromptTokenizer
+from dreamcache.runtime.sampling.schedulers import make_scheduler
+from dreamcache.runtime.sampling.schedulers.noise_schedule import signal_levels
+from dreamcache.runtime.sessions.providers import Math, check_math, choose_providers, warn_of_attention
+from dreamcache.runtime.sessions.session import Profile, SessionOpener, check_profile, check_threads
 from dreamcache.runtime.settings import Options, Settings, resolve_settings
 from dreamcache.runtime.subject import Subject, join_subjects, load_subject
 
@@ -84,6 +78,7 @@ class Pipeline:
         keep_sessions: bool = False,
         check_hashes: bool = True,
         profile: Profile = "speed",
+        math: Math = "exact",
         progress: Progress | None = None,
         observe: Observer | None = None,
     ) -> Pipeline:
@@ -93,16 +88,19 @@ class Pipeline:
         threads: within an operator; None leaves it to ONNX Runtime. keep_sessions: leave every graph
         open after its first use: many pictures sooner, in the memory of all graphs together.
         check_hashes: False compares sizes only. profile: "speed", or "memory" to leave the weights in their
-        files. progress: called while files are hashed. observe: called with each stage's seconds.
-        Raises: BundleError for a damaged bundle, SettingsError for a provider that is absent.
+        files. math: "exact", or "fast" for the machine's own 16 bits (provider openvino on a CPU with bf16).
+        progress: called while files are hashed. observe: called with each stage's seconds.
+        Raises: BundleError for a damaged bundle, SettingsError for a provider that is absent or cannot be fast.
         Warns: ProviderWarning for a provider that leaves a part of the bundle to the CPU.
         """
         check_threads(threads)
         chosen = choose_providers(providers)
         check_profile(profile)
+        check_math(math, chosen)
         bundle = open_bundle(path, check_hashes, progress)
         warn_of_attention(bundle.contract, chosen)
-        return cls(bundle, SessionOpener(bundle, chosen, threads, keep_sessions, profile), observe)
+        sessions = SessionOpener(bundle, chosen, threads, keep_sessions, profile, math=math)
+        return cls(bundle, sessions, observe)
 
     @property
     def contract(self) -> Contract:
@@ -121,7 +119,7 @@ class Pipeline:
             tensors = graph.run({"latent": latent})
         _check_finite("caching", tensors)
         return Subject(
-            tensors=keep_tokens(tensors, reference.mask, self.contract.architecture),
+            tensors=tensors,
             fingerprint=self.contract.fingerprints.subject(),
             timestep=self.contract.cache_timestep,
             background=reference.how,

@@ -7,10 +7,10 @@ import secrets
 from dataclasses import dataclass
 from typing import TypedDict
 
-from dreamcache.runtime.contract import Contract, GuidanceMode, SchedulerKind
+from dreamcache.runtime.bundle.contract import Contract, GuidanceMode, SchedulerKind
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.guidance import Guidance
-from dreamcache.runtime.schedulers import checked_steps
+from dreamcache.runtime.sampling.guidance import Guidance
+from dreamcache.runtime.sampling.schedulers import checked_steps
 
 MAX_IMAGES = 1024
 MAX_STEP_CACHE = 100

@@ -1,6 +1,6 @@
 """Subject files: one reference picture as the keys and values of every site (docs/bundle.md).
 
-A `*.subject.safetensors` holds the caching graph's outputs, of each site the tokens that the denoiser takes,
+A `*.subject.safetensors` holds the caching graph's outputs
 and, in its metadata, the fingerprint of base, adapters and graphs, the timestep, what was done to the
 background, and a thumbnail. A file that does not belong to the bundle is refused, so a subject can never be
 read with the wrong weights.
@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.runtime.contract import Contract, cache_tensors
+from dreamcache.runtime.bundle.contract import Contract, cache_tensors
 from dreamcache.runtime.errors import SubjectError
 from dreamcache.runtime.files import replacing
-from dreamcache.runtime.reference_tokens import join_tokens
 
 SUFFIX = ".subject.safetensors"
 
@@ -37,7 +36,7 @@ _MAX_HEADER_BYTES = 4 << 20
 class Subject:
     """A cached reference.
 
-    tensors: per site `<site>.key` and `<site>.value`, [1, kept tokens, width]. fingerprint: of the bundle that
+    tensors: per site `<site>.key` and `<site>.value`, [1, tokens, width]. fingerprint: of the bundle that
     made it. timestep: noise level of the caching pass. background: how the background was removed.
     """
 
@@ -129,6 +128,11 @@ def join_subjects(subjects: Sequence[Subject], contract: Contract) -> dict[str, 
     for subject in subjects:
         check_subject(subject, contract)
     return join_tokens([subject.tensors for subject in subjects])
+
+
+def join_tokens(caches: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Keys and values of several references as a denoiser takes them at once: their tokens, one after the other."""
+    return {name: np.concatenate([cache[name] for cache in caches], axis=1) for name in caches[0]}
 
 
 def _check_file_size(place: Path, contract: Contract) -> None:

@@ -15,19 +15,19 @@ from torch import Tensor, nn
 
 pytest.importorskip("coremltools")
 
+from dreamcache.export.coreml.checks.ranges import MAX_FP16, overflowing, touching
 from dreamcache.export.coreml.convert import convert_graph, coreml_name, merge_functions
-from dreamcache.export.coreml.interpreter import Interpreter
+from dreamcache.export.coreml.mil.interpreter import Interpreter
+from dreamcache.export.coreml.mil.package import MANIFEST, open_package
+from dreamcache.export.coreml.mil.program import read_program
 from dreamcache.export.coreml.modules import Part, unet_parts
-from dreamcache.export.coreml.package import MANIFEST, open_package
-from dreamcache.export.coreml.program import read_program
-from dreamcache.export.coreml.ranges import MAX_FP16, overflowing, touching
-from dreamcache.export.declarations import declare_architecture
+from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import MAX_DISK_RATIO, psnr_db
-from dreamcache.export.onnx_graphs import sample_input
-from dreamcache.models.base import load_base
+from dreamcache.export.graphs.trace import sample_input
+from dreamcache.export.parity.gates import MAX_DISK_RATIO, psnr_db
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
-from dreamcache.runtime.tensors import TensorSpec
+from dreamcache.runtime.bundle.architecture import TensorSpec
 
 
 @pytest.fixture(scope="module")

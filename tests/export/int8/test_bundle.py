@@ -9,27 +9,27 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-
-from dreamcache.export import unet_export
-from dreamcache.export.command import export
-from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
-from dreamcache.export.int8 import components
-from dreamcache.export.int8.components import quantise_components
-from dreamcache.export.int8.formats import QuantisedWeight, quantise, quantise_weight
-from dreamcache.export.int8.layers import Layer, find_layers, weight_of
-from dreamcache.export.int8.unet import Effort
-from dreamcache.export.parity import measure_parity
-from dreamcache.export.shared_weights import write_shared
-from dreamcache.export.unfinished import open_unfinished
-from dreamcache.models.base import load_base
-from dreamcache.models.checkpoint import load_adapters, save_adapters
-from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.runtime.bundle import open_bundle
-from dreamcache.runtime.checks import verify_bundle
-from dreamcache.runtime.contract import Contract, ParityReport
 from onnx_layers import Array, operators
 from tiny_models import randomise_adapters
+
+from dreamcache.export.command import export
+from dreamcache.export.errors import ExportError
+from dreamcache.export.graphs.session import open_unfinished
+from dreamcache.export.graphs.shared_weights import write_shared
+from dreamcache.export.int8 import text_and_vae as components
+from dreamcache.export.int8.formats import QuantisedWeight, quantise, quantise_weight
+from dreamcache.export.int8.layers import Layer, find_layers, weight_of
+from dreamcache.export.int8.text_and_vae import quantise_components
+from dreamcache.export.int8.unet import Effort
+from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
+from dreamcache.export.parity.report import measure_parity
+from dreamcache.export.parts import unet as unet_export
+from dreamcache.models.bases.base import load_base
+from dreamcache.models.checkpoint import load_adapters, save_adapters
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.runtime.bundle.contract import Contract, ParityReport
+from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.checks import verify_bundle
 
 QUICK = Effort(calibration=(1, 6), judged=(1, 6), fine=False)
 """What the miniature takes minutes for, in seconds."""

@@ -81,11 +81,11 @@ def train(
     if not data:
         raise typer.BadParameter("is needed with --base", param_hint="'--data'")
     _refuse(context, OF_THE_MINIATURE, "is for the miniature's stages, without --base")
-    from dreamcache.training.finetuning.data import open_source
-    from dreamcache.training.finetuning.preset import choose
-    from dreamcache.training.finetuning.run import finetune
+    from dreamcache.training.adapters.data import open_source
+    from dreamcache.training.adapters.preset import choose_preset
+    from dreamcache.training.adapters.run import finetune
 
-    chosen = choose(
+    chosen = choose_preset(
         preset, assignments or (), steps=steps, batch=batch, learning_rate=learning_rate, seed=seed
     )
     done = finetune(base, open_source(data, chosen.resolution), run or ADAPTERS_RUN, chosen, encoded)
@@ -94,7 +94,7 @@ def train(
 
 
 def _train_miniature(stage: str, run: Path, counts: dict[str, Any], schedule: dict[str, Any]) -> None:
-    from dreamcache.training.recipe import Recipe, run_stage
+    from dreamcache.training.miniature.recipe import Recipe, run_stage
 
     recipe = Recipe(**{name: value for name, value in counts.items() if value is not None})
     changed = {name: value for name, value in schedule.items() if value is not None}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dreamcache.training.evaluation.benchmark import Case, Condition
+    from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
 
 SCENES, SHOWN_TOYS, SHOWN_SCENES = 4, 6, 3
 SEED = 7
@@ -38,7 +38,7 @@ def demo(
     if out.is_dir():
         for name in ("bundle", "demo.png", "features.png", "report.json"):
             check_output(out / name, overwrite)
-    from dreamcache.training.evaluation.benchmark import draw_cases
+    from dreamcache.training.evaluation.toys.benchmark import draw_cases
 
     out.mkdir(parents=True, exist_ok=True)
     bundle = out / "bundle"
@@ -69,23 +69,23 @@ def _export(bundle: Path, overwrite: bool) -> None:
 
 
 def _paint(
-    bundle: Path, cases: list[Case], steps: int
+    bundle: Path, cases: list[ToyCase], steps: int
 ) -> tuple[dict[Condition, NDArray[np.uint8]], dict[str, dict[str, float]]]:
     """The pictures of every condition and their scores, from the bundle through the runner."""
     from dreamcache.runtime import Pipeline
     from dreamcache.runtime.settings import Options
-    from dreamcache.training.evaluation.benchmark import run_benchmark
-    from dreamcache.training.evaluation.bundle_painter import BundlePainter
-    from dreamcache.training.evaluation.judge import load_judge
+    from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
+    from dreamcache.training.evaluation.toys.benchmark import run_benchmark
+    from dreamcache.training.evaluation.toys.bundle_painter import BundlePainter
 
     painter = BundlePainter(Pipeline.load(bundle, keep_sessions=True), Options(steps=steps))
     pictures: dict[Condition, NDArray[np.uint8]] = {}
 
-    def paint(chosen: list[Case], condition: Condition) -> NDArray[np.uint8]:
+    def paint(chosen: list[ToyCase], condition: Condition) -> NDArray[np.uint8]:
         pictures[condition] = painter(chosen, condition)
         return pictures[condition]
 
-    scores = run_benchmark(cases, paint, load_judge())
+    scores = run_benchmark(cases, paint, load_classifier())
     quality: dict[str, dict[str, float]] = {
         "identity_accuracy": {name: round(value.identity_accuracy.mean, 4) for name, value in scores.items()},
         "scene_accuracy": {name: round(value.scene_accuracy.mean, 4) for name, value in scores.items()},
@@ -94,8 +94,8 @@ def _paint(
     return pictures, quality
 
 
-def _draw_demo_sheet(cases: list[Case], pictures: dict[Condition, NDArray[np.uint8]], path: Path) -> None:
-    from dreamcache.training.sheets import Column, draw_sheet
+def _draw_demo_sheet(cases: list[ToyCase], pictures: dict[Condition, NDArray[np.uint8]], path: Path) -> None:
+    from dreamcache.training.evaluation.sheets import Column, draw_sheet
 
     firsts = range(0, len(cases), SCENES)[:SHOWN_TOYS]
 
@@ -123,11 +123,11 @@ def _draw_demo_sheet(cases: list[Case], pictures: dict[Condition, NDArray[np.uin
     )
 
 
-def _draw_features(cases: list[Case], path: Path) -> None:
+def _draw_features(cases: list[ToyCase], path: Path) -> None:
     from PIL import Image
 
     from dreamcache.models.pipeline import DreamCachePipeline
-    from dreamcache.training.sheets import Column, draw_sheet, features_as_picture
+    from dreamcache.training.evaluation.sheets import Column, draw_sheet, features_as_picture
 
     pipeline = DreamCachePipeline.load("mini")
     shown = [cases[first] for first in range(0, len(cases), SCENES)[:SHOWN_TOYS]]
@@ -141,12 +141,12 @@ def _draw_features(cases: list[Case], path: Path) -> None:
     draw_sheet(columns, path, "What is cached: three strongest directions of each site's features")
 
 
-def _report(bundle: Path, cases: list[Case], quality: dict[str, Any], steps: int, out: Path) -> None:
+def _report(bundle: Path, cases: list[ToyCase], quality: dict[str, Any], steps: int, out: Path) -> None:
     import json
 
     from PIL import Image
 
-    from dreamcache.runtime.bundle import open_contract
+    from dreamcache.runtime.bundle.folder import open_contract
 
     reference = out / "reference.png"
     Image.fromarray(cases[0].reference).save(reference)

@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from dreamcache.export.coreml.choices import Target
+from dreamcache.export.coreml.options import Target
 from dreamcache.export.errors import ExportError
-from dreamcache.export.onnx_graphs import sample_input
-from dreamcache.runtime.tensors import TensorSpec
+from dreamcache.export.graphs.trace import sample_input
+from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.errors import first_line
 
 ComputePrecision = Literal["fp16", "fp32"]
 
@@ -88,8 +89,9 @@ def convert_graph(
             )
             model.save(str(place))
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{type(module).__name__} does not convert to Core ML: {first_line}") from error
+        raise ExportError(
+            f"{type(module).__name__} does not convert to Core ML: {first_line(error)}"
+        ) from error
 
 
 def merge_functions(packages: dict[str, Path], place: Path, default: str) -> None:
@@ -113,8 +115,7 @@ def bisect_package(package: Path, folder: Path) -> tuple[Path, Path]:
         with quiet_coremltools():
             ct.models.utils.bisect_model(str(package), str(folder), check_output_correctness=False)
     except Exception as error:
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{package.stem} cannot be cut in two: {first_line}") from error
+        raise ExportError(f"{package.stem} cannot be cut in two: {first_line(error)}") from error
     return folder / f"{package.stem}_chunk1.mlpackage", folder / f"{package.stem}_chunk2.mlpackage"
 
 

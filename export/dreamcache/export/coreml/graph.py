@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.export.coreml.convert import coreml_name
-from dreamcache.export.coreml.interpreter import Arithmetic, Interpreter
-from dreamcache.export.coreml.package import open_package
-from dreamcache.export.coreml.program import Function, read_function
+from dreamcache.export.coreml.mil.interpreter import Arithmetic, Interpreter
+from dreamcache.export.coreml.mil.package import open_package
+from dreamcache.export.coreml.mil.program import Function, read_function
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.coreml_part import CoreMLFunction, CoreMLPart
+from dreamcache.runtime.bundle.coreml import CoreMLFunction, CoreMLPart
 
 Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """A function of a model: its inputs by name to its outputs by name."""

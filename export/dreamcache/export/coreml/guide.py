@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from string import Template
 
 from dreamcache.export.coreml.convert import coreml_name
-from dreamcache.runtime.contract import GuidanceDefaults, SchedulerSpec, VaeSpec
-from dreamcache.runtime.coreml_part import CoreMLPart
-from dreamcache.runtime.tensors import Architecture
+from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.contract import GuidanceDefaults, SchedulerSpec, VaeSpec
+from dreamcache.runtime.bundle.coreml import CoreMLPart
 
 _PAGE = Template(
     """# $name for Core ML

@@ -8,18 +8,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dreamcache.export.borders import declare_text_encoder, declare_vae_decoder, declare_vae_encoder
-from dreamcache.export.components import VaeMean
-from dreamcache.export.coreml.choices import Attention
-from dreamcache.export.decoder_graphs import WholeDecoder
-from dreamcache.export.graphs import CachingGraph, DenoiserGraph
-from dreamcache.models.base import Base
+from dreamcache.export.coreml.options import Attention
+from dreamcache.export.declare.components import (
+    declare_text_encoder,
+    declare_vae_decoder,
+    declare_vae_encoder,
+)
+from dreamcache.export.modules.decoder import WholeDecoder
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.parts.text_and_vae import VaeMean
+from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.runtime.tensors import (
+from dreamcache.runtime.bundle.architecture import (
     Architecture,
     TensorSpec,
+    cache_tensors,
     caching_graph_inputs,
-    caching_graph_outputs,
     denoiser_inputs,
     denoiser_outputs,
 )
@@ -77,7 +81,7 @@ def unet_parts(
     caching = CachingGraph(conditioned, text, attention, pool, reference_pool)
     denoising = Predicting(DenoiserGraph(conditioned, attention, pool))
     return {
-        "cache": Part(caching, caching_graph_inputs(architecture), caching_graph_outputs(architecture)),
+        "cache": Part(caching, caching_graph_inputs(architecture), cache_tensors(architecture)),
         "denoise": Part(denoising, denoiser_inputs(architecture), denoiser_outputs(architecture)[:1]),
     }
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamcache.export.coreml.choices import Choices
-from dreamcache.export.coreml.compress import compress_package
+from dreamcache.export.coreml.checks.ranges import touching
 from dreamcache.export.coreml.convert import bisect_package, convert_graph, coreml_name, merge_functions
 from dreamcache.export.coreml.graph import saved_function
 from dreamcache.export.coreml.modules import Part
-from dreamcache.export.coreml.ranges import touching
-from dreamcache.export.coreml.recipe import Recipe
-from dreamcache.export.gates import check_disk
-from dreamcache.runtime.coreml_part import CoreMLFunction, CoreMLModel, CoreMLPiece
-from dreamcache.runtime.tensors import TensorSpec
+from dreamcache.export.coreml.options import Choices
+from dreamcache.export.coreml.weights.compress import compress_package
+from dreamcache.export.coreml.weights.recipe import Recipe
+from dreamcache.export.parity.gates import check_disk
+from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.coreml import CoreMLFunction, CoreMLModel, CoreMLPiece
 
 FOLDER = "coreml"
 UNET = "Unet"

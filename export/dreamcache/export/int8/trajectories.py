@@ -16,19 +16,18 @@ import torch
 from numpy.typing import NDArray
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.gates import psnr_db
+from dreamcache.export.graphs.session import open_unfinished
 from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.unfinished import open_unfinished
-from dreamcache.models.base import Base
+from dreamcache.export.parity.gates import psnr_db
+from dreamcache.models.bases.base import Base
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
-from dreamcache.runtime.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
-from dreamcache.runtime.denoiser import Denoiser
-from dreamcache.runtime.guidance import Guidance
-from dreamcache.runtime.reference_tokens import keep_tokens, mask_on_white
-from dreamcache.runtime.schedulers import make_scheduler
-from dreamcache.runtime.schedulers.noise_schedule import signal_levels
-from dreamcache.runtime.sessions import GraphSession
-from dreamcache.runtime.tensors import Architecture
+from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.sampling.denoiser import Denoiser
+from dreamcache.runtime.sampling.guidance import Guidance
+from dreamcache.runtime.sampling.schedulers import make_scheduler
+from dreamcache.runtime.sampling.schedulers.noise_schedule import signal_levels
+from dreamcache.runtime.sessions.session import GraphSession
 
 Array = NDArray[np.float32]
 Ticker = Callable[[], None]
@@ -42,19 +41,6 @@ PROMPTS = (
     "a blue bird on the grass",
 )
 """Kinds and scenes of the miniature and of photographs; ``--calibration-prompts`` replaces them."""
-
-
-@dataclass(frozen=True)
-class DrawnReference:
-    """A reference that the base drew.
-
-    Attributes:
-        latent: [1, z, h, w], noised to the caching timestep.
-        mask: [H, W], 0-1, where it is not white background.
-    """
-
-    latent: Array
-    mask: Array
 
 
 @dataclass(frozen=True)
@@ -173,19 +159,15 @@ class Sampling:
             return Guidance(mode, text, reference, 1.0)
         return Guidance("dual", text if mode == "classic" else 1.0, 1.0, 1.0)
 
-    def draw_reference(self, graph: GraphSession, index: int, steps: int) -> DrawnReference:
-        """A picture of prompt `index`, its middle on white as references come."""
+    def draw_reference(self, graph: GraphSession, index: int, steps: int) -> Array:
+        """A picture of prompt `index`, its middle on white as references come: latent at the caching timestep."""
         drawn = torch.from_numpy(self.trajectory(graph, index, steps, None).latents[-1])
         picture = on_white(self.base.decode_latents(drawn).clamp(-1, 1).numpy())
         latent = self.base.encode_images(torch.from_numpy(picture)).numpy()
         signal = float(signal_levels(self.scheduler)[self.cache_timestep])
         noise = draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:])
         noised: Array = (np.sqrt(signal) * latent + np.sqrt(1 - signal) * noise).astype(np.float32)
-        return DrawnReference(noised, mask_on_white(picture))
-
-    def cache(self, graph: GraphSession, reference: DrawnReference) -> dict[str, NDArray[Any]]:
-        """Keys and values of a reference as the denoiser takes them."""
-        return keep_tokens(graph.run({"latent": reference.latent}), reference.mask, self.architecture)
+        return noised
 
     def trajectory(
         self,

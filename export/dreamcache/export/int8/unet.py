@@ -9,19 +9,20 @@ from pathlib import Path
 import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.int8.choice import Choice, Judge, Progress, choose, fastest
+from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.int8.formats import (
     QuantisedWeight,
     Range,
     quantise,
     quantise_weight,
 )
+from dreamcache.export.int8.layer_search import Choice, Judge, choose, fastest
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.int8.trajectories import Array, DrawnReference, Sampling, open_graph
+from dreamcache.export.int8.trajectories import Array, Sampling, open_graph
 from dreamcache.export.int8.watching import by_layer, watch
-from dreamcache.export.shared_weights import write_shared
-from dreamcache.runtime.contract import GraphSpec
+from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.progress import StageProgress
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def quantise_unet(
     cache: tuple[ir.Model, GraphSpec],
     sampling: Sampling,
     effort: Effort,
-    progress: Progress,
+    progress: StageProgress,
 ) -> QuantisedUnet:
     """Both graphs with the chosen layers in 8 bits.
 
@@ -106,7 +107,7 @@ def quantise_unet(
         chosen[1],
         choice,
         format_names(layers, choice),
-        tuple(reference.latent for reference in references.values()),
+        tuple(references.values()),
     )
 
 
@@ -121,8 +122,8 @@ def _calibrate(
     cache: tuple[ir.Model, GraphSpec],
     sampling: Sampling,
     effort: Effort,
-    progress: Progress,
-) -> tuple[dict[int, DrawnReference], dict[str, dict[str, Range]]]:
+    progress: StageProgress,
+) -> tuple[dict[int, Array], dict[str, dict[str, Range]]]:
     """References that the base drew, and by graph the range of every convolution's input and output."""
     trajectories, steps = effort.calibration
     observers = {"denoiser": Observer(), "cache": Observer()}
@@ -147,7 +148,7 @@ def _calibrate(
     graph = open_graph(
         "cache", folder / "cache-watched.onnx", cache[1], tuple(watched["cache"]), observers["cache"]
     )
-    caches = {index: sampling.cache(graph, reference) for index, reference in references.items()}
+    caches = {index: graph.run({"latent": reference}) for index, reference in references.items()}
     path = folder / "denoiser-watched.onnx"
     graph = open_graph("denoiser", path, denoiser[1], tuple(watched["denoiser"]), observers["denoiser"])
     for index, keys_and_values in caches.items():

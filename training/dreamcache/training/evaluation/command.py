@@ -113,7 +113,7 @@ def evaluate(
             raise typer.BadParameter("give one, or several with --benchmark", param_hint="'--bundle'")
         if bundle and pairs:
             raise typer.BadParameter("is of PyTorch: leave out --bundle", param_hint="'--pairs'")
-        from dreamcache.training.evaluation.toys import evaluate_toys
+        from dreamcache.training.evaluation.toys.toys import evaluate_toys
 
         evaluate_toys(
             base=base,
@@ -141,8 +141,8 @@ def evaluate(
             param_hint="'--bundle'",
         )
     from dreamcache.runtime.settings import Options
-    from dreamcache.training.dreambooth.command import Request, evaluate_benchmark
-    from dreamcache.training.dreambooth.generation import Plan
+    from dreamcache.training.evaluation.dreambooth.command import Request, evaluate_benchmark
+    from dreamcache.training.evaluation.dreambooth.generation import GenerationPlan
 
     of_pytorch = is_given("base") or is_given("adapters") or not bundle
     options = Options(
@@ -162,7 +162,7 @@ def evaluate(
             adapters=adapters,
             dino=dino,
             clip=clip,
-            plan=Plan(images, seed, reference_image, masks),
+            plan=GenerationPlan(images, seed, reference_image, masks),
             subjects=tuple(subject or ()),
             prompts=prompts,
             stage=stage,  # type: ignore[arg-type]  # one of STAGES

@@ -24,7 +24,7 @@ Pattern = Callable[[Array, Array, Array], Array]
 
 
 @dataclass(frozen=True)
-class Part:
+class Solid:
     """A unit solid: scaled by `size` (half extents), turned by `tilt` (radians about z), moved to `centre`.
 
     `taper` is the radius of a tube's upper end over that of its lower end: 1 a cylinder, 0 a cone.
@@ -56,7 +56,7 @@ def rotation(axis: int, angle: float) -> Array:
     return matrix
 
 
-def _nearest_hit(part: Part, origin: Array, direction: Array) -> tuple[Array, NDArray[np.bool_]]:
+def _nearest_hit(part: Solid, origin: Array, direction: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Largest τ [n] at which rays origin [3, n] + τ·direction [3] meet the unit solid, and which do."""
     if part.shape == "box":
         step = np.where(np.abs(direction) < 1e-5, np.float32(1e-5), direction)[:, None]
@@ -90,7 +90,7 @@ def _odd_power(values: Array) -> Array:
     return eleventh
 
 
-def _own_normal(part: Part, point: Array) -> Array:
+def _own_normal(part: Solid, point: Array) -> Array:
     """Outward direction [3, n] at points [3, n] of the unit solid; boxes get softly bevelled edges."""
     if part.shape == "ball":
         return point
@@ -102,7 +102,7 @@ def _own_normal(part: Part, point: Array) -> Array:
 
 
 def cast(
-    parts: Sequence[Part],
+    parts: Sequence[Solid],
     view: Array,
     grid: tuple[Coordinates, Coordinates],
     colours: dict[str, Array],

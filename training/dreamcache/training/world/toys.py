@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dreamcache.training.world.identity import Identity
-from dreamcache.training.world.raycast import Material, Part
+from dreamcache.training.world.raycast import Material, Solid
 
 DARK = (0.10, 0.10, 0.12)
 EYE = (0.97, 0.97, 0.97)
@@ -20,31 +20,31 @@ METAL = (0.62, 0.64, 0.68)
 Triple = tuple[float, float, float]
 
 
-def ball(centre: Triple, size: Triple, material: Material = "body", tilt: float = 0.0) -> Part:
+def ball(centre: Triple, size: Triple, material: Material = "body", tilt: float = 0.0) -> Solid:
     """An ellipsoid with half axes `size`."""
-    return Part("ball", centre, size, material, tilt)
+    return Solid("ball", centre, size, material, tilt)
 
 
-def box(centre: Triple, size: Triple, material: Material = "body", tilt: float = 0.0) -> Part:
+def box(centre: Triple, size: Triple, material: Material = "body", tilt: float = 0.0) -> Solid:
     """A box with half edges `size`."""
-    return Part("box", centre, size, material, tilt)
+    return Solid("box", centre, size, material, tilt)
 
 
 def tube(
     centre: Triple, size: Triple, material: Material = "body", tilt: float = 0.0, taper: float = 1.0
-) -> Part:
+) -> Solid:
     """An upright cylinder or cone; `tilt` leans it over."""
-    return Part("tube", centre, size, material, tilt, taper)
+    return Solid("tube", centre, size, material, tilt, taper)
 
 
-def eyes(x: float, y: float, z: float, size: float) -> list[Part]:
+def eyes(x: float, y: float, z: float, size: float) -> list[Solid]:
     """A pair of eyes with pupils on a face that looks along +z."""
     white = [ball((s * x, y, z), (size, size, size * 0.6), EYE) for s in (-1, 1)]
     pupil = [ball((s * x, y, z + size * 0.5), (size * 0.55, size * 0.55, size * 0.3), DARK) for s in (-1, 1)]
     return white + pupil
 
 
-def robot(toy: Identity) -> list[Part]:
+def robot(toy: Identity) -> list[Solid]:
     """Box body, box or round head, accent limbs."""
     w = (0.42, 0.5, 0.58)[toy.build]
     parts = [
@@ -63,7 +63,7 @@ def robot(toy: Identity) -> list[Part]:
     return [*parts, head, *tops[toy.top], *panel]
 
 
-def fish(toy: Identity) -> list[Part]:
+def fish(toy: Identity) -> list[Solid]:
     """Side view: oval body, accent tail and fins."""
     h = (0.4, 0.5, 0.6)[toy.build]
     tail = (0.5, 0.62, 0.4)[toy.trim]
@@ -82,7 +82,7 @@ def fish(toy: Identity) -> list[Part]:
     ]
 
 
-def house(toy: Identity) -> list[Part]:
+def house(toy: Identity) -> list[Solid]:
     """Box walls, accent roof and door."""
     w, h = ((0.62, 0.42), (0.7, 0.36), (0.5, 0.5))[toy.build]
     top = h - 0.4
@@ -106,7 +106,7 @@ def house(toy: Identity) -> list[Part]:
     ]
 
 
-def car(toy: Identity) -> list[Part]:
+def car(toy: Identity) -> list[Solid]:
     """Side view: long body, accent cabin and hubs."""
     length = (0.8, 0.92, 0.86)[toy.build]
     cabins = (
@@ -133,11 +133,11 @@ def car(toy: Identity) -> list[Part]:
     ]
 
 
-def bear(toy: Identity) -> list[Part]:
+def bear(toy: Identity) -> list[Solid]:
     """Round sitting bear: accent belly, ears and feet."""
     w = (0.46, 0.54, 0.6)[toy.build]
     ear_x, ear = ((0.3, 0.18), (0.34, 0.22), (0.24, 0.16))[toy.top]
-    extra: tuple[list[Part], ...] = (
+    extra: tuple[list[Solid], ...] = (
         [],
         [ball((s * 0.17, 0.13, 0.34), (0.19, 0.12, 0.1), "accent", tilt=s * 0.3) for s in (-1, 1)],
         [tube((0, 0.86, 0.05), (0.24, 0.22, 0.24), "accent", taper=0.05)],
@@ -155,10 +155,10 @@ def bear(toy: Identity) -> list[Part]:
     ]
 
 
-def duck(toy: Identity) -> list[Part]:
+def duck(toy: Identity) -> list[Solid]:
     """Side view: round body and head, accent beak and wing."""
     h = (0.42, 0.5, 0.46)[toy.build]
-    tops: tuple[list[Part], ...] = (
+    tops: tuple[list[Solid], ...] = (
         [],
         [tube((0.38, 0.92, 0), (0.2, 0.2, 0.2), "accent", taper=0.1)],
         [
@@ -179,7 +179,7 @@ def duck(toy: Identity) -> list[Part]:
     ]
 
 
-def rocket(toy: Identity) -> list[Part]:
+def rocket(toy: Identity) -> list[Solid]:
     """Upright tube, accent nose and fins."""
     r = (0.3, 0.36, 0.42)[toy.build]
     noses = (
@@ -202,7 +202,7 @@ def rocket(toy: Identity) -> list[Part]:
     ]
 
 
-def boat(toy: Identity) -> list[Part]:
+def boat(toy: Identity) -> list[Solid]:
     """Side view: patterned hull, accent sail or cabin."""
     length = (0.62, 0.72, 0.8)[toy.build]
     masts = (
@@ -229,7 +229,7 @@ def boat(toy: Identity) -> list[Part]:
     ]
 
 
-def plane(toy: Identity) -> list[Part]:
+def plane(toy: Identity) -> list[Solid]:
     """Side view from above: long body, accent wings and tail."""
     h = (0.24, 0.3, 0.36)[toy.build]
     tails = (
@@ -237,7 +237,7 @@ def plane(toy: Identity) -> list[Part]:
         [tube((-0.72, 0.38, 0), (0.22, 0.34, 0.06), "accent", taper=0.3)],
         [ball((-0.74, 0.34, 0), (0.2, 0.34, 0.08), "accent")],
     )
-    noses: tuple[list[Part], ...] = (
+    noses: tuple[list[Solid], ...] = (
         [box((0.98, 0, 0), (0.04, 0.42, 0.06), "accent"), ball((0.98, 0, 0), (0.1, 0.1, 0.1), METAL)],
         [ball((0.82, 0, 0), (0.22, 0.22, 0.22), "accent")],
         [],
@@ -253,7 +253,7 @@ def plane(toy: Identity) -> list[Part]:
     ]
 
 
-def mushroom(toy: Identity) -> list[Part]:
+def mushroom(toy: Identity) -> list[Solid]:
     """Patterned cap on an accent stem with a face."""
     w = (0.72, 0.84, 0.92)[toy.build]
     caps = (
@@ -261,7 +261,7 @@ def mushroom(toy: Identity) -> list[Part]:
         [tube((0, 0.35, 0), (w, 0.45, w * 0.8), taper=0.12)],
         [tube((0, 0.2, 0), (w, 0.3, w * 0.8), taper=0.6), ball((0, 0.5, 0), (w * 0.6, 0.34, w * 0.5))],
     )
-    feet: tuple[list[Part], ...] = (
+    feet: tuple[list[Solid], ...] = (
         [],
         [ball((s * 0.26, -0.88, 0.16), (0.22, 0.13, 0.26), "accent") for s in (-1, 1)],
         [ball((s * 0.5, -0.4, 0.1), (0.2, 0.12, 0.12), "accent", tilt=s * 0.5) for s in (-1, 1)],
@@ -274,7 +274,7 @@ def mushroom(toy: Identity) -> list[Part]:
     ]
 
 
-def snail(toy: Identity) -> list[Part]:
+def snail(toy: Identity) -> list[Solid]:
     """Side view: patterned shell on an accent foot."""
     r = (0.52, 0.6, 0.66)[toy.build]
     stalk = (0.24, 0.32, 0.2)[toy.top]
@@ -293,7 +293,7 @@ def snail(toy: Identity) -> list[Part]:
     ]
 
 
-def train(toy: Identity) -> list[Part]:
+def train(toy: Identity) -> list[Solid]:
     """Side view: boiler and cab, accent chimney, roof and wheels."""
     r = (0.28, 0.33, 0.38)[toy.build]
     chimneys = (
@@ -326,12 +326,12 @@ def train(toy: Identity) -> list[Part]:
     ]
 
 
-BUILDERS: dict[str, Callable[[Identity], list[Part]]] = {
+BUILDERS: dict[str, Callable[[Identity], list[Solid]]] = {
     "robot": robot, "fish": fish, "house": house, "car": car, "bear": bear, "duck": duck, "rocket": rocket,
     "boat": boat, "plane": plane, "mushroom": mushroom, "snail": snail, "train": train,
 }  # fmt: skip
 
 
-def build_parts(toy: Identity) -> list[Part]:
+def build_parts(toy: Identity) -> list[Solid]:
     """All parts of a toy in its own coordinates, about −1..1 on each axis."""
     return BUILDERS[toy.kind](toy)

@@ -1,0 +1,1 @@
+"""What fits into a budget of memory, measured."""

@@ -1,0 +1,1 @@
+"""A fresh measured process: started, limited, its memory sampled from outside."""

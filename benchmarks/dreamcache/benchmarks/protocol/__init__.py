@@ -1,0 +1,1 @@
+"""The protocol of benchmarks/README.md, phase by phase."""

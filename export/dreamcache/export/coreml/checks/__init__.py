@@ -1,0 +1,1 @@
+"""Saved packages beside what PyTorch computed."""

@@ -1,0 +1,131 @@
+"""What PyTorch computed, kept in the bundle so that its packages can be judged where no base is at hand.
+
+A trajectory of the UNet with two references, and what the other graphs make of their sample inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from dreamcache.export.errors import ExportError
+from dreamcache.export.parity.torch_reference import GUIDANCE_SCALE, GUIDING, Point, Reference
+from dreamcache.runtime.bundle.sampling import SchedulerSpec
+from dreamcache.runtime.sampling.guidance import Branch
+from dreamcache.runtime.sampling.schedulers import make_scheduler
+
+Array = NDArray[np.float32]
+
+FILE = "recording.safetensors"
+_FORMAT = "dreamcache-recording-1"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """PyTorch's side of a comparison, as `unet_parity.Sampled` wants it.
+
+    Attributes:
+        embeddings: [1, n, c] of null text and prompt.
+        references: two, without PyTorch's own cache.
+        points: of the trajectory with the first one.
+        outputs: of other graphs, by graph and tensor, for `onnx_graphs.sample_input` of every input.
+        scheduler: of the base; the trajectory is DDIM's.
+    """
+
+    embeddings: Mapping[str, Array]
+    references: tuple[Reference, ...]
+    points: tuple[Point, ...]
+    outputs: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    scheduler: SchedulerSpec | None = None
+
+    def advance(self, latent: Array, timestep: int, predictions: Mapping[Branch, Array]) -> Array:
+        """One DDIM step under classic guidance."""
+        assert self.scheduler is not None
+        sampler = make_scheduler(self.scheduler, "ddim", len(self.points))
+        index = [point.timestep for point in self.points].index(timestep)
+        null, prompted = (predictions[branch] for branch in GUIDING)
+        after: Array = sampler.step(null + np.float32(GUIDANCE_SCALE) * (prompted - null), index, latent)
+        return after
+
+    def save(self, place: Path) -> None:
+        """Write one safetensors file."""
+        tensors: dict[str, Array] = {f"text/{name}": value for name, value in self.embeddings.items()}
+        for index, reference in enumerate(self.references):
+            tensors[f"reference/{index}/latent"] = reference.latent
+            tensors |= {
+                f"reference/{index}/projected/{name}": value for name, value in reference.projected.items()
+            }
+        for index, point in enumerate(self.points):
+            tensors |= {
+                f"point/{index}/latent": point.latent,
+                f"point/{index}/after": point.after,
+                f"point/{index}/timestep": np.array([point.timestep], np.float32),
+            } | {
+                f"point/{index}/prediction/{branch.text}/{branch.strength:g}": value
+                for branch, value in point.predictions.items()
+            }
+        for graph, outputs in self.outputs.items():
+            tensors |= {f"output/{graph}/{name}": value for name, value in outputs.items()}
+        whole = {name: np.ascontiguousarray(value, np.float32) for name, value in tensors.items()}
+        save_file(whole, place, {"format": _FORMAT})
+
+
+def load_recording(place: Path, scheduler: SchedulerSpec) -> Recording:
+    """Read what `Recording.save` wrote.
+
+    Raises:
+        ExportError: not such a file, or an incomplete one.
+    """
+    try:
+        with safe_open(place, "numpy") as file:
+            if (file.metadata() or {}).get("format") != _FORMAT:
+                raise ExportError(f"{place}: a recording of this version is expected; export again")
+            tree: dict[str, Array] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ExportError(f"{place}: cannot be read ({error}); export again") from error
+    try:
+        return Recording(
+            _below(tree, "text"),
+            tuple(_reference(_below(tree, f"reference/{index}")) for index in range(2)),
+            tuple(_point(_below(tree, f"point/{index}")) for index in range(_count(tree, "point"))),
+            {graph: _below(tree, f"output/{graph}") for graph in sorted(_heads(_below(tree, "output")))},
+            scheduler,
+        )
+    except KeyError as error:
+        raise ExportError(f"{place}: {error.args[0]} is missing; export again") from error
+
+
+def without_cache(reference: Reference) -> Reference:
+    """What a file can hold of a reference."""
+    return replace(reference, cache={})
+
+
+def _reference(tree: Mapping[str, Array]) -> Reference:
+    return Reference(tree["latent"], {}, dict(_below(tree, "projected")))
+
+
+def _point(tree: Mapping[str, Array]) -> Point:
+    predictions = {}
+    for name, value in _below(tree, "prediction").items():
+        text, strength = name.split("/")
+        predictions[Branch("prompt" if text == "prompt" else "null", float(strength))] = value
+    return Point(tree["latent"], int(tree["timestep"][0]), predictions, tree["after"])
+
+
+def _below(tree: Mapping[str, Array], head: str) -> dict[str, Array]:
+    start = f"{head}/"
+    return {name.removeprefix(start): value for name, value in tree.items() if name.startswith(start)}
+
+
+def _heads(tree: Mapping[str, Array]) -> set[str]:
+    return {name.split("/")[0] for name in tree}
+
+
+def _count(tree: Mapping[str, Array], head: str) -> int:
+    return len(_heads(_below(tree, head)))

@@ -1,0 +1,128 @@
+"""`dreamcache verify --coreml`: saved packages against what PyTorch computed, without a Mac; and with one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from dreamcache.export.coreml.checks.measure import (
+    LEAST_COMPONENT_DB,
+    LEAST_DB,
+    Measured,
+    measure_samples,
+    measure_trajectory,
+)
+from dreamcache.export.coreml.checks.ranges import MAX_FP16, SENTINEL
+from dreamcache.export.coreml.checks.recording import Recording, load_recording
+from dreamcache.export.coreml.convert import coreml_name
+from dreamcache.export.coreml.graph import Interpreted, Open, open_graph, saved_function
+from dreamcache.export.coreml.mil.interpreter import Arithmetic, check_known
+from dreamcache.export.errors import ExportError
+from dreamcache.export.parity.gates import CONDITION_TOLERANCE
+from dreamcache.runtime.bundle.contract import Contract
+from dreamcache.runtime.bundle.coreml import CoreMLPart
+from dreamcache.runtime.bundle.folder import Bundle
+from dreamcache.runtime.checks import Check
+from dreamcache.runtime.errors import DreamCacheError
+
+
+def verify_coreml(bundle: Bundle, tell: Callable[[str], None] = lambda _: None) -> Iterator[Check]:
+    """Check the Core ML side, one result at a time. What needs a part that failed is left out.
+
+    Args:
+        bundle: whose files were checked.
+        tell: called with what begins.
+    """
+    part = bundle.contract.coreml
+    if part is None:
+        yield Check("Core ML", False, "the bundle holds no packages; export with --target all or coreml")
+        return
+    tell("Core ML: reading packages")
+    try:
+        detail = _read(bundle.folder, part)
+        recording = load_recording(bundle.path(part.recording), bundle.contract.scheduler)
+    except DreamCacheError as error:
+        yield Check("Core ML packages", False, str(error))
+        return
+    yield Check("Core ML packages", True, detail)
+    arithmetics: Mapping[str, Arithmetic] = {"in 32 bits": "fp32", "in 16 bits": "fp16"}
+    for title, arithmetic in arithmetics.items():
+        tell(f"Core ML: running the programs {title}")
+        interpreted = Interpreted(arithmetic)
+        yield from compared(bundle.folder, bundle.contract, part, recording, interpreted, title)
+    yield _range(interpreted, part)
+    if sys.platform == "darwin":
+        from dreamcache.export.coreml.checks.native import verify_native
+
+        yield from verify_native(bundle, part, recording, tell)
+    else:
+        yield Check(
+            "Core ML itself", True, "left out: it runs on macOS alone; the checks above ran without it"
+        )
+
+
+def compared(
+    folder: Path, contract: Contract, part: CoreMLPart, recording: Recording, open_piece: Open, title: str
+) -> Iterator[Check]:
+    """Every graph beside what was recorded, in whatever `open_piece` computes with."""
+    opened = lambda name: open_graph(folder, part, name, open_piece)  # noqa: E731 (short, and passed twice)
+    try:
+        measured = measure_trajectory(opened, contract.architecture, recording)
+        samples = measure_samples(opened, part, recording)
+    except DreamCacheError as error:
+        yield Check(f"Core ML {title}", False, str(error))
+        return
+    for name, db in {**measured.psnr_db, **samples}.items():
+        unet = name.startswith(("cache", "denoise"))
+        least = LEAST_DB[part.weights] if unet else LEAST_COMPONENT_DB
+        yield Check(
+            f"{name} {title}", db >= least, f"{db:.1f} dB from PyTorch, at least {least:g} are expected"
+        )
+    yield _condition(measured, title)
+
+
+def _read(folder: Path, part: CoreMLPart) -> str:
+    """Every declared function is stored, with its tensors, and made of known operations."""
+    operations = 0
+    for model in part.models.values():
+        for name, declared in model.functions.items():
+            saved = saved_function(folder / model.package, name)
+            check_known(saved)
+            operations += len(saved.operations)
+            expected = {coreml_name(spec.name): spec.shape for spec in declared.inputs}
+            stored = {tensor.name: tensor.shape for tensor in saved.inputs}
+            if stored != expected:
+                raise ExportError(
+                    f"{model.package}, {name}: inputs {expected} are declared, {stored} are stored"
+                )
+            outputs = {coreml_name(spec.name) for spec in declared.outputs}
+            if set(saved.outputs) != outputs:
+                received = sorted(saved.outputs)
+                raise ExportError(
+                    f"{model.package}, {name}: outputs {sorted(outputs)} are declared, {received} are stored"
+                )
+    functions = sum(len(model.functions) for model in part.models.values())
+    return f"{len(part.models)} packages, {functions} functions, {operations} operations, all known"
+
+
+def _condition(measured: Measured, title: str) -> Check:
+    try:
+        ratios = measured.condition
+    except ExportError as error:
+        return Check(f"condition {title}", False, str(error))
+    passed = all(abs(ratio - 1) <= CONDITION_TOLERANCE for ratio in ratios.values())
+    detail = ", ".join(f"{name} {ratio:.4f}" for name, ratio in ratios.items())
+    return Check(f"condition {title}", passed, f"effects over PyTorch's: {detail}")
+
+
+def _range(interpreted: Interpreted, part: CoreMLPart) -> Check:
+    """Of the programs with every result rounded: infinite, or a mask's sentinel, is only what was meant to be."""
+    largest, where = 0.0, "nothing"
+    for seen in interpreted.largest.values():
+        for name, value in seen.items():
+            if largest < value < SENTINEL or value != value:  # NaN
+                largest, where = value, name
+    kept = f"; {len(part.kept_in_fp32)} activations stay in 32 bits" if part.kept_in_fp32 else ""
+    detail = f"largest magnitude {largest:.4g} ({where}), 16 bits end at {MAX_FP16:.0f}{kept}"
+    return Check("range of 16 bits", largest <= MAX_FP16, detail)

@@ -1,0 +1,1 @@
+"""Saved MIL programs: read as untrusted, run in PyTorch. Knows nothing of DreamCache."""

@@ -1,0 +1,1 @@
+"""Smaller weights for Core ML: formats, palettes, mixed bits."""

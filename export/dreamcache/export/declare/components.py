@@ -1,0 +1,67 @@
+"""The tensors at the borders of text encoder and VAE, whatever they are exported to.
+
+Names are those of optimum's ONNX exporter, which people know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+from dreamcache.models.bases.base import Base
+from dreamcache.runtime.bundle.architecture import DType, TensorSpec
+
+
+@dataclass(frozen=True)
+class Borders:
+    """What a graph takes and returns, in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def declare_text_encoder(base: Base) -> Borders:
+    """Token ids to the prompt's embedding."""
+    width = int(base.text_encoder.config.hidden_size)
+    return _borders(
+        _spec(
+            "input_ids", (1, base.text_length), "token ids of a prompt, padded to the text length", "int64"
+        ),
+        _spec("last_hidden_state", (1, base.text_length, width), "prompt embedding"),
+    )
+
+
+def declare_vae_encoder(vae: AutoencoderKL, latent_height: int, latent_width: int) -> Borders:
+    """A picture to its latent."""
+    latent, picture = _vae_shapes(vae, latent_height, latent_width)
+    meaning = "unscaled latent: the mean of the encoder's distribution"
+    return _borders(
+        _spec("sample", picture, "picture in -1 to 1"), _spec("latent_parameters", latent, meaning)
+    )
+
+
+def declare_vae_decoder(vae: AutoencoderKL, latent_height: int, latent_width: int) -> Borders:
+    """A latent to its picture."""
+    latent, picture = _vae_shapes(vae, latent_height, latent_width)
+    return _borders(
+        _spec("latent_sample", latent, "unscaled latent"), _spec("sample", picture, "picture in -1 to 1")
+    )
+
+
+def _vae_shapes(
+    vae: AutoencoderKL, latent_height: int, latent_width: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of the latent, and of the picture."""
+    config = vae.config
+    factor = 2 ** (len(config.block_out_channels) - 1)
+    latent = (1, int(config.latent_channels), latent_height, latent_width)
+    return latent, (1, int(config.out_channels), factor * latent_height, factor * latent_width)
+
+
+def _borders(taken: TensorSpec, given: TensorSpec) -> Borders:
+    return Borders((taken,), (given,))
+
+
+def _spec(name: str, shape: tuple[int, ...], meaning: str, dtype: DType = "float32") -> TensorSpec:
+    return TensorSpec(name=name, shape=shape, dtype=dtype, meaning=meaning)

@@ -1,0 +1,1 @@
+"""ONNX files: traced, joined on one weights file, derived, opened."""

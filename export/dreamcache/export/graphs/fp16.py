@@ -1,0 +1,50 @@
+"""Weights stored in 16 bits and widened when the graph is loaded: half the disk, the same arithmetic.
+
+Providers that compute in fp16 fold the casts into their own kernels; the CPU widens once, at load. (Graphs that compute
+in fp16 gain nothing on x86.)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from dreamcache.export.graphs.shared_weights import INLINE_BYTES, rewrite_shared
+from dreamcache.runtime.bundle.contract import Graphs
+
+
+def store_half(model: ir.Model) -> ir.Model:
+    """A copy of a graph whose large fp32 weights are stored as fp16; those that would overflow stay."""
+    copy = model.clone()
+    graph = copy.graph
+    first = next(iter(graph))
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        assert tensor is not None
+        if tensor.dtype != ir.DataType.FLOAT or tensor.nbytes < 2 * INLINE_BYTES or not value.uses():
+            continue
+        wide = tensor.numpy()
+        if np.abs(wide).max() > np.finfo(np.float16).max:
+            continue
+        half = ir.tensor(wide.astype(np.float16), name=f"{value.name}.half")
+        stored = ir.Value(
+            name=half.name, const_value=half, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16)
+        )
+        graph.register_initializer(stored)
+        widen = ir.Node("", "Cast", [stored], [ir.AttrInt64("to", int(ir.DataType.FLOAT))])
+        graph.insert_before(first, widen)
+        ir.convenience.replace_all_uses_with(value, widen.outputs[0])
+        del graph.initializers[str(value.name)]
+    return copy
+
+
+def store_components_half(folder: Path, graphs: Graphs) -> None:
+    """Rewrite text encoder, VAE encoder and every graph of the VAE decoder, each family on its weights file."""
+    named = graphs.by_name()
+    for family in ("text_encoder", "vae_encoder", "vae_decoder"):
+        specs = [spec for name, spec in named.items() if name.startswith(family)]
+        place, (weights_file,) = (folder / specs[0].file).parent, specs[0].weights
+        models = {Path(spec.file).name: store_half(ir.load(folder / spec.file)) for spec in specs}
+        rewrite_shared(place, models, Path(weights_file).name)

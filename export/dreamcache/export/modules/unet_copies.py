@@ -1,0 +1,102 @@
+"""Copies of a UNet that share its every weight, with modules replaced by what an export wants in their place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamcache.export.modules.attention import AttentionKind
+from dreamcache.export.modules.token_layouts import put_channels_first
+from dreamcache.models.transformer import as_picture, as_tokens
+from dreamcache.models.unet import time_embedding
+
+
+class Constant(nn.Module):
+    """A layer whose result is known."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value, requires_grad=False)
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.value
+
+
+class Pointwise(nn.Module):
+    """A 1 × 1 convolution as the matrix product that it is: tokens [b, n, d] to [b, n, e].
+
+    Products keep more precision in 8 bits than convolutions, since their activations are quantised as they come.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        assert convolution.kernel_size == (1, 1)
+        assert convolution.groups == 1
+        self.weight = nn.Parameter(convolution.weight.detach().flatten(1), requires_grad=False)
+        self.bias = convolution.bias
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return functional.linear(tokens, self.weight, self.bias)
+
+
+class PointwisePicture(Pointwise):
+    """Likewise on a picture [b, d, h, w]."""
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return as_picture(super().forward(as_tokens(picture)), picture)
+
+
+@torch.no_grad()
+def twin_with_products(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Transformer blocks project tokens (`Pointwise` or a linear layer), and shortcuts are products."""
+    twin = _twin(unet)
+    for module in twin.modules():
+        if isinstance(module, Transformer2DModel) and not module.use_linear_projection:
+            module.proj_in, module.proj_out = Pointwise(module.proj_in), Pointwise(module.proj_out)
+        if isinstance(module, ResnetBlock2D) and module.conv_shortcut is not None:
+            module.conv_shortcut = PointwisePicture(module.conv_shortcut)
+    return twin
+
+
+@torch.no_grad()
+def twin_of(unet: UNet2DConditionModel, kind: AttentionKind) -> UNet2DConditionModel:
+    """The twin whose transformer blocks take tokens as a kind of attention does."""
+    if kind != "split_einsum":
+        return twin_with_products(unet)
+    twin = _twin(unet)
+    for module in twin.modules():
+        if isinstance(module, Transformer2DModel):
+            put_channels_first(module)
+    return twin
+
+
+@torch.no_grad()
+def twin_at_timestep(
+    unet: UNet2DConditionModel,
+    timestep: int,
+    text: Tensor,
+    added: Mapping[str, Tensor] | None,
+    kind: AttentionKind = "plain",
+) -> UNet2DConditionModel:
+    """As `twin_of`, with the time projections replaced by their results at one timestep."""
+    sample = torch.zeros(1, 1, 1, 1, dtype=unet.dtype, device=unet.device)
+    embedding = time_embedding(unet, sample, timestep, text, added)
+    twin = twin_of(unet, kind)
+    for module in twin.modules():
+        if isinstance(module, ResnetBlock2D) and module.time_emb_proj is not None:
+            activated = embedding if module.skip_time_act else module.nonlinearity(embedding)
+            module.time_emb_proj = Constant(module.time_emb_proj(activated))
+    return twin
+
+
+def _twin(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}
+    return cast(UNet2DConditionModel, copy.deepcopy(unet, shared))

@@ -1,0 +1,159 @@
+"""The ONNX side of a bundle: every graph, in the precision that is asked for, each one compared with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamcache.export.declare.architecture import declare_guidance, declare_scheduler
+from dreamcache.export.graphs.fp16 import store_components_half
+from dreamcache.export.int8.text_and_vae import quantise_components
+from dreamcache.export.modules.attention import AttentionKind
+from dreamcache.export.parity.report import measure_parity
+from dreamcache.export.parts.decoder import DecoderSpecs, export_decoder
+from dreamcache.export.parts.text_and_vae import export_components
+from dreamcache.export.parts.unet import (
+    Precision,
+    UnetSpecs,
+    Written,
+    declare_unet,
+    export_unet,
+    make_sampling,
+)
+from dreamcache.export.progress import Stages
+from dreamcache.export.source import Source
+from dreamcache.models.bases.base import Base, latent_shift
+from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
+
+
+@dataclass(frozen=True)
+class OnnxChoices:
+    """How the graphs are made.
+
+    Attributes:
+        precision: ``fp32``; ``fp16``, weights stored in 16 bits; or ``int8``, by layers chosen on the base's own
+            trajectories.
+        attention: ``mha`` for ONNX Runtime's CPU provider, ``plain`` for providers without that operator.
+        prompts: to draw those trajectories with; None takes a list that fits the miniature and photographs.
+    """
+
+    precision: Precision = "fp32"
+    attention: AttentionKind = "mha"
+    prompts: Sequence[str] | None = None
+
+
+def write_onnx(
+    source: Source,
+    folder: Path,
+    architecture: Architecture,
+    choices: OnnxChoices,
+    stages: Stages,
+    reference_pool: int = 1,
+) -> tuple[Graphs, ParityReport]:
+    """Write every graph below `folder`.
+
+    Args:
+        source: what is exported.
+        folder: of the unfinished bundle.
+        architecture: shapes.
+        choices: see there.
+        stages: told what begins.
+        reference_pool: see `graphs.CachingGraph`.
+
+    Raises:
+        ExportError: a graph does not export, or a gate fails.
+    """
+    base, conditioned = source.base, source.conditioned
+    unet, sampling = declare_unet(architecture), None
+    if choices.precision == "int8":
+        scheduler, guidance = declare_scheduler(base), declare_guidance(source.metadata, base.sampling)
+        sampling = make_sampling(base, conditioned, architecture, scheduler, guidance, choices.prompts)
+    written = export_unet(
+        base,
+        conditioned,
+        folder,
+        architecture,
+        choices.attention,
+        reference_pool,
+        stages.inside,
+        sampling,
+        half=choices.precision == "fp16",
+        judged=source.weights == "trained",
+    )
+    stages("text encoder and VAE")
+    latent = architecture.latent_height, architecture.latent_width
+    components = export_components(base, folder, *latent)
+    decoder = export_decoder(base.vae, folder, *latent, choices.attention)
+    graphs = _declare_graphs(unet, components, decoder)
+    if choices.precision == "int8":
+        stages("text encoder and VAE in 8 bits")
+        quantise_components(
+            folder, graphs, [_unscaled(base, drawn) for drawn in written.drawn], stages.inside
+        )
+    if choices.precision == "fp16":
+        stages("weights in 16 bits")
+        store_components_half(folder, graphs)
+    stages("comparing with PyTorch")
+    parity = measure_parity(
+        folder,
+        graphs,
+        architecture,
+        base,
+        conditioned,
+        written.disk,
+        stages.tick,
+        precision=choices.precision,
+        enforce=choices.precision != "int8" or source.weights == "trained",
+        brief=source.weights == "random",
+        reference_pool=reference_pool,
+    )
+    return graphs, _with_choice(parity, written)
+
+
+def _declare_graphs(unet: UnetSpecs, components: dict[str, GraphSpec], decoder: DecoderSpecs) -> Graphs:
+    return Graphs(
+        cache=unet.cache,
+        denoiser=unet.denoiser,
+        text_encoder=components["text_encoder"],
+        vae_encoder=components["vae_encoder"],
+        vae_decoder=decoder.whole,
+        vae_decoder_head=decoder.head,
+        vae_decoder_strips=decoder.strips,
+        plain=unet.plain,
+        shallow=unet.shallow,
+    )
+
+
+def _with_choice(parity: ParityReport, written: Written) -> ParityReport:
+    choice = written.choice
+    if choice is None:
+        return parity
+    if choice.score is None:
+        note = "random weights: every layer in its fastest 8-bit format, gates reported and not enforced"
+        return parity.model_copy(update={"layers": written.formats, "notes": (*parity.notes, note)})
+    kept = ", ".join(choice.kept) or "none"
+    note = (
+        f"8 bits judged on the base's own trajectories: final latent {choice.score.final_db:.1f} dB, "
+        f"effect of the reference {choice.score.reference_ratio:.3f}, of the text {choice.score.text_ratio:.3f}; "
+        f"groups that stay in fp32: {kept}"
+    )
+    update = {
+        "layers": written.formats,
+        "sensitivity_db": choice.sensitivity_db,
+        "judged_db": tuple(round(db, 2) for db in choice.score.latent_db),
+        "notes": (*parity.notes, note),
+    }
+    return parity.model_copy(update=update)
+
+
+def _unscaled(base: Base, latent: NDArray[np.float32]) -> NDArray[np.float32]:
+    """As the VAE decoder takes it."""
+    found: NDArray[np.float32] = (latent / base.vae.config.scaling_factor + latent_shift(base.vae)).astype(
+        np.float32
+    )
+    return found

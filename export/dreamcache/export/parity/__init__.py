@@ -1,0 +1,1 @@
+"""Is it right? Every graph beside PyTorch, and the gates."""

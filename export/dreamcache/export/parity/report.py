@@ -1,0 +1,202 @@
+"""The gates: an export that does not compute what PyTorch does is not written.
+
+Inputs are those of real denoising trajectories: latents that PyTorch's own DDIM visits under guidance, and
+references that went through the VAE. The denoiser runs through the runner's own code. Gates (docs/method.md, "Gates"):
+every graph at least 80 dB; the condition's size within 5 %; a zeroed or swapped cache changes the
+prediction; strength 0 is the stock base whatever the cache; two graphs at most 1.05 times the disk of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dreamcache.export.graphs.session import open_unfinished
+from dreamcache.export.parity.gates import (
+    MIN_SEAM_DB,
+    check_condition,
+    check_disk,
+    check_final_latent,
+    check_psnr,
+    check_sensitivity,
+    condition_ratios,
+    least_psnr_db,
+    psnr_db,
+)
+from dreamcache.export.parity.torch_reference import (
+    GUIDANCE_SCALE,
+    PROMPT,
+    STOCK,
+    Point,
+    TorchSide,
+)
+from dreamcache.export.parity.unet import UnetParity, measure_unet
+from dreamcache.export.parts.unet import Precision, is_large
+from dreamcache.models.bases.base import Base
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
+from dreamcache.runtime.sampling.decoding import OpenGraph, decode_in_strips
+from dreamcache.runtime.sessions.allocator import release_freed
+from dreamcache.runtime.sessions.session import GraphSession
+
+INT8_STRIPS_DB = 1.0
+"""How much further from PyTorch than the whole decoder its strips may be in 8 bits."""
+
+Array = NDArray[np.float32]
+Ticker = Callable[[], None]
+
+
+@torch.no_grad()
+def measure_parity(
+    folder: Path,
+    graphs: Graphs,
+    architecture: Architecture,
+    base: Base,
+    conditioned: ConditionedUNet,
+    disk: tuple[int, int],
+    tick: Ticker = lambda: None,
+    *,
+    precision: Precision = "fp32",
+    enforce: bool = True,
+    brief: bool = False,
+    reference_pool: int = 1,
+) -> ParityReport:
+    """Measure an unfinished bundle and raise where it fails.
+
+    Args:
+        folder: where the graphs lie.
+        graphs: their declarations.
+        architecture: shapes and sites.
+        base: PyTorch's side.
+        conditioned: PyTorch's side, with adapters.
+        disk: bytes of both UNet graphs with their weights, and of the denoiser with its own.
+        tick: called after each graph.
+        precision: of the graphs, which decides how close they must be.
+        enforce: False reports what 8 bits cost random weights, and refuses nothing for it.
+        brief: one step of a large base in place of two, for random weights.
+        reference_pool: see `graphs.CachingGraph`.
+
+    Raises:
+        ExportError: names the gate, what was expected and what was measured.
+    """
+    check_disk(*disk)
+    side = TorchSide(base, conditioned, architecture, reference_pool)
+    # The second one only takes the first one's place; a small base compares its cache all the same.
+    references = [side.reference(0), side.substitute(1) if is_large(base) else side.reference(1)]
+    psnr = {"cache": 0.0, "denoiser": 0.0}
+    for name, db in _component_psnr(folder, graphs, base, precision).items():
+        psnr[name] = db
+        tick()
+    release_freed()
+    steps, full = (4, 4) if not is_large(base) else (1, 1) if brief else (2, 1)
+    points = side.trajectory(references[0], steps, full)
+    release_freed()
+    specs = graphs.by_name()
+    together = None
+    if architecture.max_references > 1:
+        # A substitute has no cache in PyTorch; the same reference twice is a set of tokens like any other.
+        second = 1 if references[1].cache else 0
+        together = second, side.predict_together((references[0], references[second]), points[0])
+    found = measure_unet(
+        lambda name: _open(folder, name, specs[name]),
+        architecture,
+        side,
+        references,
+        points,
+        shallow=graphs.shallow is not None,
+        together=together,
+    )
+    psnr |= {"cache": found.cache_db, "denoiser": found.denoiser_db}
+    if found.shallow is not None:
+        psnr["shallow"] = found.shallow
+    if found.together is not None:
+        psnr["several references"] = found.together
+    if graphs.plain is not None:
+        psnr["plain"] = _plain_psnr(folder, graphs.plain, points[0], side.texts["prompt"].numpy())
+    tick()
+    condition = condition_ratios(found.findings)
+    if enforce:
+        _enforce(psnr, found, precision)
+    return ParityReport(
+        psnr_db=psnr,
+        condition=condition,
+        trajectory_db=tuple(found.trajectory_db),
+        disk_ratio=disk[0] / disk[1],
+        notes=(
+            f"{steps} DDIM steps, prompt {PROMPT!r}, guidance {GUIDANCE_SCALE:g}, onnxruntime on the CPU",
+        ),
+    )
+
+
+def _enforce(psnr: dict[str, float], found: UnetParity, precision: Precision) -> None:
+    """Raise where a precision's gates are missed."""
+    least = least_psnr_db(precision)
+    for name, db in psnr.items():
+        check_psnr(name, db, least)
+    check_condition(found.findings)
+    check_sensitivity(found.findings, least, 2.0 if precision == "int8" else 10.0)
+    if precision == "int8":
+        check_final_latent(found.trajectory_db[-1])
+
+
+def _plain_psnr(folder: Path, spec: GraphSpec, point: Point, text: NDArray[Any]) -> float:
+    """The plain graph against the stock UNet at one point of the trajectory."""
+    rows = spec.inputs[0].shape[0]
+    feed = {
+        "latent": np.repeat(point.latent, rows, 0),
+        "timestep": np.full(rows, point.timestep, np.float32),
+        "text": np.repeat(text, rows, 0),
+    }
+    prediction = _open(folder, "plain", spec).run(feed)["prediction"]
+    return psnr_db(point.predictions[STOCK], prediction[:1])
+
+
+def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precision) -> dict[str, float]:
+    ids = base.tokenizer(
+        PROMPT, padding="max_length", max_length=base.text_length, truncation=True, return_tensors="np"
+    ).input_ids
+    # Noise: flat pictures through random weights leave group normalisation nothing but rounding to amplify.
+    pixels = np.random.default_rng(0).uniform(-1, 1, graphs.vae_encoder.inputs[0].shape).astype(np.float32)
+    latent = base.vae.encode(torch.from_numpy(pixels)).latent_dist.mean.numpy()
+    wanted = {
+        "text_encoder": (ids, base.encode_text([PROMPT]).numpy()),
+        "vae_encoder": (pixels, latent),
+        "vae_decoder": (latent, base.vae.decode(torch.from_numpy(latent)).sample.numpy()),
+    }
+    found = {}
+    for name, (value, expected) in wanted.items():
+        spec = graphs.by_name()[name]
+        received = _open(folder, name, spec).run({spec.inputs[0].name: value})[spec.outputs[0].name]
+        found[name] = psnr_db(expected, received)
+    if graphs.vae_decoder_head is not None:
+        # The loop's last graph was the decoder.
+        strips = decode_in_strips(graphs, _opener(folder, graphs), latent)
+        found["vae_decoder_strips"] = psnr_db(expected, strips)
+        if precision == "int8":
+            # Both round, and not alike: what strips may cost is judged against PyTorch, as the whole is.
+            least = found["vae_decoder"] - INT8_STRIPS_DB
+            check_psnr("vae_decoder_strips", found["vae_decoder_strips"], least)
+        else:
+            check_psnr("vae_decoder_strips (against the whole)", psnr_db(received, strips), MIN_SEAM_DB)
+    return found
+
+
+def _opener(folder: Path, graphs: Graphs) -> OpenGraph:
+    """Opens the graphs of an unfinished bundle one at a time."""
+
+    @contextmanager
+    def open_graph(name: str) -> Iterator[GraphSession]:
+        yield _open(folder, name, graphs.by_name()[name])
+
+    return open_graph
+
+
+def _open(folder: Path, name: str, spec: GraphSpec) -> GraphSession:
+    return GraphSession(name, spec, open_unfinished(name, folder / spec.file))

@@ -1,0 +1,1 @@
+"""One part of a bundle each, from module to file."""

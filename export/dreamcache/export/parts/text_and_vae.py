@@ -1,0 +1,139 @@
+"""Text encoder and VAE encoder, through optimum's ONNX exporter, with static shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from diffusers.configuration_utils import FrozenDict
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from optimum.exporters.onnx import export as optimum_export
+from optimum.exporters.onnx.model_configs import (
+    CLIPTextOnnxConfig,
+    VaeEncoderOnnxConfig,
+)
+from torch import Tensor, nn
+
+from dreamcache.export.declare.components import Borders, declare_text_encoder, declare_vae_encoder
+from dreamcache.export.errors import ExportError
+from dreamcache.export.graphs.shared_weights import rewrite_shared
+from dreamcache.export.graphs.trace import quiet_exporters
+from dreamcache.models.bases.base import Base
+from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.errors import first_line
+
+TEXT_ENCODER = "text_encoder/model.onnx"
+VAE_ENCODER = "vae_encoder/model.onnx"
+WEIGHTS_NAME = "weights.data"
+
+
+class VaeMean(nn.Module):
+    """The VAE encoder's mean: sample [1, 3, H, W] to latent_parameters [1, z, h, w]; nothing is drawn."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+        self.config = vae.config
+
+    def forward(self, sample: Tensor) -> dict[str, Tensor]:
+        return {"latent_parameters": self.vae.encode(sample).latent_dist.mean}
+
+
+def export_components(
+    base: Base, folder: Path, latent_height: int, latent_width: int
+) -> dict[str, GraphSpec]:
+    """Write the two graphs below `folder`.
+
+    Returns:
+        ``text_encoder`` and ``vae_encoder`` as the contract declares them.
+
+    Raises:
+        ExportError: a component cannot be exported, or not with static shapes.
+    """
+    height, width = latent_height * base.vae_factor, latent_width * base.vae_factor
+    text_config = CLIPTextOnnxConfig(base.text_encoder.config, task="feature-extraction")
+    # The exporter takes the picture's size from the config alone, and pictures are square.
+    sized = FrozenDict({**base.vae.config, "sample_size": height})
+    encoder_config = VaeEncoderOnnxConfig(sized, task="semantic-segmentation")
+    return {
+        "text_encoder": _export(
+            base.text_encoder,
+            text_config,
+            folder,
+            TEXT_ENCODER,
+            {"batch_size": 1, "sequence_length": base.text_length},
+            declare_text_encoder(base),
+        ),
+        "vae_encoder": _export(
+            VaeMean(base.vae),
+            encoder_config,
+            folder,
+            VAE_ENCODER,
+            {"batch_size": 1, "height": height, "width": width},
+            declare_vae_encoder(base.vae, latent_height, latent_width),
+        ),
+    }
+
+
+def _export(
+    model: nn.Module,
+    config: Any,
+    folder: Path,
+    file: str,
+    shapes: Mapping[str, int],
+    borders: Borders,
+) -> GraphSpec:
+    try:
+        with quiet_exporters():
+            optimum_export(
+                model.eval(),
+                config,
+                folder / file,
+                input_shapes=dict(shapes),
+                no_dynamic_axes=True,
+                disable_dynamic_axes_fix=True,
+            )
+    except Exception as error:
+        raise ExportError(f"{file} does not export: {first_line(error)}") from error
+    _keep_output(folder / file, borders.outputs[0])
+    path = folder / file
+    # In a file beside the graph, which a runner can map instead of reading it onto the heap.
+    rewrite_shared(path.parent, {path.name: ir.load(path)}, WEIGHTS_NAME)
+    return _declare(folder, file, borders)
+
+
+def _keep_output(path: Path, wanted: TensorSpec) -> None:
+    """Leave one output, the one the runner wants, and state its shape, which the exporter leaves open."""
+    model = onnx.load(path, load_external_data=False)
+    kept = [value for value in model.graph.output if value.name == wanted.name]
+    if len(kept) != 1:
+        raise ExportError(
+            f"{path.name} has outputs {[value.name for value in model.graph.output]}, expected {wanted.name}"
+        )
+    dtype = kept[0].type.tensor_type.elem_type
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(wanted.name, dtype, wanted.shape))
+    onnx.save(model, path)
+
+
+def _declare(folder: Path, file: str, borders: Borders) -> GraphSpec:
+    """The graph as the contract has it, once the written file was seen to have those borders."""
+    graph = onnx.load(folder / file, load_external_data=False).graph
+    for value, spec in zip((*graph.input, *graph.output), (*borders.inputs, *borders.outputs), strict=True):
+        shape = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+        dtype = str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        if (value.name, shape, dtype) != (spec.name, spec.shape, spec.dtype):
+            raise ExportError(
+                f"{file}: {spec.name} {spec.shape} {spec.dtype} is expected, received {value.name} {shape} {dtype}"
+            )
+    stored = sorted(path.name for path in (folder / file).parent.iterdir() if path.name != Path(file).name)
+    return GraphSpec(
+        file=file,
+        weights=tuple(f"{Path(file).parent}/{name}" for name in stored),
+        inputs=borders.inputs,
+        outputs=borders.outputs,
+    )

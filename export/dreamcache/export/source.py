@@ -1,0 +1,154 @@
+"""Where an export's model comes from: a base with trained adapters, or a known architecture at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+
+from dreamcache.export.errors import ExportError
+from dreamcache.export.resources import ModelSize, size_of_architecture, size_of_files
+from dreamcache.models.bases.architectures import ARCHITECTURES
+from dreamcache.models.bases.base import MINI_ADAPTERS, Base, load_base
+from dreamcache.models.bases.distillation import Sampling
+from dreamcache.models.bases.random_base import random_base
+from dreamcache.models.checkpoint import load_adapters, read_adapters
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.errors import AdapterError
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported.
+
+    Attributes:
+        name: of the architecture, as the contract states it.
+        base: the text-to-image model.
+        conditioned: its UNet with adapters.
+        weights: whether the weights were trained, or are random to measure devices with.
+        metadata: of the adapters file.
+    """
+
+    name: str
+    base: Base
+    conditioned: ConditionedUNet
+    weights: Literal["trained", "random"] = "trained"
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def adapters_of(base: str, adapters: Path | None) -> Path:
+    """The adapters file that goes with a base; ``mini`` brings its own.
+
+    Raises:
+        ExportError: none was named for another base.
+    """
+    if adapters is not None:
+        return adapters
+    if base != "mini":
+        raise ExportError(f"--adapters: an adapters file trained on {base} is expected, received none")
+    return MINI_ADAPTERS
+
+
+def loaded_base(
+    base: str,
+    *,
+    base_config: str | None = None,
+    variant: str | None = None,
+    sampling: Sampling | None = None,
+) -> Base:
+    """A base as `dreamcache.models.bases.base.load_base` takes it.
+
+    Raises:
+        ExportError: it cannot be loaded; one line.
+    """
+    try:
+        return load_base(base, config=base_config, variant=variant, sampling=sampling)
+    except (AdapterError, OSError, SafetensorError) as error:
+        raise ExportError(" ".join(str(error).split())) from error
+
+
+def trained_source(
+    base: str,
+    adapters: Path | None,
+    *,
+    base_config: str | None = None,
+    variant: str | None = None,
+    sampling: Sampling | None = None,
+) -> Source:
+    """A base and its adapters; ``mini`` brings its own. The other arguments are `load_base`'s.
+
+    Raises:
+        ExportError: the base or the adapters cannot be loaded, or do not belong together.
+    """
+    path = adapters_of(base, adapters)
+    loaded = loaded_base(base, base_config=base_config, variant=variant, sampling=sampling)
+    try:
+        conditioned = load_adapters(path, loaded.unet).eval()
+        return Source(_name(base), loaded, conditioned, "trained", read_adapters(path)[1])
+    except (AdapterError, OSError, SafetensorError) as error:
+        raise ExportError(" ".join(str(error).split())) from error
+
+
+def planned_size(
+    base: str | None, architecture: str | None, adapters: Path | None, variant: str | None = None
+) -> ModelSize:
+    """Parameters of what is about to be loaded, without loading it; a Hub id is downloaded.
+
+    Args:
+        base: as `trained_source` takes it, or None.
+        architecture: as `random_source` takes it, where there is no base.
+        adapters: of the base.
+        variant: of the base's weights.
+
+    Raises:
+        ExportError: no such base, adapters or architecture.
+    """
+    if architecture is not None:
+        return size_of_architecture(_known(architecture))
+    assert base is not None
+    path = adapters_of(base, adapters)
+    try:
+        return size_of_files(base, path, variant)
+    except (AdapterError, OSError) as error:
+        raise ExportError(" ".join(str(error).split())) from error
+
+
+def random_source(architecture: str, folder: Path) -> Source:
+    """A known architecture with random weights and adapters.
+
+    Args:
+        architecture: see `dreamcache.models.bases.architectures`.
+        folder: an empty folder for the tokenizer; may go once the export is done.
+
+    Raises:
+        ExportError: unknown architecture.
+    """
+    base = random_base(_known(architecture), folder)
+    return Source(architecture, base, random_adapters(base), "random")
+
+
+def random_adapters(base: Base, seed: int = 0) -> ConditionedUNet:
+    """Adapters whose fusion is off its start, where it would change nothing and no gate could judge it."""
+    conditioned = ConditionedUNet(base.unet).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in conditioned.adapter_parameters():
+            if parameter.ndim == 2:
+                step = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.3 * step / parameter.shape[1] ** 0.5)
+    return conditioned
+
+
+def _known(architecture: str) -> str:
+    if architecture not in ARCHITECTURES:
+        raise ExportError(
+            f"--architecture: one of {', '.join(ARCHITECTURES)} is expected, received {architecture}"
+        )
+    return architecture
+
+
+def _name(base: str) -> str:
+    return base if base == "mini" else Path(base).name.removesuffix(".safetensors")

@@ -1,0 +1,186 @@
+"""The base model: a Stable Diffusion from a diffusers folder, a Hub id or one safetensors checkpoint.
+
+Only safetensors weights are read. Few-step bases are recognised and made ready (`distillation.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizerFast
+
+from dreamcache.models.bases.diffusers_folder import load_folder
+from dreamcache.models.bases.distillation import Sampling, fold_guidance, recognise_sampling
+from dreamcache.models.bases.hub import fetch_base, is_model_id
+from dreamcache.models.bases.parts import Parts, check_together
+from dreamcache.models.bases.single_file import load_single_file
+from dreamcache.models.errors import AdapterError
+
+MINI_DIR = Path(__file__).parent / "weights" / "mini"
+"""The shipped miniature: a diffusers folder and, beside it, its trained adapters."""
+
+MINI_ADAPTERS = MINI_DIR / "adapters.safetensors"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A text-to-image model in its parts, all in float32 and in evaluation mode.
+
+    Attributes:
+        scheduler: a DDIM scheduler with the folder's noise schedule and prediction type.
+        path: the diffusers folder or checkpoint it came from; None for a model made in memory.
+        sampling: how it wants to be sampled; few-step bases need no guidance.
+    """
+
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizerFast
+    unet: UNet2DConditionModel
+    scheduler: DDIMScheduler
+    path: Path | None
+    sampling: Sampling = "standard"
+
+    @classmethod
+    def of(cls, parts: Parts, path: Path | None = None, sampling: Sampling | None = None) -> Base:
+        """A base of parts in memory, frozen; a UNet that takes a guidance scale gets a fixed one.
+
+        Args:
+            parts: that belong together.
+            path: where they came from.
+            sampling: None recognises it by the configs.
+
+        Raises:
+            AdapterError: the parts do not belong together.
+        """
+        check_together("the base" if path is None else str(path), parts)
+        if sampling is None:
+            sampling = recognise_sampling(parts.unet.config, parts.scheduler)
+        fold_guidance(parts.unet)
+        for model in (parts.vae, parts.text_encoder, parts.unet):
+            model.eval().requires_grad_(False)
+        # What configs of other schedulers leave out: diffusers' DDIM would clip, as models of pixels want.
+        schedule = {"clip_sample": False, "set_alpha_to_one": False, **parts.scheduler}
+        return cls(
+            vae=parts.vae,
+            text_encoder=parts.text_encoder,
+            tokenizer=parts.tokenizer,
+            unet=parts.unet,
+            scheduler=DDIMScheduler.from_config(schedule),
+            path=path,
+            sampling=sampling,
+        )
+
+    @property
+    def text_length(self) -> int:
+        """Tokens of a prompt embedding."""
+        return int(self.text_encoder.config.max_position_embeddings)
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels a latent cell stands for, along one side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Prompt embeddings [b, n, c]; longer prompts are cut at the text encoder's length."""
+        tokens = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self.text_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        return cast(Tensor, self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0])
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """[b, 3, H, W] in -1..1 to scaled latents [b, z, h, w]: the mean, so that it is deterministic."""
+        mean = self.vae.encode(pixels).latent_dist.mean
+        return cast(Tensor, (mean - latent_shift(self.vae)) * self.vae.config.scaling_factor)
+
+    @torch.no_grad()
+    def decode_latents(self, latent: Tensor) -> Tensor:
+        """Scaled latents [b, z, h, w] to pixels [b, 3, H, W], about -1..1 and not clipped."""
+        unscaled = latent / self.vae.config.scaling_factor + latent_shift(self.vae)
+        return cast(Tensor, self.vae.decode(unscaled).sample)
+
+
+def latent_shift(vae: AutoencoderKL) -> float:
+    """The VAE's shift factor, which most configs leave out."""
+    shift = vae.config.shift_factor
+    return 0.0 if shift is None else float(shift)
+
+
+def load_base(
+    source: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    config: str | Path | None = None,
+    variant: str | None = None,
+    sampling: Sampling | None = None,
+) -> Base:
+    """Load a base.
+
+    Args:
+        source: a diffusers folder, a model id of the Hugging Face Hub, a ``.safetensors`` checkpoint in the
+            original layout, or ``mini``.
+        device: where the models go.
+        config: for a checkpoint: a diffusers folder whose configs and tokenizer it shares, or the name of a
+            known architecture; None recognises the architecture.
+        variant: which weights of a folder or id, such as ``fp16``; None takes the plain ones if there are any.
+        sampling: how the base wants to be sampled; None recognises it by the configs.
+
+    Raises:
+        AdapterError: a base of a kind that is not supported, withdrawn, incomplete, or stored as a pickle.
+        FileNotFoundError: the folder lacks a part, or there is no such source.
+        OSError: a part cannot be read (diffusers and transformers say which).
+    """
+    path = resolve_base(source, variant)
+    if path.is_dir():
+        if config is not None:
+            raise AdapterError(f"{source} brings its own configs; a config is for single checkpoints alone")
+        parts = load_folder(path, variant)
+    elif variant is not None:
+        raise AdapterError(f"{source} is one checkpoint; a variant is for folders and ids alone")
+    else:
+        parts = load_single_file(path, config)
+    base = Base.of(parts, path, sampling)
+    for model in (base.vae, base.text_encoder, base.unet):
+        model.to(device)
+    return base
+
+
+def resolve_base(source: str | Path, variant: str | None = None) -> Path:
+    """The folder or checkpoint behind a source; a model id is downloaded (its safetensors parts alone).
+
+    Raises:
+        AdapterError: a pickle, or a model id that is known not to work.
+        FileNotFoundError: neither ``mini``, nor a folder or file, nor the form of a model id.
+    """
+    if str(source) == "mini":
+        return MINI_DIR
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise AdapterError(
+            f"{source} is a pickle, which is never opened as a base; where you trust it, convert it: python -c "
+            "\"import torch, safetensors.torch as s; s.save_file(torch.load('FILE', weights_only=True)"
+            "['state_dict'], 'model.safetensors')\""
+        )
+    if path.is_file():
+        return path
+    if isinstance(source, str) and path.suffix != ".safetensors" and is_model_id(source):
+        return fetch_base(source, variant)
+    raise FileNotFoundError(
+        f"no base at {str(source)!r}; give a diffusers folder, a .safetensors checkpoint, a Hub id such as "
+        "owner/name, or mini"
+    )

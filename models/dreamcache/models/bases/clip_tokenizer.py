@@ -1,0 +1,123 @@
+"""CLIP's tokenizer from a folder, in either form: tokenizer.json, or vocab.json and merges.txt.
+
+transformers 4 writes both forms or the older one, transformers 5 writes tokenizer.json alone. Both are read
+into the class that the `tokenizers` library backs, as the runner is: saved, it writes both forms.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPTokenizerFast
+
+from dreamcache.models.bases.parts import read_json
+from dreamcache.models.errors import AdapterError, reason
+
+WHOLE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
+
+# The second and third say nothing of the kind: transformers 4 and 5 write them for any tokenizer.json.
+_CLASSES = ("CLIPTokenizer", "PreTrainedTokenizer", "TokenizersBackend")
+_WORD_END = "</w>"
+# CLIP's own vocabulary less bytes and special tokens: transformers reads no further in merges.txt.
+_MOST_MERGES = 49152 - 256 - 2
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizerFast:
+    """The tokenizer of a folder.
+
+    Raises:
+        AdapterError: none there, another kind than CLIP's, or files that contradict each other; one line.
+    """
+    try:
+        return _load(folder)
+    except AdapterError:
+        raise
+    except Exception as error:  # the Rust side raises bare Exception
+        raise AdapterError(
+            f"the tokenizer in {folder} cannot be read ({reason(error)}); download the base again"
+        ) from error
+
+
+def _load(folder: Path) -> CLIPTokenizerFast:
+    whole, words, config, added = (
+        read_json(folder / name) if (folder / name).is_file() else {}
+        for name in (WHOLE, VOCABULARY, "tokenizer_config.json", "added_tokens.json")
+    )
+    pairs = _merges(folder)
+    _check_kind(folder, whole, words, config)
+    if not whole and not (words and pairs is not None):
+        raise AdapterError(
+            f"{folder} holds neither {WHOLE} nor {VOCABULARY} with {MERGES}; download the base again"
+        )
+    if whole:
+        _check_agreement(folder, whole, words, pairs)
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True, **_renamed(config))
+    stated = [(token["content"], token["id"]) for token in whole.get("added_tokens", [])]
+    stated += [(token["content"], int(n)) for n, token in config.get("added_tokens_decoder", {}).items()]
+    for token, number in [*stated, *added.items()]:
+        if (received := tokenizer.convert_tokens_to_ids(token)) != number:
+            raise AdapterError(
+                f"the tokenizer in {folder} gives its added token {token!r} the id {number} and is read with "
+                f"{received}; save it again with transformers"
+            )
+    return tokenizer
+
+
+def _merges(folder: Path) -> list[tuple[str, ...]] | None:
+    """The pairs of merges.txt; None where there is no such file."""
+    if not (folder / MERGES).is_file():
+        return None
+    lines = (folder / MERGES).read_text(encoding="utf-8").splitlines()
+    found = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    return found[:_MOST_MERGES]
+
+
+def _check_kind(folder: Path, whole: dict[str, Any], words: dict[str, Any], config: dict[str, Any]) -> None:
+    """Raises: AdapterError naming a tokenizer of another kind than CLIP's."""
+    kind = str(config.get("tokenizer_class") or _CLASSES[0])
+    if kind.removesuffix("Fast") not in _CLASSES:
+        named = f"a {kind}"
+    elif (folder / "spiece.model").is_file() and not whole and not words:
+        named = "SentencePiece, as T5 has it"
+    elif whole and (model := whole.get("model", {})).get("end_of_word_suffix") != _WORD_END:
+        named = f"{model.get('type', 'unknown')} without CLIP's word ends {_WORD_END}"
+    elif words and not any(word.endswith(_WORD_END) for word in words):
+        named = f"a vocabulary without CLIP's word ends {_WORD_END}"
+    else:
+        return
+    raise AdapterError(
+        f"the tokenizer in {folder} is {named}, expected CLIPTokenizer; give an SD 1.x or 2.x base"
+    )
+
+
+def _check_agreement(
+    folder: Path, whole: dict[str, Any], words: dict[str, Any], pairs: list[tuple[str, ...]] | None
+) -> None:
+    """Raises: AdapterError where the two forms would give other ids. Added tokens may be in either or both."""
+    apart = {token["content"] for token in whole.get("added_tokens", [])}
+    held, listed = (
+        {word: number for word, number in vocabulary.items() if word not in apart}
+        for vocabulary in (whole["model"].get("vocab", {}), words)
+    )
+    # Once "a b" a merge, in newer files ["a", "b"].
+    merged = [
+        tuple(pair.split() if isinstance(pair, str) else pair) for pair in whole["model"].get("merges", [])
+    ]
+    for name, differs in (
+        (VOCABULARY, bool(words) and listed != held),
+        (MERGES, pairs not in (None, merged)),
+    ):
+        if differs:
+            raise AdapterError(
+                f"{WHOLE} and {name} in {folder} contradict each other; remove the one that is not the base's"
+            )
+
+
+def _renamed(config: dict[str, Any]) -> dict[str, Any]:
+    """What transformers 5 lists as extra_special_tokens, by its name in transformers 4."""
+    extra = config.get("extra_special_tokens")
+    if not isinstance(extra, list):
+        return {}
+    tokens = [token["content"] if isinstance(token, dict) else token for token in extra]
+    return {"extra_special_tokens": {}, "additional_special_tokens": tokens}

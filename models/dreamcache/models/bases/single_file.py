@@ -1,0 +1,203 @@
+"""A base from one ``.safetensors`` checkpoint in the original layout of latent diffusion.
+
+The keys are renamed by diffusers' own conversions (`diffusers.loaders.single_file_utils`); the configs come from
+a folder or from the table of known architectures, so nothing is asked of a network but, at most, CLIP's tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
+
+from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
+from dreamcache.models.bases.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.diffusers_folder import known_entries, refuse_missing
+from dreamcache.models.bases.parts import Parts, read_json
+from dreamcache.models.errors import AdapterError
+
+_UNET = "model.diffusion_model."
+_CONV_IN = f"{_UNET}input_blocks.0.0.weight"
+_TEXT_WIDTH = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+_OPEN_CLIP = "cond_stage_model.model."
+_TOKENIZER = "openai/clip-vit-large-patch14"
+_TRANSFORMERS = ("joint_blocks.", "double_blocks.", "transformer_blocks.", "double_stream_blocks.")
+
+Shapes = Mapping[str, Sequence[int]]
+
+
+def load_single_file(path: Path, config: str | Path | None = None) -> Parts:
+    """Every part of a checkpoint, weights in float32.
+
+    Args:
+        path: the checkpoint.
+        config: a diffusers folder whose configs and tokenizer it shares, or the name of a known architecture;
+            None recognises the architecture by the checkpoint's keys.
+
+    Raises:
+        AdapterError: no checkpoint of this layout, an unsupported or incomplete one, or an unknown config.
+        OSError: a config or the tokenizer cannot be read.
+    """
+    shapes = read_shapes(path)
+    check_layout(path, shapes)
+    folder = None if config is None else Path(config)
+    if folder is not None and folder.is_dir():
+        vae, text, unet, scheduler = _configs_of_folder(folder)
+    else:
+        folder, name = None, recognise(path, shapes) if config is None else str(config)
+        if name not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise AdapterError(f"no folder and no known architecture at {name!r}; give one of {known}")
+        known_one = ARCHITECTURES[name]
+        vae, text, unet = VAE_CONFIG, text_config(known_one), known_one.unet
+        scheduler = known_one.scheduler
+    with safe_open(path, framework="pt") as stored:
+        tensors = {name: stored.get_tensor(name) for name in shapes}
+    return Parts(
+        vae=_vae(path, vae, tensors),
+        text_encoder=_text_encoder(path, text, tensors),
+        tokenizer=_tokenizer(folder, pads_with_zero=f"{_OPEN_CLIP}token_embedding.weight" in shapes),
+        unet=_unet(path, unet, tensors),
+        scheduler=scheduler,
+    )
+
+
+def read_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of every tensor, from the file's header alone.
+
+    Raises:
+        AdapterError: no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{path} is no safetensors checkpoint ({error}); download it again") from error
+
+
+def check_layout(path: Path, shapes: Shapes) -> None:
+    """Refuse, by its keys, what is no Stable Diffusion 1 or 2 in the original layout.
+
+    Raises:
+        AdapterError: names what the file is instead.
+    """
+    if any(name.removeprefix(_UNET).startswith(_TRANSFORMERS) for name in shapes):
+        raise AdapterError(
+            f"{path} denoises with a transformer, as SD3, Flux and PixArt do; "
+            "only UNets of Stable Diffusion's kind are supported: give an SD 1.x or 2.x base"
+        )
+    if any(name.startswith("conditioner.embedders.") for name in shapes):
+        raise AdapterError(
+            f"{path} has two text encoders, as SDXL does; a bundle holds one: give an SD 1.x or 2.x base"
+        )
+    if any(name.startswith("down_blocks.") for name in shapes):
+        raise AdapterError(f"{path} is one part of a diffusers folder; give the whole folder")
+    if _CONV_IN not in shapes:
+        raise AdapterError(
+            f"{path} holds no UNet in the original layout ({_CONV_IN} is absent); "
+            "give a complete Stable Diffusion checkpoint"
+        )
+    if shapes[_CONV_IN][1] != 4 and shapes[_CONV_IN][1] in (8, 9):
+        raise AdapterError(
+            f"the UNet of {path} takes {shapes[_CONV_IN][1]} channels: an inpainting or editing model; "
+            "give the text-to-image base it was made from"
+        )
+
+
+def recognise(path: Path, shapes: Shapes) -> str:
+    """The known architecture of a checkpoint.
+
+    Raises:
+        AdapterError: it cannot be told by the keys.
+    """
+    width = shapes.get(_TEXT_WIDTH, [0])[-1]
+    if width == 768:
+        return "sd15"
+    if width == 1024:
+        raise AdapterError(
+            f"{path} is an SD 2.x checkpoint, which does not say whether it predicts noise or velocity; give "
+            "--base-config sd21 (768 px, velocity), sd21-base (512 px, noise), sd-turbo, or a diffusers folder"
+        )
+    raise AdapterError(
+        f"the architecture of {path} is not known (text width {width}); "
+        "give --base-config with a diffusers folder of the same architecture"
+    )
+
+
+def _configs_of_folder(
+    folder: Path,
+) -> tuple[dict[str, Any], CLIPTextConfig, dict[str, Any], dict[str, Any]]:
+    return (
+        read_json(folder / "vae" / "config.json"),
+        CLIPTextConfig.from_pretrained(folder / "text_encoder"),
+        read_json(folder / "unet" / "config.json"),
+        read_json(folder / "scheduler" / "scheduler_config.json"),
+    )
+
+
+def _unet(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> UNet2DConditionModel:
+    model = UNet2DConditionModel(**known_entries(config))
+    return _filled(path, "unet", model, convert_ldm_unet_checkpoint(tensors, model.config))
+
+
+def _vae(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> AutoencoderKL:
+    model = AutoencoderKL(**known_entries(config))
+    return _filled(path, "vae", model, convert_ldm_vae_checkpoint(tensors, model.config))
+
+
+def _text_encoder(path: Path, config: CLIPTextConfig, tensors: dict[str, Tensor]) -> CLIPTextModel:
+    model = CLIPTextModel(config)
+    if f"{_OPEN_CLIP}token_embedding.weight" in tensors:
+        converted = convert_open_clip_checkpoint(model, tensors, prefix=_OPEN_CLIP)
+    else:
+        converted = convert_ldm_clip_checkpoint(tensors)
+    return _filled(path, "text encoder", model, converted)
+
+
+def _filled(path: Path, part: str, model: Any, converted: dict[str, Tensor]) -> Any:
+    """The model with the converted weights; what the model does not have (such as position ids) is dropped."""
+    expected = model.state_dict()
+    refuse_missing(f"the {part} of {path}", set(expected) - set(converted))
+    wrong = [
+        f"{name} is {list(converted[name].shape)}, expected {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if converted[name].shape != tensor.shape
+    ]
+    if wrong:
+        raise AdapterError(f"the {part} of {path} does not fit its config: {wrong[0]}; give --base-config")
+    state = {name: converted[name].to(torch.float32) for name in expected}
+    assert isinstance(model, nn.Module)
+    model.load_state_dict(state, strict=True)
+    return model
+
+
+def _tokenizer(folder: Path | None, pads_with_zero: bool) -> CLIPTokenizerFast:
+    """The folder's tokenizer, else CLIP's own: from the Hub's cache, or the Hub."""
+    if folder is not None:
+        return load_tokenizer(folder / "tokenizer")
+    # Stable Diffusion 2 pads with token 0, which is "!", where 1 pads with the end.
+    arguments = {"pad_token": "!"} if pads_with_zero else {}
+    try:
+        return CLIPTokenizerFast.from_pretrained(_TOKENIZER, local_files_only=True, **arguments)
+    except OSError:
+        pass
+    try:
+        return CLIPTokenizerFast.from_pretrained(_TOKENIZER, **arguments)
+    except OSError as error:
+        raise AdapterError(
+            f"a checkpoint holds no tokenizer, and {_TOKENIZER} cannot be fetched; "
+            "give --base-config with a diffusers folder that has one"
+        ) from error

@@ -1,0 +1,168 @@
+"""A bundle on disk, opened and checked.
+
+Nothing of a bundle is used before its contract has been read, every path has been resolved inside its
+folder, and the size and SHA-256 of every file have been compared with the contract's table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract, FileRecord, GraphSpec, parse_contract
+from dreamcache.runtime.bundle.onnx_weights import StoredTensor, check_location, is_finite, stored_tensors
+from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.progress import Progress
+
+_MAX_CONTRACT_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The folder and its contract. `open_bundle` makes one; every path it gives lies inside the folder."""
+
+    folder: Path
+    contract: Contract
+
+    def path(self, relative: str) -> Path:
+        """Where a listed file lies.
+
+        Raises: BundleError when it is missing, no regular file, or a link that leaves the bundle.
+        """
+        place = self.folder / relative
+        try:
+            real = place.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise BundleError(
+                f"{relative} is missing from {self.folder}; export or copy the bundle again"
+            ) from error
+        if not real.is_relative_to(self.folder):
+            raise BundleError(f"{relative} leads out of the bundle to {real}; a bundle holds its own files")
+        if not real.is_file():
+            raise BundleError(f"{relative} is no regular file; export or copy the bundle again")
+        return place
+
+    def total_bytes(self) -> int:
+        """Size of every listed file together."""
+        return sum(record.size for record in self.contract.files.values())
+
+
+def open_bundle(
+    path: str | os.PathLike[str], check_hashes: bool = True, progress: Progress | None = None
+) -> Bundle:
+    """Read the contract and check every file against it.
+
+    check_hashes: False compares the sizes only, for a bundle that was checked when it was installed.
+    Raises: BundleError naming the first file that is missing, truncated, edited or swapped.
+    """
+    bundle = open_contract(path)
+    check_files(bundle, check_hashes, progress)
+    for graph in bundle.contract.graphs.by_name().values():
+        check_storage(bundle, graph)
+    return bundle
+
+
+def check_files(bundle: Bundle, check_hashes: bool = True, progress: Progress | None = None) -> None:
+    """Compare every file with its record: all sizes first, which is cheap, then the hashes.
+
+    Raises: BundleError naming the first file that is missing, truncated, edited or swapped.
+    """
+    for name, record in bundle.contract.files.items():
+        check_size(bundle, name, record)
+    if not check_hashes:
+        return
+    done, total = 0, bundle.total_bytes()
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    for name, record in bundle.contract.files.items():
+        check_hash(bundle, name, record, advance)
+
+
+def open_contract(path: str | os.PathLike[str]) -> Bundle:
+    """Read the contract alone; no other file is looked at.
+
+    Raises: BundleError when there is no contract or it cannot be used.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise BundleError(f"{folder} is no folder; a bundle made by `dreamcache export` is expected")
+    contract_path = folder / CONTRACT_NAME
+    if contract_path.is_symlink() and not contract_path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
+    try:
+        if contract_path.stat().st_size > _MAX_CONTRACT_BYTES:
+            raise BundleError(f"{CONTRACT_NAME} is larger than 16 MiB; is this a DreamCache bundle?")
+        text = contract_path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"{folder} holds no readable {CONTRACT_NAME}; a bundle made by `dreamcache export` is expected"
+        ) from error
+    return Bundle(folder.resolve(), parse_contract(text))
+
+
+def check_size(bundle: Bundle, name: str, record: FileRecord) -> None:
+    """Compare one file's size with the contract. Raises: BundleError."""
+    size = bundle.path(name).stat().st_size
+    if size != record.size:
+        raise BundleError(
+            f"{name}: {record.size} bytes are expected, received {size}; export or copy it again"
+        )
+
+
+def check_hash(
+    bundle: Bundle, name: str, record: FileRecord, progress: Callable[[int], None] | None = None
+) -> None:
+    """Compare one file's SHA-256 with the contract. Raises: BundleError."""
+    received = sha256_file(bundle.path(name), progress)
+    if received != record.sha256:
+        raise BundleError(
+            f"{name} was changed: SHA-256 {record.sha256[:12]}… is expected, received {received[:12]}…; "
+            "export or copy it again"
+        )
+
+
+def check_storage(bundle: Bundle, graph: GraphSpec) -> None:
+    """Every external tensor lies in a declared weights file and is as long as its shape.
+
+    Raises: BundleError.
+    """
+    check_tensors(stored_tensors(bundle.path(graph.file)), bundle, graph)
+
+
+def check_tensors(tensors: Iterable[StoredTensor], bundle: Bundle, graph: GraphSpec) -> None:
+    """The same for tensors of another form of a graph, which refers to the same weights files.
+
+    Raises: BundleError.
+    """
+    folder = bundle.path(graph.file).parent
+    allowed = _weights_beside(graph)
+    for tensor in tensors:
+        check_location(tensor, folder, allowed)
+
+
+def non_finite_weights(bundle: Bundle, graph: GraphSpec) -> Iterator[str]:
+    """Names of the stored tensors that hold a NaN or an infinity. Raises: BundleError as `check_storage`."""
+    folder = bundle.path(graph.file).parent
+    allowed = _weights_beside(graph)
+    for tensor in stored_tensors(bundle.path(graph.file)):
+        check_location(tensor, folder, allowed)
+        if not is_finite(tensor, folder):
+            yield tensor.name
+
+
+def _weights_beside(graph: GraphSpec) -> set[str]:
+    """The declared weights files as the ONNX file names them: relative to its own folder."""
+    folder = PurePosixPath(graph.file).parent
+    return {
+        str(PurePosixPath(path).relative_to(folder))
+        for path in graph.weights
+        if PurePosixPath(path).is_relative_to(folder)
+    }

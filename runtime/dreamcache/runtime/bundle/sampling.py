@@ -1,0 +1,39 @@
+"""How a base wants to be sampled: the contract's `scheduler` and `guidance` (docs/bundle.md, "Guidance")."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from dreamcache.runtime.bundle.architecture import ContractModel
+
+GuidanceMode = Literal["dual", "text_first", "classic", "none"]
+SchedulerKind = Literal["ddim", "euler", "dpm", "lcm"]
+
+
+class SchedulerSpec(ContractModel):
+    """The noise schedule the base was trained with, in the words of diffusers' scheduler configs."""
+
+    num_train_timesteps: PositiveInt = 1000
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
+    beta_start: PositiveFloat
+    beta_end: PositiveFloat
+    prediction_type: Literal["epsilon", "v_prediction"]
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = "leading"
+    steps_offset: NonNegativeInt = 0
+    set_alpha_to_one: bool = False
+    clip_sample: bool = False
+    clip_sample_range: PositiveFloat = 1.0
+    rescale_betas_zero_snr: bool = False
+
+
+class GuidanceDefaults(ContractModel):
+    """What `generate` does when nothing is asked (docs/bundle.md, "Guidance")."""
+
+    mode: GuidanceMode = "dual"
+    guidance_scale: NonNegativeFloat = 7.5
+    reference_guidance_scale: NonNegativeFloat = 0.4
+    strength: NonNegativeFloat = 1.0
+    steps: PositiveInt = 50
+    scheduler: SchedulerKind = "ddim"

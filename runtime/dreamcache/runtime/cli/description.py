@@ -1,0 +1,100 @@
+"""What `dreamcache inspect` shows of a contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from dreamcache.runtime.bundle.contract import Contract, Graphs
+from dreamcache.runtime.bundle.coreml import CoreMLPart
+from dreamcache.runtime.bundle.folder import Bundle
+
+
+def describe(bundle: Bundle) -> Iterator[Table]:
+    """Tables for people: the model, its sites, its graphs and what was measured."""
+    contract = bundle.contract
+    yield _facts(f"{bundle.folder.name}: {contract.architecture.name}", _model(bundle))
+    sites = Table("site", "width", "heads", "tokens", title="Tapped sites", title_justify="left")
+    for site in contract.architecture.sites:
+        sites.add_row(site.name, str(site.width), str(site.heads), str(site.tokens))
+    yield sites
+    if contract.onnx is not None:
+        yield _graphs(contract, contract.onnx)
+    if contract.coreml is not None:
+        yield from _coreml(contract, contract.coreml)
+    if contract.onnx is not None:
+        yield _facts("Measured against PyTorch", _parity(contract))
+    yield _facts("Made with", contract.versions)
+
+
+def _graphs(contract: Contract, graphs: Graphs) -> Table:
+    table = Table("graph", "file", "MB", "inputs", "outputs", title="Graphs", title_justify="left")
+    for name, graph in graphs.by_name().items():
+        size = sum(contract.files[path].size for path in (graph.file, *graph.weights))
+        table.add_row(name, graph.file, f"{size / 1e6:.1f}", str(len(graph.inputs)), str(len(graph.outputs)))
+    return table
+
+
+def _coreml(contract: Contract, part: CoreMLPart) -> Iterator[Table]:
+    packages = Table("package", "functions", "MB", title="Core ML", title_justify="left")
+    for model in part.models.values():
+        size = sum(
+            record.size for path, record in contract.files.items() if path.startswith(f"{model.package}/")
+        )
+        packages.add_row(model.package, ", ".join(model.functions), f"{size / 1e6:.1f}")
+    yield packages
+    facts = {
+        "from": part.target,
+        "attention": part.attention,
+        "computed in": part.compute,
+        "UNet's weights": part.weights,
+    }
+    facts |= {f"{name}, signal to noise": f"{value:.1f} dB" for name, value in part.psnr_db.items()}
+    facts |= {f"{name}, condition kept": f"{value:.4f}" for name, value in part.condition.items()}
+    if part.disk_ratio is not None:
+        facts["UNet over its denoiser alone, on disk"] = f"{part.disk_ratio:.3f}"
+    yield _facts("Core ML, saved programs run in PyTorch", facts)
+
+
+def _facts(title: str, facts: dict[str, str]) -> Table:
+    table = Table("", "", title=title, title_justify="left", show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def _model(bundle: Bundle) -> dict[str, str]:
+    contract = bundle.contract
+    shape, guidance = contract.architecture, contract.guidance
+    return {
+        "weights": contract.weights,
+        "precision": contract.precision,
+        "attention": contract.attention,
+        "picture": f"{shape.image_width} x {shape.image_height} px",
+        "latent": " x ".join(str(size) for size in shape.latent_shape[1:]),
+        "text": f"{shape.text_length} tokens of width {shape.text_width}",
+        "denoiser batch": str(shape.batch),
+        "prediction": contract.scheduler.prediction_type,
+        "caching timestep": str(contract.cache_timestep),
+        "guidance": (
+            f"{guidance.mode}, text {guidance.guidance_scale:g}, "
+            f"reference {guidance.reference_guidance_scale:g}, strength {guidance.strength:g}"
+        ),
+        "sampling": f"{guidance.scheduler}, {guidance.steps} steps",
+        "size on disk": f"{bundle.total_bytes() / 1e6:.1f} MB in {len(contract.files)} files",
+        "base": contract.fingerprints.base[:12],
+        "adapters": contract.fingerprints.adapters[:12],
+        "graphs": contract.fingerprints.graph[:12],
+    }
+
+
+def _parity(contract: Contract) -> dict[str, str]:
+    parity = contract.parity
+    facts = {f"{name}, signal to noise": f"{value:.1f} dB" for name, value in parity.psnr_db.items()}
+    facts |= {f"{name}, condition kept": f"{value:.4f}" for name, value in parity.condition.items()}
+    if parity.trajectory_db:
+        facts["final latent"] = f"{parity.trajectory_db[-1]:.1f} dB"
+    if parity.disk_ratio is not None:
+        facts["two graphs over one, on disk"] = f"{parity.disk_ratio:.3f}"
+    return facts | {f"note {index}": note for index, note in enumerate(parity.notes, 1)}

@@ -1,0 +1,1 @@
+"""What fits: how much memory each stage will need."""

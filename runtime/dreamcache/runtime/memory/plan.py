@@ -1,0 +1,216 @@
+"""How much private memory each stage will need, known from the contract alone, and what fits a budget.
+
+A stage's peak is linear in a few quantities of the bundle (`memory_factors.py`): the weights that its graph has in
+weights files and inside the graph, the UNet's and the VAE's largest activation, the decoder's maps in strips, and the
+tensors that are held beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import prod, sqrt
+from typing import Literal, get_args
+
+from dreamcache.runtime.bundle.architecture import (
+    TensorSpec,
+    cache_tensors,
+    deep_tensor,
+)
+from dreamcache.runtime.bundle.contract import Contract, GraphSpec
+from dreamcache.runtime.bundle.decoder_strips import scale_of
+from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.memory.factors import FACTORS, Quantities
+from dreamcache.runtime.sessions.profiles import Profile
+
+MB = 1e6
+Stage = Literal["text", "vae_encode", "cache", "denoise", "vae_decode"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4}
+# Stable Diffusion's decoder, by which a decoder's width at the picture's size is judged from its weights.
+_DECODER_WIDTH, _DECODER_BYTES = 128, 198e6
+_SHALLOW_SHARE = 0.1
+
+
+def stage_quantities(
+    contract: Contract, stage: Stage, *, tiled: bool = False, shallow: bool = False, references: int = 1
+) -> Quantities:
+    """What the contract says of a stage. tiled: decode in strips. shallow: step caching. references: at once."""
+    graphs, shape = contract.graphs, contract.architecture
+    held = _bytes(cache_tensors(shape))
+    if stage == "text":
+        return _weights(contract, graphs.text_encoder)
+    if stage == "vae_encode":
+        picture = _picture_map(contract)
+        return replace(_weights(contract, graphs.vae_encoder), encoder=picture)
+    if stage == "cache":
+        return replace(_weights(contract, graphs.cache), held=held, **_unet_activations(contract, batch=1))
+    if stage == "denoise":
+        held *= references
+        weights = _weights(contract, graphs.denoiser)
+        deep = deep_tensor(shape)
+        if shallow and deep is not None:
+            # Three branches' deep features at the most, for one picture.
+            held += 3 * prod(deep.shape) // shape.batch * _BYTES[deep.dtype]
+            weights = replace(weights, mapped=weights.mapped * (1 + _SHALLOW_SHARE))
+        return replace(weights, held=held, **_unet_activations(contract, batch=shape.batch))
+    if tiled and graphs.vae_decoder_head is not None:
+        return replace(_weights(contract, graphs.vae_decoder_head), strips=_strip_maps(contract))
+    return replace(_weights(contract, graphs.vae_decoder), decoder=_picture_map(contract))
+
+
+def predict_peaks(
+    contract: Contract,
+    profile: Profile,
+    *,
+    tiled: bool = False,
+    shallow: bool = False,
+    caches: bool = False,
+    references: int = 1,
+) -> dict[Stage, float]:
+    """Private bytes of each stage; caches: with those that make a subject of a reference."""
+    factors = FACTORS[profile][contract.precision]
+    stages = [stage for stage in STAGES if caches or stage not in ("vae_encode", "cache")]
+    return {
+        stage: factors.peak(
+            stage_quantities(contract, stage, tiled=tiled, shallow=shallow, references=references)
+        )
+        for stage in stages
+    }
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What was chosen and what it will need. peaks: private bytes of each stage."""
+
+    profile: Profile
+    tiled: bool
+    batch: int
+    budget: float
+    peaks: dict[Stage, float]
+
+    @property
+    def peak(self) -> float:
+        """The largest stage's private bytes."""
+        return max(self.peaks.values())
+
+    def summary(self) -> str:
+        """One line."""
+        stages = ", ".join(f"{stage} {peak / MB:.0f}" for stage, peak in self.peaks.items())
+        return (
+            f"plan for {self.budget / MB:.0f} MB: profile {self.profile}, VAE decoded "
+            f"{'in strips' if self.tiled else 'whole'}, batch {self.batch}; "
+            f"about {self.peak / MB:.0f} MB of private memory ({stages})"
+        )
+
+
+def plan_memory(
+    contract: Contract,
+    budget: float,
+    *,
+    shallow: bool = False,
+    caches: bool = False,
+    tiled: bool | None = None,
+    references: int = 1,
+) -> MemoryPlan:
+    """The fastest choice that fits a budget in bytes: speed before memory, whole before strips.
+
+    A graph's batch is fixed, so pictures in excess of it follow one another and need no more. tiled: leave
+    only one choice there.
+    Raises: SettingsError with the floor when nothing fits.
+    """
+    strips = contract.graphs.vae_decoder_head is not None
+    ways = [way for way in (False, True) if (strips or not way) and tiled in (None, way)]
+    profiles: tuple[Profile, ...] = ("speed", "memory")
+    plans = [
+        MemoryPlan(
+            profile,
+            way,
+            contract.architecture.batch,
+            budget,
+            predict_peaks(
+                contract, profile, tiled=way, shallow=shallow, caches=caches, references=references
+            ),
+        )
+        for profile in profiles
+        for way in ways or [False]
+    ]
+    for plan in plans:
+        if plan.peak <= budget:
+            return plan
+    floor = min(plans, key=lambda plan: plan.peak)
+    stage = max(floor.peaks, key=lambda stage: floor.peaks[stage])
+    mend = ""
+    if stage in ("vae_encode", "cache"):
+        mend = "; a subject file made elsewhere with `dreamcache cache` leaves that stage out"
+    elif contract.architecture.batch > 1:
+        mend = "; a bundle exported with --batch 1 needs less"
+    raise SettingsError(
+        f"a budget of at least {floor.peak / MB:.0f} MB is expected (profile {floor.profile}, stage {stage}), "
+        f"received {budget / MB:.0f} MB{mend}"
+    )
+
+
+def parse_bytes(text: str, name: str) -> float:
+    """Bytes from a number of MB, or one with the unit K, M or G (powers of ten). Raises: SettingsError."""
+    units = {"K": 1e3, "M": 1e6, "G": 1e9}
+    bare = text.strip().upper().removesuffix("B")
+    unit = units.get(bare[-1:], MB)
+    try:
+        value = float(bare[:-1] if bare[-1:] in units else bare) * unit
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise SettingsError(
+            f"{name}: an amount of memory such as 600M or 1.5G is expected, received {text!r}"
+        )
+    return value
+
+
+def _bytes(specs: Iterable[TensorSpec]) -> int:
+    return sum(prod(spec.shape) * _BYTES[spec.dtype] for spec in specs)
+
+
+def _weights(contract: Contract, graph: GraphSpec) -> Quantities:
+    return Quantities(
+        mapped=sum(contract.files[path].size for path in graph.weights),
+        inline=contract.files[graph.file].size,
+    )
+
+
+def _unet_activations(contract: Contract, batch: int) -> dict[str, float]:
+    """The widest features, and attention's scores where no fused operator keeps them small."""
+    shape = contract.architecture
+    pixels = shape.latent_height * shape.latent_width
+    narrowest = min(shape.sites, key=lambda site: site.width)
+    features = max(pixels * narrowest.width, *(site.tokens * site.width for site in shape.sites))
+    scores = 0.0
+    if contract.attention == "plain":
+        scores = narrowest.heads * pixels**2 / shape.key_value_pool**2
+    return {"unet": 4.0 * batch * features, "attention": 4.0 * batch * scores}
+
+
+def _picture_map(contract: Contract) -> float:
+    """One feature map of the VAE at the picture's size."""
+    shape, graphs = contract.architecture, contract.graphs
+    if graphs.vae_decoder_strips:
+        width = float(graphs.vae_decoder_strips[-1].inputs[0].shape[1])
+    else:
+        stored = _weights(contract, graphs.vae_decoder)
+        width = _DECODER_WIDTH * sqrt((stored.mapped + stored.inline) / _DECODER_BYTES)
+    return 4.0 * width * shape.image_height * shape.image_width
+
+
+def _strip_maps(contract: Contract) -> float:
+    """The most that two maps in a row take together: the one that is read and the one that is made."""
+    head = contract.graphs.vae_decoder_head
+    assert head is not None
+    _, channels, height, width = head.outputs[0].shape
+    most = 0.0
+    for strip in contract.graphs.vae_decoder_strips:
+        read = channels * height * width
+        k, channels = scale_of(strip.kind), strip.outputs[0].shape[1]
+        height, width = k * height, k * width
+        most = max(most, 4.0 * (read + channels * height * width))
+    return most

@@ -1,0 +1,1 @@
+"""From noise to picture: prompts, guidance, denoiser, schedulers, decoding."""

@@ -1,0 +1,112 @@
+"""Prompts to token ids, the way of CLIP's tokenizer (Radford et al. 2021; openai/CLIP simple_tokenizer).
+
+The bundle's `tokenizer/` folder is read with the `tokenizers` library alone: `tokenizer.json` when it is
+there, else CLIP's `vocab.json` and `merges.txt`. Special tokens come from the contract.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamcache.runtime.bundle.folder import Bundle
+from dreamcache.runtime.errors import BundleError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Words are letters of any script, single digits, or runs of other signs; English clitics split off.
+_CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class PromptWarning(UserWarning):
+    """A prompt was longer than the text encoder reads; the message shows what was lost."""
+
+
+class PromptTokenizer:
+    """Token ids of prompts, padded and cut to the text encoder's length."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._text = bundle.contract.text
+        self._length = bundle.contract.architecture.text_length
+        self._tokenizer = _load(bundle)
+
+    def encode(self, prompt: str) -> NDArray[np.int64]:
+        """Ids [1, n]: start, the prompt's tokens, end, padding. The empty prompt is the unconditional one.
+
+        Warns: PromptWarning when the prompt is cut.
+        """
+        encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
+        room = self._length - 2
+        if len(encoding.ids) > room:
+            lost = prompt[encoding.offsets[room][0] :]
+            warnings.warn(
+                f"the prompt has {len(encoding.ids)} tokens, the text encoder reads {room}; lost: {lost!r}",
+                PromptWarning,
+                stacklevel=2,
+            )
+        ids = [self._text.bos_id, *encoding.ids[:room], self._text.eos_id]
+        ids += [self._text.pad_id] * (self._length - len(ids))
+        return np.array([ids], dtype=np.int64)
+
+
+def _load(bundle: Bundle) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    folder = bundle.contract.text.folder
+    whole, vocabulary, merges = (
+        f"{folder}/{name}" for name in ("tokenizer.json", "vocab.json", "merges.txt")
+    )
+    listed = bundle.contract.files
+    try:
+        if whole in listed:
+            tokenizer = Tokenizer.from_file(str(bundle.path(whole)))
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        elif vocabulary in listed and merges in listed:
+            tokenizer = _clip_tokenizer(str(bundle.path(vocabulary)), str(bundle.path(merges)))
+        else:
+            raise BundleError(f"{folder}/ holds neither tokenizer.json nor vocab.json with merges.txt")
+    except BundleError:
+        raise
+    except Exception as error:  # the Rust side raises bare Exception
+        raise BundleError(
+            f"the tokenizer in {folder}/ cannot be read: {error}; export the bundle again"
+        ) from error
+    text = bundle.contract.text
+    special = {tokenizer.id_to_token(token) for token in (text.bos_id, text.eos_id, text.pad_id)}
+    if None in special:
+        raise BundleError(f"the tokenizer in {folder}/ lacks a special token that the contract names")
+    if whole not in listed:
+        tokenizer.add_special_tokens([token for token in sorted(special) if token.startswith("<|")])
+    return tokenizer
+
+
+def _clip_tokenizer(vocabulary: str, merges: str) -> Tokenizer:
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+    words, pairs = models.BPE.read_file(vocabulary, merges)
+    unknown = "<|endoftext|>" if "<|endoftext|>" in words else None
+    tokenizer = Tokenizer(
+        models.BPE(
+            words,
+            pairs,
+            unk_token=unknown,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            fuse_unk=False,
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    return tokenizer

@@ -1,0 +1,1 @@
+"""ONNX Runtime, opened and closed: profiles, kept graphs, what a processor needs."""

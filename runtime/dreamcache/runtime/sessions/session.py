@@ -1,0 +1,197 @@
+"""ONNX Runtime sessions, opened when a stage begins and closed when it ends.
+
+A session is checked against the contract when it opens, so that everything after it can use the declared
+names and shapes without asking. ONNX Runtime itself is imported with the first session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dreamcache.runtime.bundle.contract import GraphSpec, TensorSpec
+from dreamcache.runtime.bundle.folder import Bundle
+from dreamcache.runtime.errors import BundleError, SettingsError, first_line
+from dreamcache.runtime.sessions.allocator import release_freed
+from dreamcache.runtime.sessions.kept_graphs import OptimisedGraph, graph_folder
+from dreamcache.runtime.sessions.profiles import (
+    PROFILES,
+    Profile,
+    check_profile,
+    prepare_process,
+    session_options,
+)
+from dreamcache.runtime.sessions.providers import Math, provider_options, short_name
+
+__all__ = [
+    "PROFILES",
+    "GraphSession",
+    "Profile",
+    "RunnableGraph",
+    "SessionOpener",
+    "check_profile",
+    "check_threads",
+]
+
+Array = NDArray[Any]
+
+# The caching graph reads the null text, so that its cross-attention's keys and values are stored, not computed.
+_CONSTANT_KEYS = {"cache"}
+_EVERY_STEP = {"denoiser", "shallow", "plain"}
+_DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
+
+
+class RunnableGraph(Protocol):
+    """What a denoiser asks of a graph."""
+
+    def run(self, inputs: Mapping[str, Array], wanted: Sequence[str] | None = None) -> dict[str, Array]:
+        """Outputs by name, all or those that are wanted."""
+
+
+class GraphSession:
+    """One open graph. Inputs and outputs are those that the contract declares."""
+
+    def __init__(self, name: str, spec: GraphSpec, session: Any) -> None:
+        self._name = name
+        self._spec = spec
+        self._session = session
+        _check_signature(name, spec.inputs, session.get_inputs(), "input")
+        _check_signature(name, spec.outputs, session.get_outputs(), "output")
+
+    def run(self, inputs: Mapping[str, Array], wanted: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the graph once.
+
+        inputs: every declared input by name, of the declared shape; floats are cast to the declared dtype.
+        wanted: names of the outputs to return; None is all that are declared.
+        Returns: outputs by name.
+        Raises: BundleError when the graph fails or gives another shape than declared.
+        """
+        outputs = [spec for spec in self._spec.outputs if wanted is None or spec.name in wanted]
+        feed = {spec.name: _fit(spec, inputs[spec.name]) for spec in self._spec.inputs}
+        try:
+            results = self._session.run([output.name for output in outputs], feed)
+        except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
+            raise BundleError(f"graph {self._name} failed: {first_line(error)}") from error
+        for spec, result in zip(outputs, results, strict=True):
+            if not spec.takes(result.shape):
+                raise BundleError(
+                    f"graph {self._name}: {spec.name} {list(spec.shape)} is expected, "
+                    f"received {list(result.shape)}; export the bundle again"
+                )
+        # What ONNX Runtime returns lies in its own memory, and keeps all of that alive beyond the session.
+        return {spec.name: np.array(result) for spec, result in zip(outputs, results, strict=True)}
+
+
+@dataclass(frozen=True)
+class SessionOpener:
+    """Opens the graphs of one bundle with chosen providers and threads.
+
+    providers: full names ("CPUExecutionProvider"). threads: None leaves the number to ONNX Runtime.
+    keep: leave each graph open after its first use, for many pictures in a row. profile: see `profiles.py`.
+    graphs: where the memory profile keeps optimised graphs; None is the user's cache folder. math: as `check_math`
+    allowed it.
+    """
+
+    bundle: Bundle
+    providers: tuple[str, ...]
+    threads: int | None = None
+    keep: bool = False
+    profile: Profile = "speed"
+    graphs: Path | None = None
+    math: Math = "exact"
+    _kept: dict[str, GraphSession] = field(default_factory=dict, repr=False, compare=False)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[GraphSession]:
+        """Open graph `name` of the contract; unless kept, its memory is released when the block ends.
+
+        Raises: BundleError when ONNX Runtime refuses the graph or its signature is not the declared one;
+        SettingsError when a provider does not start.
+        """
+        spec = self.bundle.contract.graphs.by_name()[name]
+        graph = self._kept.get(name)
+        if graph is None:
+            prepare_process(self.profile)
+            graph = GraphSession(name, spec, self._create(name, spec))
+        if self.keep:
+            self._kept[name] = graph
+        try:
+            yield graph
+        finally:
+            if not self.keep:
+                # The caller may hold on to the GraphSession; what takes the memory must go now.
+                del graph._session
+                release_freed()
+
+    def _create(self, name: str, spec: GraphSpec) -> Any:
+        import onnxruntime
+
+        try:
+            session = self._create_optimised(name, spec)
+            if session is None:
+                options = session_options(self.profile, self.threads, name in _EVERY_STEP)
+                session = onnxruntime.InferenceSession(
+                    str(self.bundle.path(spec.file)),
+                    options,
+                    providers=list(self.providers),
+                    provider_options=provider_options(self.providers, self.math, name in _CONSTANT_KEYS),
+                )
+        except BundleError:
+            raise
+        except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
+            raise BundleError(f"graph {name} ({spec.file}) cannot be opened: {first_line(error)}") from error
+        missing = set(self.providers) - set(session.get_providers())
+        if missing:
+            raise SettingsError(
+                f"provider {short_name(sorted(missing)[0])} is installed but did not start; "
+                "check its driver or leave the provider out"
+            )
+        return session
+
+    def _create_optimised(self, name: str, spec: GraphSpec) -> Any:
+        """A session on the kept, optimised graph of the memory profile; None where there can be none."""
+        if self.profile != "memory" or self.providers != ("CPUExecutionProvider",):
+            return None
+        folder = graph_folder() if self.graphs is None else self.graphs
+        kept = OptimisedGraph(self.bundle, spec, self.profile, folder, name in _EVERY_STEP)
+        return kept.open(self.threads)
+
+
+def check_threads(threads: int | None) -> int | None:
+    """Raises: SettingsError for fewer than one thread."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise SettingsError(f"threads: a whole number of at least 1 is expected, received {threads!r}")
+    return threads
+
+
+def _check_signature(graph: str, declared: Sequence[TensorSpec], found: Sequence[Any], what: str) -> None:
+    """Declared tensors must exist with their dtype and shape; a graph may have further outputs."""
+    by_name = {node.name: node for node in found}
+    extra = set(by_name) - {spec.name for spec in declared}
+    if extra and what == "input":
+        raise BundleError(f"graph {graph} asks for {sorted(extra)}, which the contract does not declare")
+    for spec in declared:
+        node = by_name.get(spec.name)
+        if node is None:
+            raise BundleError(f"graph {graph}: {what} {spec.name} is expected, received {sorted(by_name)}")
+        received = list(node.shape)
+        # A symbolic dimension takes any size, as several references need; a number must be the declared one.
+        fits = len(received) == len(spec.shape) and all(
+            not isinstance(have, int) or have == want for have, want in zip(received, spec.shape, strict=True)
+        )
+        if not fits or node.type != f"tensor({_DTYPES[spec.dtype]})":
+            raise BundleError(
+                f"graph {graph}: {what} {spec.name} {list(spec.shape)} {spec.dtype} is expected, "
+                f"received {received} {node.type}; export the bundle again"
+            )
+
+
+def _fit(spec: TensorSpec, value: Array) -> Array:
+    assert spec.takes(value.shape), f"{spec.name}: {spec.shape} expected, {value.shape} given"
+    return np.ascontiguousarray(value, dtype=spec.dtype)

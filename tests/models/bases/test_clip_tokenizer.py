@@ -1,0 +1,197 @@
+"""A tokenizer in either form is the same one; what is not CLIP's, or not whole, is named in one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ldm_layout import write_ldm_checkpoint
+from tiny_models import add_tokens, save_as_transformers_5, tiny_tokenizer
+from transformers import CLIPTokenizer
+
+from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.random_base import _byte_tokenizer
+from dreamcache.models.errors import AdapterError
+
+PROMPTS = ["", "a rat", "A  Robot,\n on <my-toy>!", "<my-toy><my-toy> of <spec>", "naïve 42 toy's", "снег"]
+
+
+@pytest.fixture(name="base")
+def _base(tiny_base: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny base with a token of its own."""
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    add_tokens(base, "<my-toy>")
+    return base
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path) -> Path:
+    """A tokenizer in the older form."""
+    tiny_tokenizer(tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    change(record)
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def ids(tokenizer: Any) -> list[list[int]]:
+    return [tokenizer(prompt).input_ids for prompt in PROMPTS]
+
+
+def older(folder: Path) -> None:
+    """The two files alone, as original releases have them."""
+    for name in names(folder) - {"vocab.json", "merges.txt"}:
+        (folder / name).unlink()
+
+
+def both(folder: Path) -> None:
+    load_tokenizer(folder).save_pretrained(folder)
+    assert names(folder) >= {"tokenizer.json", "vocab.json", "merges.txt"}
+
+
+@pytest.mark.parametrize("form", [older, save_as_transformers_5, both])
+def test_every_form_gives_clip_s_ids(folder: Path, form: Callable[[Path], None]) -> None:
+    expected = ids(CLIPTokenizer.from_pretrained(folder))
+    form(folder)
+    assert ids(load_tokenizer(folder)) == expected
+
+
+def test_special_tokens_of_transformers_5_keep_their_ids_and_their_role(folder: Path) -> None:
+    slow = CLIPTokenizer.from_pretrained(folder)
+    slow.add_tokens(["<my-toy>"])
+    slow.add_special_tokens({"additional_special_tokens": ["<spec>"]})
+    slow.save_pretrained(folder)
+    plain = ids(slow)
+    assert {516, 517} <= {number for prompt in plain for number in prompt}
+    save_as_transformers_5(folder)
+    assert names(folder) == {"tokenizer.json", "tokenizer_config.json"}
+    loaded = load_tokenizer(folder)
+    assert ids(loaded) == plain
+    assert loaded.additional_special_tokens == ["<spec>"]
+    # Without the two tokens the same prompts are other ids: the comparison can fail.
+    edit(folder / "tokenizer.json", lambda record: record["added_tokens"].__delitem__(slice(2, None)))
+    edit(folder / "tokenizer_config.json", lambda record: record.pop("extra_special_tokens"))
+    assert ids(load_tokenizer(folder)) != plain
+
+
+def test_a_base_reads_the_same_text_in_either_form(base: Path, tmp_path: Path) -> None:
+    checkpoint = write_ldm_checkpoint(tmp_path / "m.safetensors", base)
+    first = load_base(base)
+    expected = first.encode_text(PROMPTS)
+    save_as_transformers_5(base / "tokenizer")
+    for again in (load_base(base), load_base(checkpoint, config=base)):
+        assert again.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+        assert again.encode_text(PROMPTS).equal(expected)
+    edit(base / "tokenizer/tokenizer.json", lambda record: record["model"]["merges"].pop())
+    assert not load_base(base).encode_text(PROMPTS).equal(expected)
+
+
+def test_a_random_base_s_tokenizer_is_saved_in_both_forms(tmp_path: Path) -> None:
+    _byte_tokenizer(tmp_path / "bytes").save_pretrained(tmp_path / "saved")
+    assert names(tmp_path / "saved") >= {"tokenizer.json", "vocab.json", "merges.txt"}
+
+
+def test_more_tokens_than_embeddings_are_refused(base: Path) -> None:
+    tokenizer = CLIPTokenizer.from_pretrained(base / "tokenizer")
+    tokenizer.add_tokens(["<too-many>"])
+    tokenizer.save_pretrained(base / "tokenizer")
+    with pytest.raises(AdapterError, match="has 518 tokens and its text encoder 517 embeddings"):
+        load_base(base)
+
+
+def t5(folder: Path) -> None:
+    """What transformers 5 writes for T5: the class by name."""
+    save_as_transformers_5(folder)
+    edit(folder / "tokenizer_config.json", lambda record: record.update(tokenizer_class="T5Tokenizer"))
+
+
+def unigram(folder: Path) -> None:
+    save_as_transformers_5(folder)
+    (folder / "tokenizer_config.json").unlink()
+    edit(
+        folder / "tokenizer.json",
+        lambda record: record.update(model={"type": "Unigram", "vocab": [["a", 0]]}),
+    )
+
+
+def sentencepiece(folder: Path) -> None:
+    empty(folder)
+    (folder / "spiece.model").write_bytes(b"pieces")
+
+
+def gpt2(folder: Path) -> None:
+    older(folder)
+    (folder / "vocab.json").write_text('{"a": 0, "<|endoftext|>": 1}', encoding="utf-8")
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def without_merges(folder: Path) -> None:
+    (folder / "merges.txt").unlink()
+
+
+def other_words(folder: Path) -> None:
+    both(folder)
+    edit(folder / "vocab.json", lambda words: words.update({"a": words["b"], "b": words["a"]}))
+
+
+def other_merges(folder: Path) -> None:
+    both(folder)
+    (folder / "merges.txt").write_text("#version: 0.2\na t</w>\nr o\n", encoding="utf-8")
+
+
+def moved_token(folder: Path) -> None:
+    """An id that leaves a gap, which the `tokenizers` library would close without a word."""
+    edit(
+        folder / "tokenizer_config.json",
+        lambda record: record["added_tokens_decoder"].update({"600": {"content": "<my-toy>"}}),
+    )
+
+
+def no_json(folder: Path) -> None:
+    save_as_transformers_5(folder)
+    (folder / "tokenizer.json").write_text("{", encoding="utf-8")
+
+
+def no_model(folder: Path) -> None:
+    save_as_transformers_5(folder)
+    edit(folder / "tokenizer.json", lambda record: record.update(pre_tokenizer={"type": "Unheard"}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (t5, "is a T5Tokenizer, expected CLIPTokenizer"),
+        (unigram, "is Unigram without CLIP's word ends </w>, expected CLIPTokenizer"),
+        (sentencepiece, "is SentencePiece, as T5 has it, expected CLIPTokenizer"),
+        (gpt2, "is a vocabulary without CLIP's word ends"),
+        (empty, "holds neither tokenizer.json nor vocab.json with merges.txt"),
+        (without_merges, "holds neither tokenizer.json nor vocab.json with merges.txt"),
+        (shutil.rmtree, "holds neither tokenizer.json nor vocab.json with merges.txt"),
+        (other_words, "tokenizer.json and vocab.json in .* contradict each other"),
+        (other_merges, "tokenizer.json and merges.txt in .* contradict each other"),
+        (moved_token, "'<my-toy>' the id 600 and is read with 516"),
+        (no_json, "tokenizer.json is no JSON"),
+        (no_model, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_used_is_named(folder: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(folder)
+    with pytest.raises(AdapterError, match=message) as raised:
+        load_tokenizer(folder)
+    assert "\n" not in str(raised.value)

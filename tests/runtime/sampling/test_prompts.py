@@ -1,0 +1,103 @@
+"""Prompts to ids: equal to CLIP's tokenizer, cut with a warning, any script."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
+
+from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.sampling.prompts import PromptTokenizer, PromptWarning
+
+PROMPTS = [
+    "",
+    "a robot on the beach",
+    "A  ROBOT\n on the Beach!",
+    "toy's 42",
+    "снег",
+    "机器",
+    "🤖",
+    "naïve",
+    "robot, the toy.",
+    "<|endoftext|> a",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(pristine: Path) -> PromptTokenizer:
+    return PromptTokenizer(open_bundle(pristine))
+
+
+@pytest.mark.filterwarnings("ignore::dreamcache.runtime.sampling.prompts.PromptWarning")
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_ids_equal_those_of_the_clip_tokenizer(
+    tokenizer: PromptTokenizer, pristine: Path, prompt: str
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.CLIPTokenizerFast(
+        str(pristine / "tokenizer/vocab.json"), str(pristine / "tokenizer/merges.txt")
+    )
+    expected = reference(prompt, padding="max_length", max_length=8, truncation=True)["input_ids"]
+    assert tokenizer.encode(prompt).tolist() == [expected]
+
+
+def test_the_empty_prompt_is_start_end_and_padding(tokenizer: PromptTokenizer, pristine: Path) -> None:
+    text = open_bundle(pristine).contract.text
+    ids = tokenizer.encode("")
+    assert ids.shape == (1, 8)
+    assert ids.dtype == np.int64
+    assert ids.tolist() == [[text.bos_id, text.eos_id, *[text.pad_id] * 6]]
+
+
+def test_a_long_prompt_is_cut_and_the_warning_shows_what_was_lost(tokenizer: PromptTokenizer) -> None:
+    with pytest.warns(PromptWarning, match=r"has 8 tokens, the text encoder reads 6; lost: 'the снег'"):
+        cut = tokenizer.encode("a robot on the beach toy the снег")
+    np.testing.assert_array_equal(cut, tokenizer.encode("a robot on the beach toy"))
+
+
+def test_a_prompt_that_just_fits_is_not_warned_about(tokenizer: PromptTokenizer) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenizer.encode("a robot on the beach toy")
+
+
+def test_tokenizer_json_is_preferred_and_its_own_padding_ignored(
+    bundle: Path, tiny: ModuleType, tokenizer: PromptTokenizer
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = bundle / "tokenizer"
+    fast = transformers.CLIPTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    backend: Tokenizer = fast.backend_tokenizer
+    backend.enable_padding(length=30)
+    backend.enable_truncation(3)
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "vocab.json").write_text("{}", encoding="utf-8")
+    tiny.seal(bundle)
+    again = PromptTokenizer(open_bundle(bundle))
+    for prompt in ("", "a robot on the beach", "снег"):
+        np.testing.assert_array_equal(again.encode(prompt), tokenizer.encode(prompt))
+
+
+def test_broken_or_absent_tokenizers_are_refused(bundle: Path, tiny: ModuleType) -> None:
+    vocabulary = bundle / "tokenizer/vocab.json"
+    words = json.loads(vocabulary.read_text(encoding="utf-8"))
+    vocabulary.write_text("{", encoding="utf-8")
+    tiny.seal(bundle)
+    with pytest.raises(BundleError, match="cannot be read"):
+        PromptTokenizer(open_bundle(bundle))
+    del words["<|startoftext|>"]
+    vocabulary.write_text(json.dumps(words), encoding="utf-8")
+    tiny.seal(bundle)
+    with pytest.raises(BundleError, match="lacks a special token"):
+        PromptTokenizer(open_bundle(bundle))
+    shutil.rmtree(bundle / "tokenizer")
+    tiny.seal(bundle)
+    with pytest.raises(BundleError, match="holds neither"):
+        PromptTokenizer(open_bundle(bundle))

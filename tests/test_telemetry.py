@@ -1,0 +1,57 @@
+"""Nothing is sent: onnxruntime's telemetry is off in every process of ours, before its first import."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamcache.runtime.sessions.overflow import _PRODUCT
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="looks where onnxruntime keeps its id on Linux"
+)
+
+# Whatever imports onnxruntime by itself, in a module of each root; and the root alone, for a caller's own import.
+_ENTRIES = {
+    "runtime": "from dreamcache.runtime import Pipeline",
+    "runtime session": "from dreamcache.runtime.sessions.overflow import guard_entries; guard_entries()",
+    "command line": "import dreamcache.runtime.cli.main",
+    "export": "import dreamcache.export.graphs.session",
+    "training": "import dreamcache.training",
+    "benchmarks": "import dreamcache.benchmarks.process.worker",
+}
+_OPEN_AND_LEAVE = f"""
+import onnxruntime
+onnxruntime.InferenceSession({_PRODUCT!r}, providers=["CPUExecutionProvider"])
+"""
+
+
+def _left_behind(program: str, home: Path, **environment: str) -> list[str]:
+    """The files that a process leaves in an empty home folder: the telemetry's device id and queue are there."""
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    kept |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache")} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=kept, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return sorted(path.name for path in home.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("entry", _ENTRIES)
+def test_no_entry_lets_onnxruntime_keep_an_id(entry: str, tmp_path: Path) -> None:
+    assert _left_behind(_ENTRIES[entry] + _OPEN_AND_LEAVE, tmp_path / "home") == []
+
+
+def test_an_id_would_be_noticed(tmp_path: Path) -> None:
+    """What the tests above would see: a variable that the user set is the user's own choice."""
+    left = _left_behind(_ENTRIES["runtime"] + _OPEN_AND_LEAVE, tmp_path / "home", ORT_DISABLE_TELEMETRY="0")
+    assert "deviceid" in left
+
+
+def test_onnxruntime_by_itself_keeps_one(tmp_path: Path) -> None:
+    assert "deviceid" in _left_behind(_OPEN_AND_LEAVE, tmp_path / "home")

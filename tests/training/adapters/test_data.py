@@ -1,0 +1,114 @@
+"""Sources of triplets: plain files, the drawn world, shards; and the order in which training sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_training import Toys
+
+from dreamcache.runtime.errors import ImageError, SettingsError
+from dreamcache.training.adapters.data import Shards, TripletSource, open_source
+from dreamcache.training.adapters.order import Order, held_out
+from dreamcache.training.world.samples import draw_sample
+
+
+def write_sample(folder: Path, name: str, reference: str = "reference.png") -> None:
+    (folder / f"{name}.txt").write_text(f"a toy {name}\n", encoding="utf-8")
+    Image.new("RGB", (60, 40), "red").save(folder / f"{name}.target.jpg", quality=95)
+    Image.new("RGB", (20, 40), "blue").save(folder / f"{name}.{reference}")
+
+
+def test_plain_files_are_read_by_name(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        write_sample(tmp_path, name)
+    source = open_source(str(tmp_path), 32)
+    first, second = source
+    assert (first.key, first.caption, second.key) == ("a", "a toy a", "b")
+    assert first.target.shape == first.reference.shape == (32, 32, 3)
+    # the target fills the square, the reference is padded with white
+    assert (first.target[..., 0] > 250).all()
+    assert (first.reference[:, 0] == 255).all()
+    assert first.reference[16, 16].tolist() == [0, 0, 255]
+    kept = source.fingerprint
+    assert open_source(str(tmp_path), 32).fingerprint == kept != open_source(str(tmp_path), 64).fingerprint
+    (tmp_path / "b.txt").write_text("another", encoding="utf-8")
+    assert open_source(str(tmp_path), 32).fingerprint != kept
+
+
+def test_wrong_folders_are_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"NAME\.target\.png .* expected, received none"):
+        open_source(str(tmp_path), 32)
+    write_sample(tmp_path, "a", "elsewhere.png")
+    with pytest.raises(SettingsError, match=r"a\.reference\.png is expected beside it"):
+        open_source(str(tmp_path), 32)
+    (tmp_path / "a.reference.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"a\.reference\.png: a picture is expected"):
+        list(open_source(str(tmp_path), 32))
+
+
+def test_the_drawn_world_is_a_source() -> None:
+    source = open_source("world:3", 64)
+    assert [sample.caption for sample in source] == [draw_sample(0, i).prompt for i in range(3)]
+    assert source.fingerprint != open_source("world:4", 64).fingerprint
+    with pytest.raises(SettingsError, match=r"512 x 512 px are expected, received 64 x 64.*resolution=64"):
+        open_source("world:3", 512)
+    with pytest.raises(SettingsError, match="world:N"):
+        open_source("world:many", 64)
+
+
+def test_a_reader_of_shards_becomes_a_source(tmp_path: Path) -> None:
+    records = [tmp_path / "index.json", tmp_path / "references-00000.json"]
+    for record in records:
+        record.write_text('{"sha256": "1"}', encoding="utf-8")
+    source: TripletSource = Shards(Toys(4), tmp_path)
+    assert (len(source), source.resolution, [sample.key for sample in source][-1]) == (4, 32, "toy3")
+    kept = source.fingerprint
+    records[1].write_text('{"sha256": "2"}', encoding="utf-8")
+    assert source.fingerprint != kept
+
+
+def order(seed: int = 0, rows: int = 7) -> Order:
+    return Order(seed, np.arange(rows), (4, 8, 8), 3, 0.5)
+
+
+def test_each_epoch_sees_each_row_once_in_another_order() -> None:
+    ours = order()
+    epochs = [[ours.row(7 * epoch + i) for i in range(7)] for epoch in range(3)]
+    assert all(sorted(rows) == list(range(7)) for rows in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    # going back gives the same again
+    assert [ours.row(i) for i in range(7)] == epochs[0]
+    assert [order(seed=1).row(i) for i in range(7)] != epochs[0]
+
+
+def test_samples_depend_on_their_number_alone() -> None:
+    whole = order().draw(4, 6)
+    parts = [order().draw(start, 2) for start in (8, 4, 6)]
+    for name in ("timesteps", "dropped", "noise", "reference_noise"):
+        joined = torch.cat([getattr(parts[i], name) for i in (1, 2, 0)])
+        assert torch.equal(joined, getattr(whole, name))
+    assert whole.rows == parts[1].rows + parts[2].rows + parts[0].rows
+    assert not torch.equal(whole.noise, whole.reference_noise)
+    assert not torch.equal(order(seed=1).draw(4, 6).noise, whole.noise)
+
+
+def test_draws_are_as_stated() -> None:
+    drawn = Order(3, np.arange(50), (1, 2, 2), 4, 0.07).draw(0, 2000)
+    # four standard deviations of 2000 draws
+    assert float(drawn.dropped.float().mean()) == pytest.approx(0.07, abs=0.023)
+    assert float(drawn.timesteps.float().mean()) == pytest.approx(499.5, abs=26)
+    assert set(drawn.variants) == {0, 1, 2, 3}
+    assert int(drawn.timesteps.min()) >= 0
+    assert int(drawn.timesteps.max()) <= 999
+    assert float(drawn.noise.std()) == pytest.approx(1, abs=0.04)
+
+
+def test_rows_are_held_out_once_and_for_all() -> None:
+    train, validation = held_out(0, 20, 5)
+    assert len(validation) == 5
+    assert sorted([*train, *validation]) == list(range(20))
+    assert held_out(0, 20, 5)[1].tolist() == validation.tolist() != held_out(1, 20, 5)[1].tolist()

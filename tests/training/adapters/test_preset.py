@@ -1,0 +1,81 @@
+"""Presets: the paper's values, replaced by name, refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dreamcache.models.config import AdapterConfig
+from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.adapters.preset import FREE, PRESETS, Preset, choose_preset
+from dreamcache.training.augmentation import Chances
+
+
+def test_the_paper_preset_holds_what_the_paper_states() -> None:
+    paper = choose_preset("paper")
+    assert (paper.steps, paper.batch, paper.learning_rate) == (200_000, 12, 1e-5)
+    assert (paper.resolution, paper.caption_drop) == (512, 0.07)
+    assert paper.chances == Chances(0.5, 0.1, 0.4)
+    assert paper.adapters == AdapterConfig("spatial_concat", "middle+decoder", 1, "")
+    assert paper.ema is None
+
+
+def test_every_value_can_be_replaced_by_a_text() -> None:
+    for name, preset in PRESETS.items():
+        texts = [f"{key}={'none' if value is None else value}" for key, value in preset.model_dump().items()]
+        assert choose_preset(name, texts) == preset
+    changed = choose_preset("paper", ["ema=0.99", "recompute=true", "steps=5"], steps=7, batch=None)
+    assert (changed.ema, changed.recompute, changed.steps, changed.batch) == (0.99, True, 7, 12)
+    assert choose_preset("paper", ["cache_prompt=a toy = a robot"]).cache_prompt == "a toy = a robot"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("stepz=3", r"'stepz' is no value of a preset; expected one of steps, batch"),
+        ("steps=many", r"steps is 'many': input should be a valid integer"),
+        ("steps=0", r"steps is '0': input should be greater than or equal to 1"),
+        ("ema=1.5", r"ema is '1.5'"),
+        ("precision=fp16", r"precision is 'fp16': input should be 'bf16' or 'fp32'"),
+        ("steps", r"expected NAME=VALUE"),
+    ],
+)
+def test_a_wrong_value_is_one_line(assignment: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says) as caught:
+        choose_preset("paper", [assignment])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(SettingsError, match="choose one of paper, trial"):
+        choose_preset("papers")
+
+
+def test_the_rate_warms_up_and_stays() -> None:
+    preset = Preset().replaced(learning_rate=1.0, warmup=3)
+    assert [preset.rate(step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert Preset().rate(0) == Preset().rate(10**9) == 1e-5
+
+
+def table() -> list[str]:
+    """The lines of the document's table of presets."""
+    return [
+        f"| `{name}` | {_told(getattr(PRESETS['paper'], name))} | {_told(getattr(PRESETS['trial'], name))} "
+        f"| {field.description} |"
+        for name, field in Preset.model_fields.items()
+    ]
+
+
+def _told(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value) or "empty"
+
+
+def test_the_document_states_every_value_of_both_presets() -> None:
+    document = Path(__file__).parents[3] / "docs" / "training.md"
+    lines = document.read_text(encoding="utf-8").splitlines()
+    assert [line for line in table() if line not in lines] == []
+    assert [line for line in lines if line.startswith("| `")] == table()
+
+
+def test_what_may_change_are_values_of_a_preset() -> None:
+    assert set(Preset.model_fields) > FREE

@@ -1,0 +1,169 @@
+"""`dreamcache ablate`: every row changes what it names, and what is there is not made again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dreamcache.models.checkpoint import load_adapters
+from dreamcache.runtime.cli.main import main
+from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.evaluation.toys.benchmark import draw_cases
+from dreamcache.training.miniature.ablations.columns import cells, columns
+from dreamcache.training.miniature.ablations.pictures import other_views, prompt_styles, sampling
+from dreamcache.training.miniature.ablations.rows import Ablation, Protocol
+from dreamcache.training.miniature.ablations.tables import TABLES, AblationRow, Guided, Training
+from dreamcache.training.world.styles import PLAIN, STYLES, restyle
+
+SMALL = Protocol(samples=1000, pairs=1000, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
+
+
+@pytest.fixture(scope="module")
+def ablation(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
+    """With a shard of six samples where a thousand would be, as a run that was prepared."""
+    from dreamcache.models.bases.base import load_base
+    from dreamcache.training.miniature.latents import FOLDERS, encode_dataset
+    from dreamcache.training.world.dataset import draw_batch, shard_path, write_npz
+
+    run = tmp_path_factory.mktemp("ablation")
+    base = load_base("mini")
+    for of, (data, latents) in FOLDERS.items():
+        write_npz(shard_path(run / data, 0), **vars(draw_batch(0, 0, 6, of=of)))
+        encode_dataset(run / data, run / latents, 6, base.vae, base.tokenizer)
+    return Ablation(run, SMALL)
+
+
+def test_rows_of_a_table_differ() -> None:
+    for table in TABLES.values():
+        ways = [replace(row, name="") for row in table.rows]
+        assert len(set(ways)) == len(ways)
+    trainings = {row.training for table in TABLES.values() for row in table.rows if row.training}
+    assert len({training.name for training in trainings}) == len(trainings)
+
+
+def test_a_row_is_made_once(ablation: Ablation) -> None:
+    first = ablation.record(AblationRow("a"))
+    adapters = ablation.adapters(Training())
+    written = adapters.stat().st_mtime_ns
+    assert first["training"]["parameters"] == 247_296
+    assert first["training"]["config"]["sites"] == "middle+decoder"
+    again = ablation.record(AblationRow("b"))
+    assert again == {**first, "name": "b"}
+    ablation.record(AblationRow("c", strength=0.0))
+    assert adapters.stat().st_mtime_ns == written
+    from dreamcache.models.bases.base import load_base
+
+    load_adapters(adapters, load_base("mini").unet)
+
+
+def test_strength_0_is_the_text_alone_and_the_others_are_not(ablation: Ablation) -> None:
+    def pictures(row: AblationRow) -> np.ndarray:
+        ablation.record(row)
+        return ablation.examples(row)
+
+    # Guidance with three predictions at strength 0 is classic guidance without a reference.
+    np.testing.assert_allclose(
+        pictures(AblationRow("", strength=0.0)).astype(int),
+        pictures(AblationRow("", None)).astype(int),
+        atol=1,
+    )
+    # Two steps of training hardly show: what differs is seen at a hundredfold strength.
+    usual = pictures(AblationRow("", strength=100.0))
+    for row in (
+        AblationRow("", strength=50.0),
+        AblationRow("", strength=100.0, references=2),
+        AblationRow("", strength=100.0, foreground=True),
+        AblationRow("", strength=100.0, further=(150,)),
+        AblationRow("", strength=100.0, style="posterised"),
+        AblationRow("", strength=100.0, prompt_styles=True),
+        AblationRow("", strength=100.0, guidance=Guided("classic", 5.0)),
+        AblationRow("", Training(seed=1), strength=100.0),
+    ):
+        assert (pictures(row) != usual).any(), row
+
+
+def test_every_toy_is_asked_for_in_one_style(ablation: Ablation) -> None:
+    cases = draw_cases(5, 2)
+    assert set(prompt_styles(AblationRow(""), cases)) == {PLAIN}
+    asked = prompt_styles(AblationRow("", prompt_styles=True), cases)
+    assert asked[::2] == asked[1::2] == [*STYLES, next(iter(STYLES))]
+    record = ablation.record(AblationRow("", prompt_styles=True))
+    assert "style_accuracy" in record["scores"]
+
+
+def test_guidance_is_the_miniature_s_own_unless_a_row_says_another() -> None:
+    usual = sampling(AblationRow("", strength=0.5), 7)
+    assert (usual.steps, usual.strength) == (7, 0.5)
+    other = sampling(AblationRow("", guidance=Guided("dual", 7.5, 0.4)), 7)
+    assert (other.mode, other.guidance_scale, other.reference_guidance_scale) == ("dual", 7.5, 0.4)
+    assert (usual.mode, usual.guidance_scale) != (other.mode, other.guidance_scale)
+    assert [str(g) for g in (Guided("none"), Guided("classic", 3), Guided("text_first", 3, 8))] == [
+        "none", "classic 3", "text first 3 / 8",
+    ]  # fmt: skip
+
+
+def test_rows_of_two_toys_are_scored_by_each_toy(ablation: Ablation) -> None:
+    joined = ablation.record(AblationRow("a", Training(pairs=True), pair="joined"))
+    assert set(joined["scores"]) == {"own", "other", "kind", "scene", "sides"}
+    alone = ablation.record(AblationRow("b", None, pair="text_only"))
+    assert alone["training"] is None
+    for record in (joined, alone):
+        titles = columns({"rows": [record]})
+        assert len(cells(record, titles)) == len(titles) == 5
+
+
+def test_another_protocol_is_refused(ablation: Ablation) -> None:
+    with pytest.raises(SettingsError, match="was begun with steps 2, received 3: give the same"):
+        Ablation(ablation.run, replace(SMALL, steps=3))
+
+
+def test_styles_change_pictures_and_keep_the_subject() -> None:
+    reference = np.stack([case.reference for case in draw_cases(2, 1)])
+    assert restyle(reference, PLAIN) is reference
+    for style in STYLES:
+        restyled = restyle(reference, style)
+        assert restyled.shape == reference.shape
+        assert (restyled != reference).mean() > 0.02
+        # It is the same picture still: far nearer than the other toy's.
+        own = np.abs(restyled[0].astype(int) - reference[0]).mean()
+        assert own < np.abs(restyled[0].astype(int) - reference[1]).mean()
+    with pytest.raises(KeyError):
+        restyle(reference, "cubist")
+
+
+def test_other_views_are_of_the_same_toy_and_always_the_same() -> None:
+    one, two = (case.toy for case in draw_cases(2, 1))
+    views = other_views(one, 2)
+    assert (views[0] != views[1]).any()
+    np.testing.assert_array_equal(other_views(one, 1)[0], views[0])
+    assert (other_views(two, 1)[0] != views[0]).any()
+    assert other_views(one, 0) == []
+
+
+def test_the_command_writes_a_table_and_a_picture(
+    ablation: Ablation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("data", "latents"):
+        (run / name).symlink_to(ablation.run / name)
+    size = ["--samples", "1000", "--steps", "1", "--batch", "2", "--identities", "1", "--scenes", "1"]
+    with pytest.raises(SystemExit) as left:
+        main(["ablate", "foreground", "--run", str(run), *size])
+    assert left.value.code == 0
+    record = json.loads((run / "foreground.json").read_text())
+    assert [row["name"] for row in record["rows"]] == [row.name for row in TABLES["foreground"].rows]
+    assert record["protocol"] == asdict(Protocol(1000, 8000, 1, 2, 1, 1))
+    assert 0 <= record["rows"][0]["scores"]["identity_accuracy"]["mean"] <= 1
+    with Image.open(run / "foreground.png") as picture:
+        assert picture.width > 3 * 128
+    assert "subject alone" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as refused:
+        main(["ablate", "flavour", "--run", str(run)])
+    assert refused.value.code == 2
+    assert "'flavour' is not one of fusion" in capsys.readouterr().err

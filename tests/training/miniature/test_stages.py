@@ -1,0 +1,239 @@
+"""The training stages for a few steps: what they change, what they leave alone, and that they can be resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file
+from tiny_models import randomise_adapters, write_tiny_base
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import CLIPTokenizer
+
+from dreamcache.models.bases.base import Base, load_base
+from dreamcache.models.caching import cache_reference
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.training.device import training_dtype
+from dreamcache.training.miniature.latents import Latents
+from dreamcache.training.miniature.loop import Schedule
+from dreamcache.training.miniature.stages.adapters import CAPTION_DROP, train_adapters
+from dreamcache.training.miniature.stages.attribute_classifier import train_classifier
+from dreamcache.training.miniature.stages.autoencoder import (
+    CROP,
+    LATENT_CHANNELS,
+    SIZE,
+    draw_crops,
+    make_autoencoder,
+    train_autoencoder,
+)
+from dreamcache.training.miniature.stages.perceptual import train_features
+from dreamcache.training.miniature.stages.text_to_image import (
+    draw_step,
+    noised,
+    null_tokens,
+    train_text_to_image,
+)
+from dreamcache.training.pixels import to_tensor
+from dreamcache.training.world.dataset import read_shard
+
+ROWS = 12
+PRECISION = training_dtype(torch.device("cpu"))
+
+
+def schedule(steps: int, batch: int = 4) -> Schedule:
+    """Within the warm-up the rate does not depend on the number of steps, so a short run is a long one's start."""
+    return Schedule(steps=steps, batch=batch, learning_rate=1e-2, warmup=100, ema=0.9)
+
+
+def draw_latents(channels: int, tokenizer: CLIPTokenizer) -> Latents:
+    """Noise in the place of pictures, with captions."""
+    generator = torch.Generator().manual_seed(0)
+    targets, references = torch.randn(2, ROWS, channels, 8, 8, generator=generator).half()
+    texts = [f"a toy robot number {row}" for row in range(ROWS)]
+    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return Latents(targets, references, tokens, tokens, 1.0)
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_base(tmp_path_factory.mktemp("base") / "tiny", prediction_type="v_prediction")
+
+
+@pytest.fixture
+def base(tiny_folder: Path) -> Base:
+    """A tiny base whose numbers are bfloat16's, so that training in bfloat16 rounds none of them."""
+    base = load_base(tiny_folder)
+    base.unet.bfloat16().float()
+    return base
+
+
+def test_adapters_train_and_the_base_stays_bit_for_bit(base: Base, tmp_path: Path) -> None:
+    unet, text_encoder = weights(base.unet), weights(base.text_encoder)
+    assert base.path is not None
+    another = load_base(base.path)
+    torch.manual_seed(schedule(10).seed)
+    fresh = weights(ConditionedUNet(another.unet).adapters)
+    conditioned = train_adapters(draw_latents(4, base.tokenizer), base, tmp_path, schedule(10))
+    assert equal(weights(base.unet), unet)
+    assert equal(weights(base.text_encoder), text_encoder)
+    trained = weights(conditioned.adapters)
+    assert trained.keys() == fresh.keys()
+    kept = load_file(tmp_path / "checkpoint.safetensors")
+    masters = {name.split(".", 1)[1]: value for name, value in kept.items() if name.startswith("master.")}
+    assert masters.keys() == fresh.keys(), "the adapters alone are trained"
+    for name, start in fresh.items():
+        assert not torch.equal(masters[name].view_as(start), start), name
+        # what is left is the average, in the precision of training
+        assert torch.equal(trained[name], kept[f"average.{name}"].view_as(start).to(PRECISION).float())
+        assert trained[name].isfinite().all()
+
+
+def test_adapters_start_at_the_loss_of_the_base(base: Base, tmp_path: Path) -> None:
+    latents = draw_latents(4, base.tokenizer)
+    train_adapters(latents, base, tmp_path, schedule(1))
+    (first,) = json.loads((tmp_path / "losses.json").read_text())["losses"]
+
+    chosen, noise, timestep, tokens = draw_step(
+        latents, schedule(1), 0, CAPTION_DROP, null_tokens(base.tokenizer)
+    )
+    noisy, velocity = noised(base.scheduler, latents.targets[chosen].float(), noise, timestep)
+    conditioned = ConditionedUNet(base.unet).to(PRECISION)
+    base.unet.set_attn_processor(AttnProcessor())
+
+    def loss(reference: Tensor | None) -> float:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            text = base.text_encoder(tokens).last_hidden_state.to(PRECISION)
+            cache = (
+                None
+                if reference is None
+                else cache_reference(
+                    base.unet,
+                    conditioned.sites,
+                    reference.to(PRECISION),
+                    1,
+                    base.encode_text([""]).to(PRECISION),
+                )
+            )
+            predicted = conditioned(noisy.to(PRECISION), timestep, text, cache)
+        return float((predicted.float() - velocity).square().mean())
+
+    # losses are kept to six decimals
+    assert first == pytest.approx(loss(None), abs=1e-6)
+    randomise_adapters(conditioned)
+    assert abs(loss(latents.references[chosen].float()) - first) > 1e-4
+
+
+def test_caption_dropping_and_timesteps_are_as_stated(tokenizer: CLIPTokenizer) -> None:
+    latents = draw_latents(4, tokenizer)
+    null = null_tokens(tokenizer)
+    dropped, timesteps = 0, []
+    for step in range(100):
+        _, _, timestep, tokens = draw_step(latents, schedule(1, batch=20), step, 0.1, null)
+        dropped += int((tokens == null).all(1).sum())
+        timesteps.append(timestep)
+    # four standard deviations of 2000 draws
+    assert dropped / 2000 == pytest.approx(0.1, abs=0.027)
+    joined = torch.cat(timesteps)
+    assert joined.min() >= 0
+    assert joined.max() <= 999
+    assert float(joined.float().mean()) == pytest.approx(499.5, abs=10)
+    assert all(set((t // 50).tolist()) == set(range(20)) for t in timesteps), "one in each twentieth"
+
+
+def test_noised_latents_and_velocity_are_a_rotation(base: Base) -> None:
+    clean, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    timestep = torch.tensor([0, 500, 999])
+    noisy, velocity = noised(base.scheduler, clean, noise, timestep)
+    alpha = base.scheduler.alphas_cumprod[timestep][:, None, None, None]
+    torch.testing.assert_close(alpha.sqrt() * noisy - (1 - alpha).sqrt() * velocity, clean)
+    torch.testing.assert_close((1 - alpha).sqrt() * noisy + alpha.sqrt() * velocity, noise)
+    torch.testing.assert_close(velocity, base.scheduler.get_velocity(clean, noise, timestep))
+
+
+def resumed_equals_uninterrupted(
+    stage: Callable[[Path, int], nn.Module], folder: Path, length: int = 2
+) -> dict[str, Tensor]:
+    """Train `length` steps at once, and one step and then the rest; return the weights."""
+    whole = weights(stage(folder / "whole", length))
+    shutil.rmtree(folder / "whole")
+    first = weights(stage(folder / "parts", 1))
+    parts = weights(stage(folder / "parts", length))
+    assert json.loads((folder / "parts" / "losses.json").read_text())["steps"] == length
+    shutil.rmtree(folder / "parts")
+    assert equal(parts, whole)
+    assert not equal(first, whole)
+    return whole
+
+
+def test_adapters_resume_to_the_same_weights(base: Base, tmp_path: Path) -> None:
+    latents = draw_latents(4, base.tokenizer)
+    resumed_equals_uninterrupted(
+        lambda folder, steps: train_adapters(latents, base, folder, schedule(steps)).adapters, tmp_path, 4
+    )
+
+
+def test_the_base_resumes_to_the_same_weights(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:
+    latents = draw_latents(LATENT_CHANNELS, tokenizer)
+    vae = make_autoencoder()
+
+    def stage(folder: Path, steps: int) -> nn.Module:
+        pipeline = train_text_to_image(latents, vae, tokenizer, folder, schedule(steps, batch=2))
+        return nn.ModuleDict({"unet": pipeline.unet, "text_encoder": pipeline.text_encoder})
+
+    trained = resumed_equals_uninterrupted(stage, tmp_path)
+    assert all(value.isfinite().all() for value in trained.values())
+
+
+def test_the_autoencoder_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path) -> None:
+    resumed_equals_uninterrupted(
+        lambda folder, steps: train_autoencoder(small_shard, folder, schedule(steps), 1, schedule(2)),
+        tmp_path,
+    )
+
+
+def test_the_autoencoder_learns_from_crops_that_lie_anywhere() -> None:
+    drawn = [draw_crops(SIZE, schedule(100, batch=16), 5, step) for step in range(100)]
+    crops = [crop for step in drawn[:70:2] for crop in step]
+    assert {row for row, _, _ in crops} == set(range(5))
+    for axis in (1, 2):
+        starts = [crop[axis].start for crop in crops]
+        assert all(crop[axis].stop - crop[axis].start == CROP for crop in crops)
+        assert min(starts) <= 1
+        assert max(starts) >= SIZE - CROP - 1
+        assert np.mean(starts) == pytest.approx((SIZE - CROP) / 2, abs=4)
+    whole = slice(0, SIZE)
+    for step in (*drawn[1:70:2], *drawn[70:]):
+        assert [crop[1:] for crop in step] == [(whole, whole)] * 4, "as many pixels"
+    small = draw_crops(CROP, schedule(1), 5, 0)
+    assert [crop[1:] for crop in small] == [(slice(0, CROP), slice(0, CROP))] * 4
+
+
+def test_features_tell_a_smeared_picture_from_a_sharp_one(small_shard: Path, tmp_path: Path) -> None:
+    batch = read_shard(small_shard, 0, 1)
+    features = train_features(batch.targets, batch.labels, tmp_path, schedule(4))
+    assert not any(value.requires_grad for value in features.parameters())
+    sharp = to_tensor(batch.targets)
+    smeared = nn.functional.avg_pool2d(sharp, 5, stride=1, padding=2, count_include_pad=False)
+    assert float(features.distance(sharp, sharp)) == pytest.approx(0, abs=1e-6)
+    assert float(features.distance(smeared, sharp)) > 4 * float(features.distance(sharp + 0.01, sharp)) > 0
+
+
+def test_the_judge_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path) -> None:
+    resumed_equals_uninterrupted(
+        lambda folder, steps: train_classifier({"one": (small_shard, 1)}, folder, schedule(steps)), tmp_path
+    )

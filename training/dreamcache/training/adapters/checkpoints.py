@@ -1,0 +1,147 @@
+"""All that the next step depends on, in one safetensors file that is renamed in whole.
+
+Tensors: the adapters, both moments of AdamW and its count, averaged weights where there are any, and torch's
+random states of every process. Metadata: the step, the position in the data, and what the run was started
+with. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dreamcache.training.adapters.preset import FREE, Preset
+from dreamcache.training.errors import CheckpointError
+
+FORMAT = "dreamcache-training-1"
+NAME = "checkpoint.safetensors"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run is made of. `base`, `data`: fingerprints. `update`: samples an update takes, on all devices."""
+
+    base: str
+    data: str
+    update: int
+    preset: dict[str, Any]
+
+    @classmethod
+    def of(cls, base: str, data: str, preset: Preset, processes: int) -> Origin:
+        """Without the values that may change when the run is continued."""
+        fixed = {k: v for k, v in preset.model_dump(mode="json").items() if k not in FREE}
+        return cls(base, data, preset.batch * preset.accumulation * processes, fixed)
+
+    def difference(self, other: Mapping[str, Any]) -> str | None:
+        """The first thing in which another differs, as expected and received."""
+        ours = asdict(self)
+        for name in ("base", "data", "update"):
+            if ours[name] != other.get(name):
+                return f"{name} {str(other.get(name))[:12]} is expected, received {str(ours[name])[:12]}"
+        kept: Any = other.get("preset", {})
+        for name, value in self.preset.items():
+            if value != kept.get(name):
+                return f"{name} {kept.get(name)!r} is expected, received {value!r}"
+        return None
+
+
+@dataclass
+class TrainedState:
+    """The live tensors of a run, by the adapters' names; `average` is empty without averaging.
+
+    random: uint8 [processes, n], torch's CPU and device states.
+    """
+
+    parameters: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    average: dict[str, Tensor]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything to be kept, on the CPU."""
+        found = {f"weight.{name}": parameter for name, parameter in self.parameters.items()}
+        found |= {f"average.{name}": value for name, value in self.average.items()}
+        for name, parameter in self.parameters.items():
+            found |= {f"{m}.{name}": self.optimizer.state[parameter][m] for m in MOMENTS}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+
+def save_checkpoint(
+    folder: Path, state: TrainedState, origin: Origin, step: int, random: Mapping[str, Tensor]
+) -> Path:
+    """Write the checkpoint of a step beside its place, force it to the disk, and rename it in.
+
+    random: by name, uint8 [processes, n].
+    """
+    path = folder / NAME
+    record = {"format": FORMAT, "step": step, "position": step * origin.update, "origin": asdict(origin)}
+    tensors = state.tensors() | {f"random.{name}": value.cpu() for name, value in random.items()}
+    partial = path.with_name(f".{NAME}.part")
+    save_file(tensors, partial, {"state": json.dumps(record)})
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return path
+
+
+def load_checkpoint(
+    folder: Path, state: TrainedState, origin: Origin
+) -> tuple[int, dict[str, Tensor]] | None:
+    """Put a checkpoint into the live tensors; its step and random states. None where there is no checkpoint.
+
+    Raises: CheckpointError when it is damaged, or of a run with another base, data or preset.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get("state", "{}"))
+            if record.get("format") != FORMAT:
+                raise ValueError(f"format {FORMAT!r} is expected, received {record.get('format')!r}")
+            if (difference := origin.difference(record["origin"])) is not None:
+                raise CheckpointError(
+                    f"{path} is of another run: {difference}; give the same again, or another folder with --run"
+                )
+            _restore(file, state)
+            names = [name for name in file.keys() if name.startswith("random.")]  # noqa: SIM118 (no mapping)
+            random = {name.removeprefix("random."): file.get_tensor(name) for name in names}
+            return int(record["step"]), random
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot continue from {path}: {' '.join(str(error).split())}; a whole checkpoint is expected: "
+            "delete the file to start again"
+        ) from error
+
+
+def _restore(file: Any, state: TrainedState) -> None:
+    # all is read and compared before anything is changed
+    read: dict[str, Tensor] = {}
+    expected = {f"weight.{n}": p.shape for n, p in state.parameters.items()}
+    expected |= {f"average.{n}": a.shape for n, a in state.average.items()}
+    expected |= {f"{m}.{n}": p.shape for n, p in state.parameters.items() for m in MOMENTS[1:]}
+    expected |= {f"step.{n}": torch.Size([]) for n in state.parameters}
+    for name, shape in expected.items():
+        read[name] = file.get_tensor(name)
+        if read[name].shape != shape:
+            raise ValueError(f"{name} is {list(read[name].shape)}, expected {list(shape)}")
+    with torch.no_grad():
+        for name, parameter in state.parameters.items():
+            parameter.copy_(read[f"weight.{name}"])
+            state.optimizer.state[parameter] = {
+                "step": read[f"step.{name}"],
+                **{m: read[f"{m}.{name}"].to(parameter.device) for m in MOMENTS[1:]},
+            }
+        for name, value in state.average.items():
+            value.copy_(read[f"average.{name}"])

@@ -1,0 +1,220 @@
+"""Where triplets come from: shards, a folder of plain files, or the drawn world.
+
+A source is read once, in order, to be encoded (`encoded.py`); training itself never opens a picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dreamcache.runtime.errors import ImageError, SettingsError
+from dreamcache.runtime.files import sha256_file
+from dreamcache.training.world.render import SIZE
+from dreamcache.training.world.samples import draw_sample
+
+Picture = NDArray[np.uint8]
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+WORLD = "world:"
+
+
+class Triplet(Protocol):
+    """One sample; r is the source's resolution."""
+
+    @property
+    def key(self) -> str:
+        """Names the sample in messages."""
+
+    @property
+    def caption(self) -> str:
+        """Of the target."""
+
+    @property
+    def target(self) -> Picture:
+        """uint8 [r, r, 3]."""
+
+    @property
+    def reference(self) -> Picture:
+        """The subject on white, uint8 [r, r, 3]; augmented later."""
+
+
+class TripletReader(Protocol):
+    """What reads triplets in an order that is always the same."""
+
+    @property
+    def resolution(self) -> int:
+        """Side of the pictures in pixels."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Triplet]: ...
+
+
+class TripletSource(TripletReader, Protocol):
+    """A reader that knows what it reads without reading it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when any sample does."""
+
+
+class PlainTriplet(NamedTuple):
+    """A triplet in memory."""
+
+    key: str
+    caption: str
+    target: Picture
+    reference: Picture
+
+
+@dataclass(frozen=True)
+class DrawnWorld:
+    """The first `samples` of the drawn world's stream `seed`, 64 × 64 px."""
+
+    samples: int
+    seed: int = 0
+    resolution: int = SIZE
+
+    @property
+    def fingerprint(self) -> str:
+        """Samples depend on the stream and their number alone."""
+        return f"world-{self.seed}-{self.samples}"
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __iter__(self) -> Iterator[PlainTriplet]:
+        for number in range(self.samples):
+            drawn = draw_sample(self.seed, number)
+            yield PlainTriplet(f"{number:08d}", drawn.prompt, drawn.target, drawn.reference)
+
+
+class TripletFolder:
+    """NAME.txt, NAME.target.png and NAME.reference.png of each sample (or .jpg, .webp), sorted by name.
+
+    Targets are cut to their middle square, references padded with white; both are scaled to `resolution`.
+    """
+
+    def __init__(self, folder: Path, resolution: int) -> None:
+        """Raises: SettingsError when there is no sample, or one lacks a picture."""
+        self.resolution = resolution
+        self._samples = [
+            (path, _beside(path, "target"), _beside(path, "reference"))
+            for path in sorted(folder.glob("*.txt"))
+        ]
+        if not self._samples:
+            raise SettingsError(
+                f"{folder}: shards, or NAME.txt, NAME.target.png and NAME.reference.png of each sample are "
+                "expected, received none; name the folder of the data"
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names and contents of all files, and the resolution."""
+        digest = hashlib.sha256(str(self.resolution).encode())
+        for paths in self._samples:
+            for path in paths:
+                digest.update(f"{path.name}\0{sha256_file(path)}".encode())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[PlainTriplet]:
+        """Raises: ImageError naming a picture that cannot be read."""
+        side = (self.resolution, self.resolution)
+        for text, target, reference in self._samples:
+            yield PlainTriplet(
+                text.stem,
+                text.read_text(encoding="utf-8").strip(),
+                np.asarray(ImageOps.fit(_open(target), side)),
+                np.asarray(ImageOps.pad(_open(reference), side, color="white")),
+            )
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A reader of a folder of shards, with the fingerprint that the records beside the shards give."""
+
+    reader: TripletReader
+    folder: Path
+
+    @property
+    def resolution(self) -> int:
+        """As the shards were made."""
+        return self.reader.resolution
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the folder's JSON records, each of which holds the SHA-256 of its shard."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.glob("*.json")):
+            digest.update(f"{path.name}\0{sha256_file(path)}".encode())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __iter__(self) -> Iterator[Triplet]:
+        return iter(self.reader)
+
+
+def open_source(name: str, resolution: int) -> TripletSource:
+    """The source behind `--data`: a folder of shards or of plain files, or world:N for N drawn samples.
+
+    resolution: in pixels, which shards and the drawn world must have and plain files are scaled to.
+    Raises: SettingsError, or a source's own error, when it is absent, incomplete or of another resolution.
+    """
+    source: TripletSource
+    if name.startswith(WORLD):
+        count = name.removeprefix(WORLD)
+        if not count.isdecimal() or int(count) < 1:
+            raise SettingsError(f"the data is {name!r}; expected {WORLD}N with N samples, such as world:2000")
+        source = DrawnWorld(int(count))
+    elif (Path(name) / "index.json").is_file():
+        source = _open_shards(Path(name))
+    else:
+        source = TripletFolder(Path(name), resolution)
+    if source.resolution != resolution:
+        raise SettingsError(
+            f"{name}: {resolution} x {resolution} px are expected, received {source.resolution} x "
+            f"{source.resolution}; give data of that size, or train with --set resolution={source.resolution}"
+        )
+    return source
+
+
+def _open_shards(folder: Path) -> Shards:
+    try:
+        from dreamcache.training.data.shards.distribution import ProcessRank
+        from dreamcache.training.data.shards.triplets import TripletDataset
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{folder}: to read shards {error.name} is expected, which is not installed; install it with: "
+            'pip install "dreamcache[synthesize]"'
+        ) from error
+    # every process reads all and encodes its part: the shards are not dealt out here
+    return Shards(TripletDataset(folder, process=ProcessRank()), folder)
+
+
+def _beside(text: Path, kind: str) -> Path:
+    for suffix in SUFFIXES:
+        if (path := text.with_name(f"{text.stem}.{kind}{suffix}")).is_file():
+            return path
+    raise SettingsError(
+        f"{text}: {text.stem}.{kind}.png is expected beside it, received none; add it, or take the caption away"
+    )
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: a picture is expected, received {error}; replace it") from error

@@ -1,0 +1,144 @@
+"""What training depends on, as named presets of which every value can be replaced (paper, supplement).
+
+What the paper does not state is marked as ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dreamcache.models.config import AdapterConfig, Fusion, SiteSet
+from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.augmentation import ERASE, FLIP, JITTER, Chances
+
+
+class Preset(BaseModel):
+    """All choices of a training; the defaults are the paper's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(default=200_000, ge=1, description="Updates of the weights.")
+    batch: int = Field(
+        default=12, ge=1, description="Samples a forward pass on one device; the paper had 4 devices."
+    )
+    accumulation: int = Field(default=1, ge=1, description="Forward passes an update.")
+    learning_rate: float = Field(default=1e-5, gt=0, description="Of AdamW; constant after the warm-up.")
+    warmup: int = Field(default=0, ge=0, description="Steps over which the rate rises; none stated: ours.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Of AdamW; not stated: PyTorch's.")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="Of AdamW; not stated: PyTorch's.")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="Of AdamW; not stated: PyTorch's.")
+    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm; not stated: ours.")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="Decay a step of averaged weights; none: off."
+    )
+    resolution: int = Field(default=512, ge=8, description="Side of the pictures in pixels.")
+    caption_drop: float = Field(
+        default=0.07, ge=0, le=1, description="Share of captions replaced by the empty one."
+    )
+    flip: float = Field(default=FLIP, ge=0, le=1, description="Share of references that are mirrored.")
+    jitter: float = Field(default=JITTER, ge=0, le=1, description="Share of references whose colours change.")
+    erase: float = Field(
+        default=ERASE, ge=0, le=1, description="Share of references with a part erased to white."
+    )
+    variants: int = Field(
+        default=4, ge=1, description="Augmented references of each sample that are encoded: ours."
+    )
+    fusion: Fusion = Field(default="spatial_concat", description="How the reference joins a block.")
+    sites: SiteSet = Field(default="middle+decoder", description="Which blocks are tapped.")
+    cache_timestep: int = Field(default=1, ge=0, description="Timestep of the cached reference.")
+    cache_prompt: str = Field(default="", description="Text while caching.")
+    seed: int = Field(default=0, ge=0, description="Of the weights' start, the order and the noise.")
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16", description="Of the frozen base and the forward pass; adapters stay in fp32."
+    )
+    recompute: bool = Field(default=False, description="Gradient checkpointing: less memory, more time.")
+    checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
+    log_every: int = Field(default=10, ge=1, description="Steps between lines of the log.")
+    validation: int = Field(default=64, ge=0, description="Samples held out from training; 0: no validation.")
+    validate_every: int = Field(default=1000, ge=1, description="Steps between validations.")
+    sheet_every: int = Field(default=5000, ge=1, description="Steps between sheets of pictures.")
+    sheet_rows: int = Field(default=4, ge=0, description="Held-out samples on a sheet; 0: no sheets.")
+    sheet_steps: int = Field(default=20, ge=1, description="Denoising steps of a sheet.")
+    guidance: float = Field(default=7.5, ge=0, description="Text guidance of a sheet.")
+    reference_guidance: float = Field(default=0.4, ge=0, description="Reference guidance of a sheet.")
+    tensorboard: bool = Field(default=True, description="Also write TensorBoard's files.")
+
+    @property
+    def chances(self) -> Chances:
+        """Of the augmentations."""
+        return Chances(self.flip, self.jitter, self.erase)
+
+    @property
+    def adapters(self) -> AdapterConfig:
+        """What the adapters are."""
+        return AdapterConfig(self.fusion, self.sites, self.cache_timestep, self.cache_prompt)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: a linear warm-up, then constant, so that a finished run can be prolonged."""
+        return self.learning_rate * min(1.0, (step + 1) / (self.warmup + 1))
+
+    def replaced(self, **values: Any) -> Preset:
+        """Another preset with these values; texts are read as the value's type, "none" as None.
+
+        Raises: SettingsError naming the first value that is unknown, of another type or out of range.
+        """
+        read = {name: None if value == "none" else value for name, value in values.items()}
+        try:
+            return Preset.model_validate({**self.model_dump(), **read})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            if name not in Preset.model_fields:
+                raise SettingsError(
+                    f"{name!r} is no value of a preset; expected one of {', '.join(Preset.model_fields)}"
+                ) from error
+            raise SettingsError(
+                f"{name} is {values.get(name)!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+            ) from error
+
+
+FREE = frozenset(
+    {
+        "steps", "batch", "accumulation", "recompute", "checkpoint_every", "log_every", "validate_every",
+        "sheet_every", "sheet_rows", "sheet_steps", "guidance", "reference_guidance", "tensorboard",
+    }
+)  # fmt: skip
+"""What may change when a run is continued: the weights of a step do not depend on it (the samples an update
+takes stay the same: batch × accumulation × devices)."""
+
+PRESETS = {
+    "paper": Preset(),
+    "trial": Preset(
+        steps=1000,
+        batch=8,
+        learning_rate=1e-3,
+        warmup=20,
+        resolution=64,
+        precision="fp32",
+        checkpoint_every=100,
+        validation=16,
+        validate_every=100,
+        sheet_every=500,
+    ),
+}
+"""`trial` is for the miniature and the drawn world on a CPU: to see that everything works."""
+
+
+def choose_preset(name: str, assignments: Sequence[str] = (), **given: Any) -> Preset:
+    """The preset of that name with the assignments NAME=VALUE, and over those the values that are not None.
+
+    Raises: SettingsError for an unknown name, value or type.
+    """
+    if name not in PRESETS:
+        raise SettingsError(f"the preset is {name!r}; choose one of {', '.join(PRESETS)}")
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise SettingsError(f"--set {assignment!r} is no assignment; expected NAME=VALUE")
+        values[key.strip()] = value.strip()
+    values |= {key: value for key, value in given.items() if value is not None}
+    return PRESETS[name].replaced(**values)

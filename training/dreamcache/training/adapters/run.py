@@ -1,0 +1,123 @@
+"""A training from end to end: base, data, cache of encoded samples, loop."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from diffusers.models.attention_processor import AttnProcessor
+from torch import nn
+
+from dreamcache.models.bases.base import load_base
+from dreamcache.models.checkpoint import base_fingerprint
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.adapters.checkpoints import Origin
+from dreamcache.training.adapters.data import TripletSource
+from dreamcache.training.adapters.encoded import EncodedData, Share, encode, encoding_fingerprint
+from dreamcache.training.adapters.objective import AdapterLoss
+from dreamcache.training.adapters.preset import Preset
+from dreamcache.training.adapters.trainer import ADAPTERS, Trainer
+from dreamcache.training.device import training_device
+
+# the first start encodes all pictures before the processes meet
+PATIENCE = timedelta(days=2)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a training leaves. `values`: the last line of the log; empty where nothing was left to do.
+
+    main: whether this process is the one of several that tells.
+    """
+
+    adapters: Path
+    steps: int
+    values: dict[str, float]
+    main: bool
+
+    def as_dict(self) -> dict[str, str | float]:
+        """For programs."""
+        return {"adapters": str(self.adapters), "steps": self.steps, **self.values}
+
+    def as_line(self) -> str:
+        """For people."""
+        told = {name: value for name, value in self.values.items() if name.startswith(("loss", "validation"))}
+        return f"{self.adapters}: {self.steps} steps" + "".join(f", {n} {v:.4g}" for n, v in told.items())
+
+
+def finetune(
+    base_source: str, source: TripletSource, folder: Path, preset: Preset, encoded: Path | None = None
+) -> Finished:
+    """Train adapters, or continue where the folder stands.
+
+    Args:
+        base_source: a diffusers folder, Hub id, checkpoint or ``mini``.
+        source: its pictures have the preset's resolution.
+        folder: of the run.
+        encoded: where caches of encoded samples lie; beside the run's files by default.
+
+    Raises:
+        SettingsError: data, base and preset do not go together.
+        DivergenceError: something is not finite, and where; the last checkpoint is kept.
+        CheckpointError: the folder holds a damaged checkpoint, or another run.
+    """
+    if len(source) <= preset.validation:
+        raise SettingsError(
+            f"more than {preset.validation} samples are expected, for validation and training, received "
+            f"{len(source)}; give more, or --set validation=0"
+        )
+    accelerator = Accelerator(
+        # said outright: without it several processes on CPUs would not find each other
+        cpu=training_device().type == "cpu",
+        mixed_precision="bf16" if preset.precision == "bf16" else "no",
+        gradient_accumulation_steps=preset.accumulation,
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            DistributedDataParallelKwargs(broadcast_buffers=False),
+        ],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    base = load_base(base_source, accelerator.device)
+    if preset.resolution % base.vae_factor:
+        raise SettingsError(
+            f"the resolution is {preset.resolution}; the base's autoencoder takes multiples of {base.vae_factor}"
+        )
+    data_fingerprint = encoding_fingerprint(source, base, preset)
+    cache = (folder / "encoded" if encoded is None else encoded) / data_fingerprint[:16]
+    encode(cache, source, base, preset, Share(accelerator.process_index, accelerator.num_processes))
+    accelerator.wait_for_everyone()
+    # before the base is rounded: adapters are tied to it as it is on disk
+    origin = Origin.of(base_fingerprint(base.unet), data_fingerprint, preset, accelerator.num_processes)
+    null, cache_text = base.encode_text([""]), base.encode_text([preset.cache_prompt])
+    base.text_encoder.to("cpu")
+    base.vae.to("cpu")
+    with torch.random.fork_rng():
+        torch.manual_seed(preset.seed)
+        conditioned = ConditionedUNet(base.unet, preset.adapters)
+    if preset.precision == "bf16":
+        nn.Module.to(base.unet, torch.bfloat16)  # diffusers' own warns of modules that there are none of
+    if accelerator.device.type == "cpu":
+        base.unet.set_attn_processor(AttnProcessor())  # see objective.plain_products
+    loss = AdapterLoss(base, conditioned, null, cache_text, preset.recompute)
+    trainer = Trainer(accelerator, base, loss, EncodedData(cache, len(source)), preset, folder, origin)
+    if accelerator.is_main_process:
+        _write_record(folder / "run.json", base_source, origin, preset, cache)
+    trainer.train()
+    return Finished(folder / ADAPTERS, trainer.step, trainer.last, accelerator.is_main_process)
+
+
+def _write_record(path: Path, base: str, origin: Origin, preset: Preset, cache: Path) -> None:
+    record = {
+        "base": {"source": base, "fingerprint": origin.base},
+        "encoded": str(cache),
+        "samples_an_update": origin.update,
+        "preset": preset.model_dump(mode="json"),
+    }
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

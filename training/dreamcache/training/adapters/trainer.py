@@ -1,0 +1,226 @@
+"""The training loop on one device or several, with accelerate: accumulate, check, step, average, keep.
+
+The base is frozen, in bfloat16 where the preset says so; the adapters and their moments are float32. What an
+update trains on depends on its number alone (`order.py`), so a run that was killed continues from its last
+checkpoint to the weights it would have had: bit for bit on a CPU with as many threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from dreamcache.models.bases.base import Base
+from dreamcache.models.checkpoint import save_adapters
+from dreamcache.runtime.progress import progress_bar
+from dreamcache.training.adapters.checkpoints import (
+    NAME,
+    Origin,
+    TrainedState,
+    load_checkpoint,
+    save_checkpoint,
+)
+from dreamcache.training.adapters.encoded import EncodedData
+from dreamcache.training.adapters.logs import Logs
+from dreamcache.training.adapters.objective import AdapterLoss, first_not_finite, plain_products
+from dreamcache.training.adapters.order import Drawn, Order, held_out
+from dreamcache.training.adapters.preset import Preset
+from dreamcache.training.adapters.validation import averaged, draw_validation_sheet, on_device, validate
+from dreamcache.training.errors import DivergenceError
+
+ADAPTERS = "adapters.safetensors"
+
+
+class Trainer:
+    """A run in a folder: `checkpoint.safetensors`, `adapters.safetensors`, `log.jsonl`, sheets.
+
+    Raises: CheckpointError when the folder holds a damaged checkpoint or another run.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        base: Base,
+        loss: AdapterLoss,
+        data: EncodedData,
+        preset: Preset,
+        folder: Path,
+        origin: Origin,
+    ) -> None:
+        self.accelerator, self.base, self.data, self.preset = accelerator, base, data, preset
+        self.folder, self.origin = folder, origin
+        parameters = dict(loss.conditioned.adapters.named_parameters())
+        optimizer = torch.optim.AdamW(
+            parameters.values(),
+            lr=preset.learning_rate,
+            betas=(preset.beta1, preset.beta2),
+            weight_decay=preset.weight_decay,
+        )
+        self.loss = loss
+        self.model, self.optimizer = accelerator.prepare(loss, optimizer)
+        average = {} if preset.ema is None else {n: p.detach().clone() for n, p in parameters.items()}
+        self.state = TrainedState(parameters, self.optimizer.optimizer, average)
+        train_rows, self.held_out = held_out(preset.seed, len(data), preset.validation)
+        timesteps = int(base.scheduler.config.num_train_timesteps)
+        self.order = Order(
+            preset.seed, train_rows, data.latent_shape, preset.variants, preset.caption_drop, timesteps
+        )
+        self.step = 0
+        self.last: dict[str, float] = {}
+        if (found := load_checkpoint(folder, self.state, origin)) is not None:
+            self.step = found[0]
+            _set_random(found[1], accelerator)
+
+    def train(self) -> None:
+        """Run the remaining steps; leaves the adapters beside the checkpoint.
+
+        Raises: DivergenceError where a loss or gradient is not finite; the last checkpoint stays as it was.
+        """
+        main, preset = self.accelerator.is_main_process, self.preset
+        logs = Logs(self.folder, self.step, preset.tensorboard) if main else None
+        try:
+            with progress_bar("adapters", shown=main) as advance:
+                while self.step < preset.steps:
+                    started = time.perf_counter()
+                    values = self._update()
+                    self.step += 1
+                    advance(self.step, preset.steps, loss=values["loss"])
+                    if logs is not None:
+                        self._report(logs, values, time.perf_counter() - started)
+                    if self._due(preset.checkpoint_every):
+                        self._save()
+            if main and not (self.folder / ADAPTERS).is_file():
+                self._save_adapters()  # the run was killed between the last checkpoint and the adapters
+        finally:
+            if logs is not None:
+                logs.close()
+        self.accelerator.wait_for_everyone()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.preset.steps
+
+    def _update(self) -> dict[str, float]:
+        """One step of the optimizer; loss and gradient norm over all its samples."""
+        preset, accelerator = self.preset, self.accelerator
+        rate = preset.rate(self.step)
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), device=accelerator.device)
+        norm = math.nan
+        passes: list[tuple[Drawn, Tensor]] = []
+        for number in range(preset.accumulation):
+            drawn = self._draw(number)
+            encoded = on_device(self.data.take(drawn.rows, drawn.variants), accelerator.device)
+            # the products are computed again on the way back: by the same kernel
+            with accelerator.accumulate(self.model), plain_products(accelerator.device):
+                losses = self.model(encoded, drawn)
+                passes.append((drawn, losses.detach()))
+                total += losses.detach().mean() / preset.accumulation
+                accelerator.backward(losses.mean())
+                if accelerator.sync_gradients:
+                    total = accelerator.reduce(total, "mean")
+                    self._check("loss", float(total), passes)
+                    norm = float(
+                        accelerator.clip_grad_norm_(list(self.state.parameters.values()), preset.clip)
+                    )
+                    self._check("gradient norm", norm, passes)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        if preset.ema is not None:
+            decay = min(preset.ema, (1 + self.step) / (10 + self.step))
+            with torch.no_grad():
+                for name, value in self.state.average.items():
+                    value.lerp_(self.state.parameters[name], 1 - decay)
+        return {"loss": float(total), "gradient_norm": norm, "learning_rate": rate}
+
+    def _draw(self, number: int) -> Drawn:
+        """The samples of this process in a pass of the step."""
+        preset, accelerator = self.preset, self.accelerator
+        passes = self.step * preset.accumulation + number
+        start = (passes * accelerator.num_processes + accelerator.process_index) * preset.batch
+        return self.order.draw(start, preset.batch)
+
+    def _check(self, what: str, value: float, passes: list[tuple[Drawn, Tensor]]) -> None:
+        if math.isfinite(value):
+            return
+        kept = self.folder / NAME
+        state = f"the last good checkpoint is {kept}" if kept.is_file() else "there is no checkpoint yet"
+        raise DivergenceError(
+            f"the {what} is {value} at step {self.step}{self._where(passes)}; {state}, and is left as it is"
+        )
+
+    def _where(self, passes: list[tuple[Drawn, Tensor]]) -> str:
+        """The samples whose loss is not finite, and the first thing that explains it."""
+        bad = [
+            (drawn.rows[i], drawn.variants[i], int(drawn.timesteps[i]))
+            for drawn, losses in passes
+            for i in range(len(losses))
+            if not math.isfinite(float(losses[i]))
+        ]
+        named = f" (sample {self.data.key(bad[0][0])}, timestep {bad[0][2]})" if bad else ""
+        if (weight := first_not_finite(self.loss.conditioned.unet)) is not None:
+            return f"{named}: the base's weight {weight} holds nan or inf: take another base"
+        if any(
+            not bool(t.isfinite().all()) for row, variant, _ in bad for t in self.data.take([row], [variant])
+        ):
+            return f"{named}: its encoded numbers are damaged: delete the cache of encoded samples"
+        if (weight := first_not_finite(self.loss.conditioned.adapters)) is not None:
+            return f"{named}: the adapters' weight {weight} holds nan or inf: lower the learning rate"
+        return f"{named}: the numbers overflow: try --set precision=fp32 or a lower learning rate"
+
+    def _report(self, logs: Logs, values: Mapping[str, float], seconds: float) -> None:
+        """The log, validation and sheets of a step, all before its checkpoint: what is kept is told."""
+        preset = self.preset
+        line = dict(values) if self._due(preset.log_every) else {}
+        if line:
+            line["samples_per_second"] = round(self.origin.update / seconds, 3)
+        with averaged(self.state.parameters, self.state.average), self.accelerator.autocast():
+            if preset.validation and self._due(preset.validate_every):
+                line |= validate(self.loss, self.data, self.held_out, preset.batch)
+            if line:
+                logs.write(self.step, line)
+                self.last = line
+            if (rows := self.held_out[: preset.sheet_rows]).size and self._due(preset.sheet_every):
+                path = self.folder / f"sheet-{self.step:07d}.png"
+                draw_validation_sheet(path, self.loss, self.base, self.data, rows, preset)
+                logs.picture(self.step, path)
+
+    def _save(self) -> None:
+        """All processes take part, since each has its random state; the main one writes."""
+        random = _random(self.accelerator)
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.folder, self.state, self.origin, self.step, random)
+            self._save_adapters()
+
+    def _save_adapters(self) -> None:
+        with averaged(self.state.parameters, self.state.average):
+            about = {"steps": str(self.step), "preset": self.preset.model_dump_json()}
+            save_adapters(self.folder / ADAPTERS, self.loss.conditioned, about, base=self.origin.base)
+
+
+def _random(accelerator: Accelerator) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if accelerator.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(accelerator.device)
+    gathered: dict[str, Any] = {
+        name: accelerator.gather(state.to(accelerator.device)[None]) for name, state in states.items()
+    }
+    return gathered
+
+
+def _set_random(states: Mapping[str, Tensor], accelerator: Accelerator) -> None:
+    """This process's own; with another number of processes there is none, and nothing depends on it."""
+    for name, state in states.items():
+        if len(state) == accelerator.num_processes:
+            own = state[accelerator.process_index]
+            if name == "cpu":
+                torch.set_rng_state(own)
+            elif accelerator.device.type == "cuda":
+                torch.cuda.set_rng_state(own, accelerator.device)

@@ -1,0 +1,1 @@
+"""The models that the stages run: language models and segmenters."""

@@ -1,0 +1,1 @@
+"""The stages that write shards: captions, targets, references."""

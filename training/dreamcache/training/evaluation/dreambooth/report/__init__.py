@@ -1,0 +1,1 @@
+"""DreamBooth's benchmark as tables and a page."""

@@ -1,0 +1,1 @@
+"""Held-out toys of the drawn world: identity, scene and pairs."""

@@ -1,0 +1,94 @@
+"""A small network that reads a toy's attributes and outline, the scene and the style off a 64 × 64 picture.
+
+It is trained on renders alone (`miniature.stages.attribute_classifier`) and never sees a generated picture, so it can
+be wrong about them but cannot have learned to flatter them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dreamcache.training.pixels import to_tensor
+from dreamcache.training.world.samples import ATTRIBUTES
+
+CLASSIFIER_FILE = Path(__file__).parent / "attribute_classifier.safetensors"
+
+
+def _stage(inputs: int, outputs: int) -> nn.Sequential:
+    """Two convolutions; the first halves the resolution."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.GroupNorm(8, outputs), nn.SiLU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1), nn.GroupNorm(8, outputs), nn.SiLU(),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """`classes`: attribute → [n] class numbers, in the order of ATTRIBUTES; `masks`: [n, 64, 64] in 0..1."""
+
+    classes: dict[str, NDArray[np.int64]]
+    masks: NDArray[np.float32]
+
+
+class AttributeClassifier(nn.Module):
+    """Pictures [n, 3, 64, 64] in −1..1 → logits per attribute [n, classes], of the outline [n, 1, 16, 16]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 5, stride=2, padding=2), nn.SiLU())
+        self.fine = _stage(32, 64)
+        self.outline = nn.Conv2d(64, 1, 3, padding=1)
+        self.coarse = nn.Sequential(_stage(64, 128), _stage(128, 192))
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(192 * 16, 256), nn.SiLU())
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(256, len(classes)) for name, classes in ATTRIBUTES.items()}
+        )
+
+    def forward(self, pictures: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """See the class."""
+        fine = self.fine(self.stem(pictures))
+        hidden = self.hidden(self.coarse(fine))
+        return {name: head(hidden) for name, head in self.heads.items()}, self.outline(fine)
+
+    @torch.no_grad()
+    def classify(self, pictures: NDArray[np.uint8], batch: int = 200) -> Attributes:
+        """Attributes of pictures uint8 [n, 64, 64, 3]."""
+        device = next(self.parameters()).device
+        classes: dict[str, list[Tensor]] = {name: [] for name in self.heads}
+        masks = []
+        for start in range(0, len(pictures), batch):
+            logits, outline = self(to_tensor(pictures[start : start + batch]).to(device))
+            for name, values in logits.items():
+                classes[name].append(values.argmax(1))
+            masks.append(functional.interpolate(outline, size=(64, 64), mode="bilinear").sigmoid()[:, 0])
+        joined = {name: torch.cat(parts).cpu().numpy() for name, parts in classes.items()}
+        return Attributes(joined, torch.cat(masks).cpu().numpy())
+
+
+def load_classifier(path: Path = CLASSIFIER_FILE) -> AttributeClassifier:
+    """The trained judge.
+
+    Raises FileNotFoundError naming the command that trains it.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}: run `dreamcache train judge` first")
+    judge = AttributeClassifier()
+    judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    return judge.eval()
+
+
+def stated_accuracy(path: Path = CLASSIFIER_FILE) -> dict[str, float]:
+    """What `accuracy_on_renders` found when the judge of a file was trained."""
+    with safe_open(path, framework="pt") as file:
+        stated: dict[str, float] = json.loads(file.metadata()["accuracy_on_held_out_renders"])
+    return stated

@@ -1,0 +1,94 @@
+"""The subcommand `dreamcache ablate`: one table of the paper's ablations or open questions, on the miniature."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dreamcache.training.miniature.ablations.columns import cells, columns
+from dreamcache.training.miniature.ablations.tables import TABLES
+
+if TYPE_CHECKING:
+    from dreamcache.training.miniature.ablations.rows import Ablation
+    from dreamcache.training.miniature.ablations.tables import Table
+
+
+def ablate(
+    tables: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TABLE...",
+            help=f"{', '.join(TABLES)}; all is each.",
+        ),
+    ],
+    run: Annotated[
+        Path, typer.Option(help="Folder of adapters and rows; what is there is not made again.")
+    ] = Path("runs/ablations"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of TABLE.json and TABLE.png; that of the run by default.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples of the drawn world.")] = 42_000,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Samples with two toys, for the table that needs them.")
+    ] = 8_000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 300,
+    batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 64,
+    identities: Annotated[int, typer.Option(min=1, help="Held-out toys.")] = 100,
+    scenes: Annotated[int, typer.Option(min=1, max=12, help="Scenes for each toy.")] = 2,
+) -> None:
+    """Train and compare variants of the adapters on the miniature: the paper's tables, and its open questions."""
+    from rich.console import Console
+
+    from dreamcache.training.miniature.ablations.rows import Ablation, Protocol
+
+    unknown = sorted(set(tables) - {*TABLES, "all"})
+    if unknown:
+        raise typer.BadParameter(
+            f"{unknown[0]!r} is not one of {', '.join((*TABLES, 'all'))}", param_hint="'TABLE'"
+        )
+    ablation = Ablation(run, Protocol(samples, pairs, steps, batch, identities, scenes))
+    for name in TABLES if "all" in tables else tables:
+        table = TABLES[name]
+        record = {
+            "question": table.question,
+            "protocol": asdict(ablation.protocol),
+            "rows": [ablation.record(row) for row in table.rows],
+        }
+        folder = run if out is None else out
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        _draw(ablation, table, folder / f"{name}.png")
+        Console().print(_as_table(record))
+
+
+def _draw(ablation: Ablation, table: Table, path: Path) -> None:
+    """A row for each toy: its reference, then the same prompt and noise in every row of the table."""
+    from dreamcache.training.evaluation.sheets import Column, draw_sheet
+
+    every = ablation.protocol.scenes
+    if table.rows[0].pair is not None:
+        pairs = ablation.pair_cases[: 4 * every : every]
+        titles = [[f"{c.toys[0].kind} and {c.toys[1].kind}", c.scene] for c in pairs]
+        groups = [Column("references, left and right", [list(case.references) for case in pairs], titles)]
+    else:
+        cases = ablation.cases[: 4 * every : every]
+        places = [[f"{case.toy.kind}, {case.scene}"] for case in cases]
+        groups = [Column("reference", [[case.reference] for case in cases], places)]
+    for row in table.rows:
+        pictures = ablation.examples(row)[: 4 * every : every]
+        groups.append(Column(row.name, [[picture] for picture in pictures]))
+    draw_sheet(groups, path, table.question)
+
+
+def _as_table(record: dict[str, Any]) -> Any:
+    from rich.table import Table as Printed
+
+    titles = columns(record)
+    table = Printed("", *titles, title=record["question"])
+    for row in record["rows"]:
+        table.add_row(row["name"], *cells(row, titles))
+    return table

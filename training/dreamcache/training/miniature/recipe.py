@@ -1,0 +1,216 @@
+"""The miniature's recipe: the stages in their order, each one command, each continued where it was stopped.
+
+A run is a folder: `data/`, `pairs/` and `stylised/` (rendered samples), `autoencoder/`, latents of each, `base/`,
+`adapters/`, `judge/`.
+What a stage needs from an earlier one it reads from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+
+from dreamcache.models.bases.base import load_base
+from dreamcache.models.checkpoint import load_adapters
+from dreamcache.models.config import AdapterConfig
+from dreamcache.training.errors import CheckpointError
+from dreamcache.training.miniature.latents import (
+    FOLDERS,
+    Latents,
+    encode_dataset,
+    join_samples,
+    latent_scale,
+    load_latents,
+)
+from dreamcache.training.miniature.loop import Schedule
+from dreamcache.training.miniature.model_card import ship
+from dreamcache.training.miniature.stages.adapters import save_trained, train_adapters
+from dreamcache.training.miniature.stages.attribute_classifier import (
+    accuracy_on_renders,
+    save_classifier,
+    train_classifier,
+)
+from dreamcache.training.miniature.stages.autoencoder import reconstruction_db, train_autoencoder
+from dreamcache.training.miniature.stages.text_to_image import train_text_to_image
+from dreamcache.training.miniature.stages.whitening import whiten
+from dreamcache.training.miniature.tokenizer import make_tokenizer
+from dreamcache.training.world.dataset import (
+    Of,
+    draw_batch,
+    read_shards,
+    render_dataset,
+    shard_path,
+    stored_size,
+)
+
+AUTOENCODER_SAMPLES = 4000
+"""Many crops each: more pictures bring the autoencoder nothing."""
+AUTOENCODER = Schedule(
+    steps=3000,
+    batch=16,
+    learning_rate=2e-3,
+    warmup=20,
+    ema=0.99,
+    weight_decay=0.0,
+    checkpoint_every=100,
+    muon=True,
+    cooldown=0.3,
+)
+BASE = Schedule(
+    steps=24_000,
+    batch=64,
+    learning_rate=2e-3,
+    checkpoint_every=100,
+    muon=True,
+    cooldown=0.2,
+    compiled=True,
+)
+ADAPTERS = Schedule(steps=2000, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
+JUDGE = Schedule(steps=3000, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All choices of a run.
+
+    samples: with one toy. pairs: with two, in addition. stylised: with one, in a style, in addition. size: of
+    pictures, in pixels.
+    """
+
+    samples: int = 48_000
+    pairs: int = 10_000
+    stylised: int = 6_000
+    size: int = 128
+    seed: int = 0
+    autoencoder: Schedule = AUTOENCODER
+    base: Schedule = BASE
+    adapters: Schedule = ADAPTERS
+    judge: Schedule = JUDGE
+    fusion: AdapterConfig = field(default_factory=AdapterConfig)
+    guidance: dict[str, Any] = field(
+        default_factory=lambda: {
+            "mode": "text_first", "guidance_scale": 3.0, "reference_guidance_scale": 8.0, "steps": 20,
+        }
+    )  # fmt: skip
+
+
+def _write_json(path: Path, record: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _kinds(run: Path, recipe: Recipe) -> dict[Of, tuple[Path, Path, int]]:
+    """Where samples of each kind and their latents lie, and how many there are; kinds of none are left out."""
+    counts: dict[Of, int] = {"one": recipe.samples, "two": recipe.pairs, "stylised": recipe.stylised}
+    return {
+        of: (run / data, run / latents, counts[of]) for of, (data, latents) in FOLDERS.items() if counts[of]
+    }
+
+
+def stage_data(run: Path, recipe: Recipe) -> None:
+    """Render the samples."""
+    for of, (rendered, _, samples) in _kinds(run, recipe).items():
+        render_dataset(rendered, samples, recipe.seed, of=of, size=recipe.size)
+
+
+def stage_autoencoder(run: Path, recipe: Recipe) -> None:
+    """Train the autoencoder."""
+    vae = train_autoencoder(
+        run / "data", run / "autoencoder", recipe.autoencoder, min(recipe.samples, AUTOENCODER_SAMPLES)
+    )
+    whiten(vae.eval(), next(read_shards(run / "data", 1)))
+    vae.save_pretrained(run / "autoencoder" / "vae")
+    whole, toy = reconstruction_db(vae, draw_batch(recipe.seed, 200, 200, held_out=True, size=recipe.size))
+    _write_json(run / "autoencoder" / "report.json", {"psnr_db": whole, "toy_psnr_db": toy})
+
+
+def _autoencoder(run: Path) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(run / "autoencoder" / "vae").eval()
+
+
+def stage_latents(run: Path, recipe: Recipe) -> None:
+    """Encode the targets."""
+    vae, tokenizer = _autoencoder(run), make_tokenizer()
+    for rendered, latents, samples in _kinds(run, recipe).values():
+        encode_dataset(rendered, latents, samples, vae, tokenizer, references=False)
+
+
+def _latents(run: Path, recipe: Recipe, *, references: bool) -> dict[Of, Latents]:
+    """Of each kind of sample that there is, at the scale of those with one toy."""
+    scale = latent_scale(run / "latents")
+    return {
+        of: load_latents(folder, n, scale, references=references)
+        for of, (_, folder, n) in _kinds(run, recipe).items()
+    }
+
+
+def stage_base(run: Path, recipe: Recipe) -> None:
+    """Train text encoder and UNet; leaves the whole base as a diffusers folder."""
+    vae = _autoencoder(run)
+    vae.register_to_config(scaling_factor=latent_scale(run / "latents"))
+    latents = join_samples(list(_latents(run, recipe, references=False).values()))
+    pipeline: StableDiffusionPipeline = train_text_to_image(
+        latents, vae, make_tokenizer(), run / "base", recipe.base
+    )
+    # stored as it ships, so that everything after this stage learns from and is tied to the same numbers
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(run / "base" / "pipeline")
+
+
+def stage_adapters(run: Path, recipe: Recipe) -> None:
+    """Train the adapters on the frozen base."""
+    base = load_base(run / "base" / "pipeline")
+    for of, (rendered, folder, samples) in _kinds(run, recipe).items():
+        if of != "stylised":
+            encode_dataset(rendered, folder, samples, base.vae, base.tokenizer)
+    shown = replace(recipe, stylised=0)
+    latents = _latents(run, shown, references=True)
+    conditioned = train_adapters(
+        latents["one"], base, run / "adapters", recipe.adapters, recipe.fusion, latents.get("two")
+    )
+    untouched = load_base(run / "base" / "pipeline")
+    save_trained(run / "adapters" / "adapters.safetensors", conditioned, untouched)
+    load_adapters(run / "adapters" / "adapters.safetensors", untouched.unet)
+
+
+def stage_judge(run: Path, recipe: Recipe) -> None:
+    """Train the judge of the evaluation."""
+    data = {of: (rendered, samples) for of, (rendered, _, samples) in _kinds(run, recipe).items()}
+    judge = train_classifier(data, run / "judge", recipe.judge)
+    report = accuracy_on_renders(judge)
+    _write_json(run / "judge" / "report.json", report)
+    save_classifier(judge, run / "judge" / "judge.safetensors", report)
+
+
+def stage_ship(run: Path, recipe: Recipe) -> None:
+    """Gather what ships."""
+    ship(run, asdict(recipe))
+
+
+def run_stage(name: str, run: Path, recipe: Recipe) -> None:
+    """One stage of the run. Raises CheckpointError for a folder that another recipe began."""
+    for data, _ in FOLDERS.values():
+        first = shard_path(run / data, 0)
+        if first.exists() and (size := stored_size(first)) != recipe.size:
+            raise CheckpointError(
+                f"{first} holds pictures of {size} × {size} pixels and this recipe draws {recipe.size} × "
+                f"{recipe.size}: begin a new run in another folder (--run)"
+            )
+    STAGES[name](run, recipe)
+
+
+STAGES: dict[str, Callable[[Path, Recipe], None]] = {
+    "data": stage_data,
+    "autoencoder": stage_autoencoder,
+    "latents": stage_latents,
+    "base": stage_base,
+    "adapters": stage_adapters,
+    "judge": stage_judge,
+    "ship": stage_ship,
+}
