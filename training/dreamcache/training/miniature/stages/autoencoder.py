@@ -26,8 +26,8 @@ LATENT_CHANNELS = 16
 SIZE = 128
 CROP = 64
 LAST_WHOLE = 0.3
-TOY_WEIGHT = 1.0
-PERCEPTUAL_WEIGHT = 0.1
+TOY_WEIGHT = 8.0
+PERCEPTUAL_WEIGHT = 0.5
 KL_WEIGHT = 1e-6
 # log variance of the latents at the start: near deterministic, else the noise drowns the first thousand steps
 FIRST_LOG_VARIANCE = -6.0
