@@ -21,10 +21,11 @@ from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.training.device import training_dtype
+from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Schedule
 from dreamcache.training.miniature.stages.adapters import CAPTION_DROP, train_adapters
-from dreamcache.training.miniature.stages.attribute_classifier import train_classifier
+from dreamcache.training.miniature.stages.attribute_classifier import save_classifier, train_classifier
 from dreamcache.training.miniature.stages.autoencoder import (
     CROP,
     LATENT_CHANNELS,
@@ -41,7 +42,7 @@ from dreamcache.training.miniature.stages.text_to_image import (
     train_text_to_image,
 )
 from dreamcache.training.pixels import to_tensor
-from dreamcache.training.world.dataset import read_shard
+from dreamcache.training.world.dataset import draw_batch, read_shard, shard_path, write_npz
 
 ROWS = 12
 PRECISION = training_dtype(torch.device("cpu"))
@@ -237,3 +238,16 @@ def test_the_judge_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path
     resumed_equals_uninterrupted(
         lambda folder, steps: train_classifier({"one": (small_shard, 1)}, folder, schedule(steps)), tmp_path
     )
+
+
+def test_the_judge_of_larger_pictures_has_another_stage_and_is_known_by_it(tmp_path: Path) -> None:
+    rendered, path = tmp_path / "data", tmp_path / "judge.safetensors"
+    write_npz(shard_path(rendered, 0), **vars(draw_batch(0, 0, 4, size=128)))
+    judge = train_classifier({"one": (rendered, 1)}, tmp_path / "run", schedule(1))
+    save_classifier(judge, path, {})
+    loaded = load_classifier(path)
+    assert (loaded.size, len(loaded.coarse)) == (128, 3)
+    assert (load_classifier().size, len(load_classifier().coarse)) == (64, 2)
+    assert loaded.classify(read_shard(rendered, 0, 1).targets).masks.shape == (4, 128, 128)
+    with pytest.raises(RuntimeError):
+        loaded.classify(draw_batch(0, 0, 1).targets)
