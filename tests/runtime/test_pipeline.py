@@ -228,7 +228,7 @@ for name in ("torch", "transformers", "diffusers", "onnx"):
 import dreamcache.runtime
 heavy = [n for n in ("onnxruntime", "numpy", "pydantic", "tokenizers") if n in sys.modules]
 assert not heavy, heavy
-import dreamcache.runtime.cli.main, dreamcache.runtime.cli.commands, dreamcache.runtime.checks
+import dreamcache.runtime.cli.main, dreamcache.runtime.cli.generate, dreamcache.runtime.checks
 from dreamcache.runtime import Pipeline
 pipe = Pipeline.load({str(pristine)!r}, threads=1)
 image = pipe.generate("a robot", pipe.cache({str(toy)!r}), steps=2, seed=0)

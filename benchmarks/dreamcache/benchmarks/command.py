@@ -24,7 +24,7 @@ def bench(
         list[Path],
         typer.Argument(metavar="BUNDLE", help="Bundles to measure in turn; with --merge: records."),
     ],
-    profile: options.LoadProfile = "speed",
+    profile: options.SessionProfile = "speed",
     provider: options.Provider = None,
     math: options.MathOption = "exact",
     threads: options.Threads = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def fit(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`.")],
+    bundle: options.BundleFolder,
     budget: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Private memory, e.g. 600M; default: the smallest that passes."),
@@ -41,12 +40,10 @@ def fit(
             rich_help_panel=options.PROTOCOL,
         ),
     ] = False,
-    profile: options.LoadProfile = "memory",
+    profile: options.SessionProfile = "memory",
     provider: options.Provider = None,
     threads: options.Threads = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Answer as JSON.", rich_help_panel=options.OUTPUT)
-    ] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Draw a picture under an enforced memory budget: yes or no (status 1), with the figures."""
     from dreamcache.benchmarks.memory.budget import parse_budget_mb

@@ -7,23 +7,20 @@ from typing import Annotated
 
 import typer
 
-PICTURE, SPEED, PROTOCOL, OUTPUT = "Picture", "Memory and speed", "Protocol", "Output"
+from dreamcache.runtime.cli.options import OUTPUT as OUTPUT
+from dreamcache.runtime.cli.options import PICTURE as PICTURE
+from dreamcache.runtime.cli.options import AsJson as AsJson
+from dreamcache.runtime.cli.options import BundleFolder as BundleFolder
+from dreamcache.runtime.cli.options import GuidanceInterval as GuidanceInterval
+from dreamcache.runtime.cli.options import MathOption as MathOption
+from dreamcache.runtime.cli.options import Overwrite as Overwrite
+from dreamcache.runtime.cli.options import Provider as Provider
+from dreamcache.runtime.cli.options import SessionProfile as SessionProfile
+from dreamcache.runtime.cli.options import StepCache as StepCache
+from dreamcache.runtime.cli.options import Threads as Threads
 
-Provider = Annotated[
-    list[str] | None,
-    typer.Option("--provider", help="ONNX Runtime provider; repeatable; default cpu.", rich_help_panel=SPEED),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="Threads within an operator; default: ONNX Runtime's choice.", rich_help_panel=SPEED),
-]
-LoadProfile = Annotated[
-    str, typer.Option("--profile", help="Session settings: speed or memory.", rich_help_panel=SPEED)
-]
-MathOption = Annotated[
-    str,
-    typer.Option(help="Arithmetic: exact, or fast (bf16 with provider openvino).", rich_help_panel=SPEED),
-]
+PROTOCOL = "Protocol"
+
 Steps = Annotated[
     int | None,
     typer.Option(min=1, help="Denoising steps; default 20, or 4 with --quick.", rich_help_panel=PICTURE),
@@ -32,18 +29,6 @@ GuidanceModeName = Annotated[
     str | None,
     typer.Option(
         "--guidance-mode", help="Guidance: dual, text_first, classic or none.", rich_help_panel=PICTURE
-    ),
-]
-GuidanceInterval = Annotated[
-    tuple[float, float] | None,
-    typer.Option(
-        metavar="START END", help="Part of the steps with guidance; default 0 1.", rich_help_panel=PICTURE
-    ),
-]
-StepCache = Annotated[
-    int | None,
-    typer.Option(
-        metavar="K", help="Steps per run of the whole denoiser; default 1.", rich_help_panel=PICTURE
     ),
 ]
 Reference = Annotated[
@@ -100,7 +85,4 @@ CsvFile = Annotated[
 HtmlFile = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", help="Page with plots to write.", rich_help_panel=OUTPUT),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replacement of existing outputs.", rich_help_panel=OUTPUT)
 ]

@@ -22,7 +22,7 @@ from dreamcache.export.parity.gates import CONDITION_TOLERANCE
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, parse_contract
 from dreamcache.runtime.bundle.folder import open_bundle, open_contract
 from dreamcache.runtime.checks import verify_bundle
-from dreamcache.runtime.cli.description import describe
+from dreamcache.runtime.cli.inspect import bundle_tables
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.pipeline import Pipeline
 
@@ -100,7 +100,7 @@ def test_the_page_for_app_developers(both: Path) -> None:
 
 def test_inspect_shows_both_targets(both: Path) -> None:
     console = Console(width=200, record=True)
-    for table in describe(open_bundle(both)):
+    for table in bundle_tables(open_bundle(both)):
         console.print(table)
     shown = console.export_text()
     assert "coreml/Unet.mlpackage" in shown

@@ -219,13 +219,13 @@ from dreamcache.runtime.cli import main as cli
 try:
     cli.main(["--help"])
 except SystemExit:
-    loaded = {"dreamcache.runtime.cli.commands", "dreamcache.training", "numpy", "onnxruntime"} & set(sys.modules)
+    loaded = {"dreamcache.runtime.cli.generate", "dreamcache.training", "numpy", "onnxruntime"} & set(sys.modules)
     loaded -= {"dreamcache.training"}
     assert not loaded, loaded
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    listed = {line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")}
+    listed = {line.split()[1] for line in result.stdout.splitlines() if line.startswith("│ ")}
     assert listed >= NAMES
     assert "Draw new pictures of a subject from a prompt." in result.stdout
 

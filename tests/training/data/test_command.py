@@ -136,5 +136,7 @@ def test_the_programs_help_lists_the_group(
         monkeypatch.syspath_prepend(entry_path)
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("synthesize"))
+    (line,) = (
+        line for line in capsys.readouterr().out.splitlines() if line.strip("│ ").startswith("synthesize")
+    )
     assert "Write training data" in line

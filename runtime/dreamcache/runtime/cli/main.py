@@ -53,7 +53,7 @@ def _build(commands: dict[str, EntryPoint], wanted: str | None) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,
+        rich_markup_mode="rich",
     )
     app.callback()(_root)
     for name, entry in sorted(commands.items()):
@@ -79,13 +79,11 @@ def _print_version(asked: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
-        ),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Personalised pictures from one reference picture, on the device."""
+    """Personalised image generation from one reference picture, on the device."""
 
 
 def _never_run() -> None:

@@ -21,7 +21,7 @@ from dreamcache.export.coreml.mil.package import open_package
 from dreamcache.export.errors import ExportError
 from dreamcache.runtime.bundle.folder import open_contract
 from dreamcache.runtime.checks import Check
-from dreamcache.runtime.cli.commands import verify
+from dreamcache.runtime.cli.verify import verify
 
 
 @pytest.fixture

@@ -49,5 +49,5 @@ def test_pairs_are_made_by_pytorch_from_drawn_toys(
     other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert status("--pairs", "3", other, str(tmp_path), "--json", str(tmp_path / "record.json")) == 2
-    assert "Error: Invalid value for '--pairs'" in capsys.readouterr().err
+    assert "Invalid value for '--pairs'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

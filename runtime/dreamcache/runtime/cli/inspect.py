@@ -1,18 +1,39 @@
-"""What `dreamcache inspect` shows of a contract."""
+"""The subcommand `dreamcache inspect`: a bundle's contract as tables."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import typer
 from rich.table import Table
 
-from dreamcache.runtime.bundle.contract import Contract, Graphs
-from dreamcache.runtime.bundle.coreml import CoreMLPart
-from dreamcache.runtime.bundle.folder import Bundle
+from dreamcache.runtime.cli import options
+
+if TYPE_CHECKING:
+    from dreamcache.runtime.bundle.contract import Contract, Graphs
+    from dreamcache.runtime.bundle.coreml import CoreMLPart
+    from dreamcache.runtime.bundle.folder import Bundle
 
 
-def describe(bundle: Bundle) -> Iterator[Table]:
-    """Tables for people: the model, its sites, its graphs and what was measured."""
+def inspect(bundle: options.BundleFolder, as_json: options.AsJson = False) -> None:
+    """Show what a bundle holds, from its contract alone."""
+    from rich.console import Console
+
+    from dreamcache.runtime.bundle.folder import open_contract
+
+    opened = open_contract(bundle)
+    if as_json:
+        contract = opened.contract.model_dump(mode="json", by_alias=True)
+        typer.echo(json.dumps(contract, indent=2, ensure_ascii=False))
+        return
+    for table in bundle_tables(opened):
+        Console().print(table)
+
+
+def bundle_tables(bundle: Bundle) -> Iterator[Table]:
+    """The model, its sites, its graphs and what was measured, as tables."""
     contract = bundle.contract
     yield _facts(f"{bundle.folder.name}: {contract.architecture.name}", _model(bundle))
     sites = Table("site", "width", "heads", "tokens", title="Tapped sites", title_justify="left")

@@ -1,0 +1,44 @@
+"""The subcommand `dreamcache cache`: a reference picture as a subject file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dreamcache.runtime.cli import options
+from dreamcache.runtime.errors import OutputError
+
+
+def cache(
+    bundle: options.BundleFolder,
+    reference: Annotated[
+        Path,
+        typer.Option(help="Picture of the subject (PNG, JPEG or WebP).", rich_help_panel=options.PICTURE),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(help="Subject file to write: *.subject.safetensors.", rich_help_panel=options.OUTPUT),
+    ],
+    mask: options.Mask = None,
+    profile: options.SessionProfile = "speed",
+    provider: options.Provider = None,
+    threads: options.Threads = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Cache one reference picture as a subject file, for any number of prompts."""
+    from dreamcache.runtime.files import check_output
+    from dreamcache.runtime.subject import SUFFIX
+
+    if not out.name.endswith(SUFFIX):
+        raise OutputError(f"--out: a name that ends in {SUFFIX} is expected, received {out.name}")
+    check_output(out, overwrite)
+    subject = options.load_pipeline(bundle, provider, threads, profile).cache(reference, mask)
+    subject.save(out, overwrite)
+    options.print_result(
+        {"subject": str(out), "background": subject.background, "bytes": out.stat().st_size},
+        f"{out}: {subject.background}",
+        as_json,
+    )

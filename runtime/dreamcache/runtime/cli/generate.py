@@ -1,0 +1,248 @@
+"""The subcommand `dreamcache generate`: new pictures of a subject as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dreamcache.runtime.cli import options
+from dreamcache.runtime.cli.options import OUTPUT, PICTURE, SPEED
+from dreamcache.runtime.errors import OutputError, SettingsError
+from dreamcache.runtime.progress import progress_bar
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from dreamcache.runtime.pipeline import Pipeline
+    from dreamcache.runtime.subject import Subject
+
+Prompt = Annotated[str, typer.Option(help="Text prompt; empty = unconditional.", rich_help_panel=PICTURE)]
+Reference = Annotated[
+    Path | None, typer.Option(help="Picture of the subject (PNG, JPEG or WebP).", rich_help_panel=PICTURE)
+]
+SubjectFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--subject",
+        metavar="FILE",
+        help="Subject file of `dreamcache cache`; repeatable where the bundle takes several.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Steps = Annotated[
+    int | None, typer.Option(help="Denoising steps; default: the bundle's.", rich_help_panel=PICTURE)
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="Random seed; image i uses seed + i; default: random.", rich_help_panel=PICTURE),
+]
+SchedulerName = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler", help="ddim, euler, dpm or lcm; default: the bundle's.", rich_help_panel=PICTURE
+    ),
+]
+GuidanceScale = Annotated[
+    float | None,
+    typer.Option("--guidance", help="Text guidance scale; default: the bundle's.", rich_help_panel=PICTURE),
+]
+ReferenceGuidance = Annotated[
+    float | None,
+    typer.Option(help="Reference guidance scale; default: the bundle's.", rich_help_panel=PICTURE),
+]
+GuidanceModeName = Annotated[
+    str | None,
+    typer.Option(
+        "--guidance-mode",
+        help="dual, text_first, classic or none; default: the bundle's.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        help="Reference strength; 0 = base model, 1 = full DreamCache; default: the bundle's.",
+        rich_help_panel=PICTURE,
+    ),
+]
+NegativePrompt = Annotated[str, typer.Option(help="Negative prompt.", rich_help_panel=PICTURE)]
+NumImages = Annotated[int, typer.Option(help="Number of images.", rich_help_panel=PICTURE)]
+TiledVae = Annotated[
+    bool | None,
+    typer.Option(
+        "--tiled-vae/--whole-vae",
+        help="VAE decoding in strips: same picture, less memory; default: with --profile memory.",
+        rich_help_panel=SPEED,
+    ),
+]
+MaxRam = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Budget of private memory, e.g. 600M; chooses --profile and --tiled-vae.",
+        rich_help_panel=SPEED,
+    ),
+]
+PngFile = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        help="PNG file to write; several images become NAME-0.png, NAME-1.png, …",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+def generate(
+    bundle: options.BundleFolder,
+    *,
+    prompt: Prompt,
+    reference: Reference = None,
+    subject: SubjectFiles = None,
+    mask: options.Mask = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    num_images: NumImages = 1,
+    scheduler: SchedulerName = None,
+    strength: Strength = None,
+    guidance: GuidanceScale = None,
+    reference_guidance: ReferenceGuidance = None,
+    guidance_mode: GuidanceModeName = None,
+    guidance_interval: options.GuidanceInterval = None,
+    negative_prompt: NegativePrompt = "",
+    profile: options.SessionProfile = "speed",
+    max_ram: MaxRam = None,
+    tiled_vae: TiledVae = None,
+    step_cache: options.StepCache = None,
+    provider: options.Provider = None,
+    math: options.MathOption = "exact",
+    threads: options.Threads = None,
+    out: PngFile,
+    overwrite: options.Overwrite = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Draw new pictures of a subject from a prompt."""
+    from dreamcache.runtime.sampling.decoding import check_tiled
+    from dreamcache.runtime.sessions.providers import describe_math
+    from dreamcache.runtime.settings import resolve_settings
+
+    _check_source(reference, subject, mask)
+    places = _places(out, num_images, overwrite)
+    if max_ram is not None:
+        count = max(1, len(subject or ()))
+        shallow = step_cache is not None and step_cache > 1
+        plan = (max_ram, provider, shallow, reference is not None, tiled_vae, count)
+        profile, tiled_vae = _plan(bundle, *plan)
+    pipeline = options.load_pipeline(bundle, provider, threads, profile, math)
+    if (done := describe_math(pipeline.sessions.math)) is not None:
+        typer.echo(f"dreamcache: {done}", err=True)
+    if tiled_vae:
+        check_tiled(pipeline.contract.graphs)
+    asked: dict[str, Any] = {
+        "steps": steps,
+        "seed": seed,
+        "scheduler": scheduler,
+        "guidance_mode": guidance_mode,
+        "guidance_scale": guidance,
+        "reference_guidance_scale": reference_guidance,
+        "strength": strength,
+        "negative_prompt": negative_prompt,
+        "guidance_interval": guidance_interval,
+        "step_cache": step_cache,
+    }
+    settings = resolve_settings(pipeline.contract, num_images, **asked)
+    subjects = (
+        [pipeline.load_subject(file) for file in subject or ()]
+        if reference is None
+        else [pipeline.cache(reference, mask)]
+    )
+    images = _draw(pipeline, prompt, subjects, num_images, {**asked, "seed": settings.seed}, tiled_vae)
+    for place, image in zip(places, images, strict=True):
+        _write_png(image, place, overwrite)
+    seeds = [settings.seed + index for index in range(len(places))]
+    result = {
+        "images": [str(place) for place in places],
+        "seeds": seeds,
+        "steps": settings.steps,
+        "scheduler": settings.scheduler,
+        "math": pipeline.sessions.math,
+        "background": subjects[0].background,
+    }
+    lines = [f"{place}: seed {seed}" for place, seed in zip(places, seeds, strict=True)]
+    options.print_result(result, "\n".join([*lines, *(one.background for one in subjects)]), as_json)
+
+
+def _check_source(reference: Path | None, subject: Sequence[Path] | None, mask: Path | None) -> None:
+    if (reference is None) == (not subject):
+        raise typer.BadParameter(
+            "exactly one is expected (for the base model alone, add --strength 0)",
+            param_hint="'--reference' / '--subject'",
+        )
+    if mask is not None and reference is None:
+        raise typer.BadParameter("a mask belongs to a --reference", param_hint="'--mask'")
+
+
+def _plan(
+    bundle: Path,
+    budget: str,
+    providers: list[str] | None,
+    shallow: bool,
+    caches: bool,
+    tiled: bool | None,
+    references: int,
+) -> tuple[str, bool]:
+    """Profile and tiling that fit the budget, reported on stderr."""
+    from dreamcache.runtime.bundle.folder import open_contract
+    from dreamcache.runtime.memory.plan import parse_bytes, plan_memory
+
+    if providers and any(provider.lower() not in ("cpu", "cpuexecutionprovider") for provider in providers):
+        raise SettingsError(
+            "--max-ram: memory is known for the CPU provider only; leave --provider or --max-ram out"
+        )
+    plan = plan_memory(
+        open_contract(bundle).contract,
+        parse_bytes(budget, "--max-ram"),
+        shallow=shallow,
+        caches=caches,
+        tiled=tiled,
+        references=references,
+    )
+    typer.echo(f"dreamcache: {plan.summary()}", err=True)
+    return plan.profile, plan.tiled
+
+
+def _draw(
+    pipeline: Pipeline,
+    prompt: str,
+    subjects: list[Subject],
+    num_images: int,
+    asked: dict[str, Any],
+    tiled: bool | None,
+) -> list[Image.Image]:
+    with progress_bar("drawing") as advance:
+        final = None
+        for step in pipeline.denoise(prompt, subjects, num_images=num_images, **asked):
+            final = step.latent
+            advance(step.index + 1, step.total)
+    assert final is not None
+    return pipeline.decode(final, tiled)
+
+
+def _places(out: Path, count: int, overwrite: bool) -> list[Path]:
+    """The file of each picture, checked before anything is drawn."""
+    from dreamcache.runtime.files import check_output
+
+    if out.suffix.lower() != ".png":
+        raise OutputError(f"--out: a name that ends in .png is expected, received {out.name}")
+    places = [out] if count == 1 else [out.with_stem(f"{out.stem}-{index}") for index in range(count)]
+    return [check_output(place, overwrite) for place in places]
+
+
+def _write_png(image: Image.Image, place: Path, overwrite: bool) -> None:
+    from dreamcache.runtime.files import replacing
+
+    with replacing(place, overwrite) as beside:
+        image.save(beside, "PNG")
