@@ -47,7 +47,7 @@ def evaluate_toys(
         raise typer.BadParameter(f"one of {', '.join(CONDITIONS)} is expected", param_hint="'--condition'")
     wanted = [name for name in CONDITIONS if not condition or name in condition]
     judge = load_classifier()
-    cases = draw_cases(identities, scenes)
+    cases = draw_cases(identities, scenes, size=judge.size)
     settings: dict[str, Any]
     of_two: dict[PairCondition, PairScores] = {}
     if bundle is not None:
