@@ -30,9 +30,9 @@ pipeline_tag: text-to-image
 ---
 # DreamCache miniature
 
-A latent diffusion model of Stable Diffusion's shape for {size} × {size} pictures of drawn toys, trained from scratch, with
-the adapters that personalise it from one reference picture. It draws twelve kinds of toy in thirteen places, one or
-two of them, plain or in four styles, and nothing else: it exists so that every part of the project runs, and is
+A latent diffusion model of Stable Diffusion's shape for {size} × {size} pictures of drawn toys, trained from scratch,
+with the adapters that personalise it from one reference picture. It draws twelve kinds of toy in thirteen places, one
+or two of them, plain or in four styles, and nothing else: it exists so that every part of the project runs, and is
 tested, on a model that was really trained.
 
 `StableDiffusionPipeline.from_pretrained` loads the folder; `adapters.safetensors` is loaded by
