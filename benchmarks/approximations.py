@@ -2,7 +2,7 @@
 
     python benchmarks/approximations.py --work DIR --json docs/results/approximations.json
 
-Exports the miniature once for each way of exporting, then runs `dreamcache evaluate --bundle` for each row; the rows
+Exports the miniature once for each way of exporting, then runs `dreamcache evaluate toys --bundle` for each row; rows
 share toys, prompts and seeds. A row that is in the JSON already is not run again.
 """
 
@@ -60,7 +60,7 @@ def main() -> None:
         if not bundle.exists():
             dreamcache("export", "--base", "mini", "--out", str(bundle), *EXPORTS[export])
         dreamcache(
-            "evaluate", "--bundle", str(bundle), "--condition", "dreamcache", "--json", str(result),
+            "evaluate", "toys", "--bundle", str(bundle), "--condition", "dreamcache", "--json", str(result),
             "--identities", str(given.identities), "--scenes", str(given.scenes), *options,
         )  # fmt: skip
         row = json.loads(result.read_text(encoding="utf-8"))

@@ -15,8 +15,9 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from dreamcache.runtime.bundle.architecture import Architecture, TensorSpec
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
@@ -96,6 +97,18 @@ def test_what_is_named_exists(document: str, written: set[str]) -> None:
     assert missing_names(text) == []
     assert missing_fields(text) == []
     assert missing_paths(text, written) == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/peers/README.md"]
+    + [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in DOCUMENTS],
+)
+def test_modules_and_scripts_exist_on_the_other_pages(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert missing_names(text) == []
+    scripts = re.findall(r"\bpython (\S+/\S+\.py)", text)
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
 
 
 def test_what_does_not_exist_is_noticed(written: set[str]) -> None:

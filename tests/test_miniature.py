@@ -74,7 +74,7 @@ def test_the_card_states_data_steps_losses_and_commands() -> None:
         "a folder of the machine that trained it"
     )
     card = (MINI_DIR / "README.md").read_text(encoding="utf-8")
-    for word in ("apache-2.0", "174,960", "seconds", "seed", "dreamcache train all", "dB"):
+    for word in ("apache-2.0", "174,960", "seconds", "seed", "dreamcache train miniature all", "dB"):
         assert word in card
     for stage in ("autoencoder", "base", "adapters", "judge"):
         record = json.loads((MINI_DIR / "training" / f"{stage}.json").read_text())
@@ -118,7 +118,17 @@ def test_photographs_go_through_and_change_the_picture(bundle: Path, tmp_path: P
 def test_evaluation_guides_a_bundle_as_it_is_asked_to(bundle: Path, tmp_path: Path) -> None:
     def evaluated(name: str, *more: str) -> dict[str, Any]:
         few = ["--identities", "1", "--scenes", "1", "--steps", "3", "--condition", "dreamcache"]
-        command = [*COMMAND, "evaluate", "--bundle", str(bundle), *few, "--json", str(tmp_path / name), *more]
+        command = [
+            *COMMAND,
+            "evaluate",
+            "toys",
+            "--bundle",
+            str(bundle),
+            *few,
+            "--json",
+            str(tmp_path / name),
+            *more,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         record: dict[str, Any] = json.loads((tmp_path / name).read_text(encoding="utf-8"))

@@ -63,7 +63,7 @@ def ip_rows(name: str) -> tuple[Row, ...]:
 
 
 def copy_rows(name: str) -> tuple[Row, ...]:
-    """The copy beside every UNet call, as the published cost has it, and once a step, for both branches."""
+    """The copy runs with every UNet call, as the published cost has it, and once a step, for both branches."""
     return (
         Row(name, f"{_COPY}, for each branch", "once", "each branch"),
         Row(f"{name}-shared", f"{_COPY}, shared by the branches", "once", "each step"),

@@ -250,14 +250,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--bundle-fp32", type=Path, help="fp32 bundle of the same base")
     parser.add_argument(
-        "--bundle-int8", type=Path, nargs="+", default=[], help="int8 bundles; peers stand beside the first"
+        "--bundle-int8",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="int8 bundles; peers are compared with the first",
     )
     parser.add_argument("--base", type=Path, help="diffusers folder; a random base by default")
-    parser.add_argument("--architecture", default="sd15", help="of the random base")
-    parser.add_argument("--encoder", default="vit-h", help="vit-h, or tiny for trying things out")
-    parser.add_argument("--steps", type=int, default=20, help="of a picture")
+    parser.add_argument(
+        "--architecture", default="sd15", help="architecture of the random base, default sd15"
+    )
+    parser.add_argument(
+        "--encoder", default="vit-h", help="image encoder: vit-h, or tiny for trying things out"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps, default 20")
     parser.add_argument("--repeats", type=int, default=3, help="UNet calls measured for each case")
-    parser.add_argument("--threads", type=int, help="left to each library by default")
+    parser.add_argument("--threads", type=int, help="threads; default: each library's choice")
     parser.add_argument("--only", nargs="+", metavar="CASE", help="cases by name")
     parser.add_argument(
         "--earlier",
@@ -265,12 +273,12 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="JSON",
-        help="records whose cases stand where this run measures none",
+        help="earlier records, for cases that this run does not measure",
     )
     parser.add_argument(
         "--install", action="store_true", help="make a venv for each peer that lacks something"
     )
-    parser.add_argument("--json", type=Path, help="the record")
-    parser.add_argument("--markdown", type=Path, help="the table")
-    parser.add_argument("--methods", type=Path, help="for dreamcache bench --methods")
+    parser.add_argument("--json", type=Path, help="record to write")
+    parser.add_argument("--markdown", type=Path, help="table to write")
+    parser.add_argument("--methods", type=Path, help="file to write for dreamcache bench --methods")
     return parser

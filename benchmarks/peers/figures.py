@@ -17,7 +17,7 @@ SECOND_UNET_BAR = 1.9
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one row. Seconds; MB are 10⁶ bytes.
+    """Figures of one row. Seconds; MB are 10⁶ bytes.
 
     Attributes:
         step_s: one step of both branches.
@@ -77,7 +77,7 @@ def _step(row: Row, stages: Mapping[str, Sequence[float]]) -> float:
 
 
 def _rest(stages: Mapping[str, Sequence[float]]) -> float:
-    """Of a picture beside its steps: text before, decoding after."""
+    """What a picture takes besides its steps: text before, decoding after."""
     if "rest" in stages:
         return median(stages["rest"])
     return median(stages["text"]) + median(stages["decode"])
@@ -107,7 +107,7 @@ class Bar:
 
 
 def bars(rows: Mapping[str, Figures]) -> list[Bar]:
-    """Every bar on every precision that has its rows, the stricter reading of each beside the usual one."""
+    """Every bar on every precision that has its rows, in the usual and in the stricter reading."""
     found = []
     for precision in ("int8", "fp32"):
         for other, reading in (("", "for each branch"), ("-shared", "shared by the branches")):

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -72,6 +74,15 @@ class Stages:
         for _ in range(repeats):
             self.time(stage, call)
 
+    def split(self, ends: Sequence[float], whole: float) -> None:
+        """guided_step and rest of a picture timed as a whole; ends: when each of its steps ended, in seconds.
+
+        The first step cannot be told from the text before it, so an average step stands for it.
+        """
+        steps = [end - start for start, end in pairwise(ends)]
+        self.samples["guided_step"] = steps
+        self.samples["rest"] = [whole - (ends[-1] - ends[0]) - mean(steps)]
+
 
 def read_job() -> Job:
     """The job that the command line names."""
@@ -79,7 +90,7 @@ def read_job() -> Job:
 
 
 def write_job(job: Job, path: Path) -> None:
-    """For `read_job` of another process."""
+    """Write the job for `read_job` of another process."""
     path.write_text(json.dumps(asdict(job)), encoding="utf-8")
 
 

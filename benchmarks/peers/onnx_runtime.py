@@ -2,7 +2,7 @@
 
 dreamcache, plain: the bundle's own graphs. ip_adapter, second_unet: the whole method, exported by `peers.prepare`.
 ip_adapter_bound, second_unet_bound: what the method takes at least, where it was not exported in this precision: the
-bundle's plain graph in the place of the UNet, and of its copy.
+bundle's plain graph instead of the UNet, and of its copy.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _load(job: Job, keep: bool) -> Pipeline:
 
 
 def _inputs(pipe: Pipeline, graph: str) -> Inputs:
-    """Of a UNet graph, but for the reference's keys and values; in the schedule's middle, at strength 1."""
+    """Inputs of a UNet graph without the reference's keys and values; in the schedule's middle, at strength 1."""
     known = {"timestep": 500.0, "reference_strength": 1.0}
     free = {"latent", "text", *known}
     return {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import onnxruntime
@@ -15,7 +13,7 @@ from peers.job import PROMPTS, Stages, answer, read_job, size_of
 
 
 def main() -> None:
-    """One job. Text and decoding are within the pipeline: `rest` is what a picture takes beside its steps."""
+    """One job. Text and decoding are within the pipeline: `rest` is what a picture takes besides its steps."""
     job = read_job()
     stages = Stages()
     folder = Path(job.prepared) / "optimum"
@@ -42,11 +40,7 @@ def main() -> None:
         guidance_scale=7.5,
         callback_on_step_end=note_end,
     )
-    whole = time.perf_counter() - begin
-    stages.samples["guided_step"] = [end - start for start, end in pairwise(ends)]
-    # The first step cannot be told from the text before it, so an average step stands for it.
-    average = mean(stages.samples["guided_step"])
-    stages.samples["rest"] = [whole - (ends[-1] - ends[0]) - average]
+    stages.split(ends, time.perf_counter() - begin)
     answer(
         job,
         stages,

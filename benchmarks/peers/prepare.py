@@ -25,11 +25,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.graphs.trace import export_graph
-from dreamcache.export.modules.unet_copies import twin_with_products
+from dreamcache.export.modules.unet_copies import copy_with_products
 from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.random_base import random_base
 from dreamcache.models.checkpoint import base_fingerprint
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from peers.unets import IMAGE_TOKENS, ConditionedUnet, IPAdapterUnet, ReferenceUnet, transformers
 
 ENCODERS: dict[str, dict[str, Any]] = {
@@ -151,7 +151,7 @@ def write_onnx(place: Path, base_folder: Path, ip_adapter: Path) -> None:
     """image_encoder/, ip_adapter/, reference_unet/, conditioned_unet/: each a graph with weights of its own."""
     base = load_base(base_folder)
     borders, prediction = _borders(base)
-    twin = twin_with_products(base.unet)
+    twin = copy_with_products(base.unet)
 
     encoder = CLIPVisionModelWithProjection.from_pretrained(ip_adapter / "image_encoder").eval()
     side = int(encoder.config.image_size)
@@ -198,7 +198,7 @@ def _write(
 
 
 def _once(place: Path, write: Callable[[Path], None]) -> None:
-    """Write beside and rename in, so that what exists is whole."""
+    """Write under another name and rename, so that what exists is whole."""
     if place.exists():
         return
     print(f"preparing {place.name} …", file=sys.stderr, flush=True)

@@ -76,7 +76,7 @@ def unet_inputs(pipe: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def text_and_decode(pipe: Any, latent: Tensor, stages: Stages) -> None:
-    """What every picture takes beside its steps."""
+    """What every picture takes besides its steps."""
     prompt, null = PROMPTS
     for stage in ("first_text", "text"):
         stages.time(stage, lambda: pipe.encode_prompt(prompt, "cpu", 1, True, negative_prompt=null))
@@ -84,7 +84,7 @@ def text_and_decode(pipe: Any, latent: Tensor, stages: Stages) -> None:
 
 
 def parameter_bytes(modules: list[nn.Module]) -> int:
-    """Of modules that share nothing."""
+    """Bytes of modules that share nothing."""
     return sum(one.numel() * one.element_size() for module in modules for one in module.parameters())
 
 

@@ -1,4 +1,4 @@
-"""The one command: `python benchmarks/peers/run.py --work DIR …` (README.md beside this file)."""
+"""The one command: `python benchmarks/peers/run.py --work DIR …` (README.md in this folder)."""
 
 from __future__ import annotations
 

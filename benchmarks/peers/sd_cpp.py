@@ -6,9 +6,7 @@ import importlib
 import json
 import os
 import time
-from itertools import pairwise
 from pathlib import Path
-from statistics import mean
 
 from peers.job import PROMPTS, Stages, answer, read_job, size_of
 
@@ -57,11 +55,8 @@ def main() -> None:
         sample_method="euler",
         progress_callback=note_end,
     )
-    whole = time.perf_counter() - begin
-    stages.samples["guided_step"] = [end - start for start, end in pairwise(ends)]
-    average = mean(stages.samples["guided_step"])
-    # Its weights are read with the first picture; text and the first step cannot be told from that.
-    stages.samples["rest"] = [whole - (ends[-1] - ends[0]) - average]
+    # Its weights are read with the first picture.
+    stages.split(ends, time.perf_counter() - begin)
     answer(
         job,
         stages,

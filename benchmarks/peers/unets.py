@@ -2,7 +2,7 @@
 
 `ReferenceUnet` and `ConditionedUnet`: the second-UNet way (BootPIG, Purushwalkam et al. 2024, section 3.2). A copy of
 the UNet runs over the reference at the picture's own noise level, and every self-attention of the first reads the
-copy's tokens beside its own. `IPAdapterUnet`: decoupled cross-attention (IP-Adapter, Ye et al. 2023, eq. 5), with four
+copy's tokens after its own. `IPAdapterUnet`: decoupled cross-attention (IP-Adapter, Ye et al. 2023, eq. 5), with four
 image tokens. For UNets of one block in each transformer, as Stable Diffusion 1 and 2 have.
 """
 

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from dreamcache.export.coreml.graph import CoreMLGraph, Interpreted, open_graph
-from dreamcache.export.parity.gates import psnr_db
+from dreamcache.export.coreml.graph import CoreMLGraph, Interpreted, open_coreml_graph
 from dreamcache.runtime.bundle.folder import Bundle, open_bundle
+from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sessions.session import SessionOpener
 from dreamcache.training.evaluation.sheets import Column, draw_sheet
@@ -45,7 +45,7 @@ class PackageOpener(SessionOpener):
         assert part is not None, "export with --target all"
         graph = GRAPHS.get(name, name)
         if graph not in self.opened:
-            self.opened[graph] = open_graph(self.bundle.folder, part, graph, Interpreted("fp16"))
+            self.opened[graph] = open_coreml_graph(self.bundle.folder, part, graph, Interpreted("fp16"))
         yield self.opened[graph]
 
 

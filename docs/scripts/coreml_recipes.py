@@ -19,11 +19,11 @@ from typing import Any
 
 RECIPES: dict[str, list[str]] = {
     "fp16": [],
-    "8 bits": ["--coreml-weights", "int8"],
-    "palette of 64 (6 bits)": ["--coreml-weights", "palette6"],
-    "palette of 16 (4 bits)": ["--coreml-weights", "palette4"],
-    "mixed, at least 40 dB": ["--coreml-weights", "mixed", "--coreml-psnr", "40"],
-    "mixed, at least 30 dB": ["--coreml-weights", "mixed", "--coreml-psnr", "30"],
+    "8 bits": ["--coreml", "weights=int8"],
+    "palette of 64 (6 bits)": ["--coreml", "weights=palette6"],
+    "palette of 16 (4 bits)": ["--coreml", "weights=palette4"],
+    "mixed, at least 40 dB": ["--coreml", "weights=mixed", "--coreml", "psnr_db=40"],
+    "mixed, at least 30 dB": ["--coreml", "weights=mixed", "--coreml", "psnr_db=30"],
 }
 
 
@@ -90,21 +90,21 @@ def _exported(bundle: Path, options: list[str]) -> dict[str, Any]:
 def _sizes(architecture: str) -> dict[str, int]:
     """Bytes of the denoiser's package by format."""
     from dreamcache.export.coreml.convert import convert_graph
-    from dreamcache.export.coreml.modules import unet_parts
-    from dreamcache.export.coreml.options import FORMATS
+    from dreamcache.export.coreml.modules import unet_modules
     from dreamcache.export.coreml.weights.compress import compress_package
     from dreamcache.export.declare.architecture import declare_architecture
-    from dreamcache.export.source import random_source
+    from dreamcache.export.options import WEIGHT_FORMATS
+    from dreamcache.export.source import Source
 
     with TemporaryDirectory() as tokenizer, TemporaryDirectory() as scratch:
-        source = random_source(architecture, Path(tokenizer))
+        source = Source.random(architecture, Path(tokenizer))
         shapes = declare_architecture(architecture, source.base, source.conditioned, None, 1)
-        part = unet_parts(source.base, source.conditioned, shapes, "plain")["denoise"]
+        part = unet_modules(source.base, source.conditioned, shapes, "plain")["denoise"]
         exact = Path(scratch) / "fp16.mlpackage"
         convert_graph(part.module, part.inputs, part.outputs, exact)
         del source, part
         found = {"fp16": _bytes(exact)}
-        for kind in FORMATS[1:]:
+        for kind in WEIGHT_FORMATS[1:]:
             print(f"{architecture}: {kind}", file=sys.stderr, flush=True)
             place = Path(scratch) / f"{kind}.mlpackage"
             compress_package(exact, place, {}, kind)

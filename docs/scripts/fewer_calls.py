@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.export.parity.gates import psnr_db
 from dreamcache.runtime import Pipeline
+from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.settings import Options
 from dreamcache.runtime.subject import Subject
 

@@ -52,7 +52,7 @@ def timed(work: Callable[[], None], device: torch.device, times: int) -> list[fl
 def measure_training(
     base: Base, device: torch.device, batch: int, steps: int, recompute: bool
 ) -> dict[str, Any]:
-    """Of updates after two that do not count."""
+    """Figures of updates after two that do not count."""
     side, channels = int(base.unet.config.sample_size), int(base.unet.config.in_channels)
     null = base.encode_text([""])
     conditioned = random_adapters(base).train()
@@ -93,9 +93,9 @@ def measure_training(
 
 
 def measure_picture(base: Base, device: torch.device, steps: int, pictures: int) -> dict[str, Any]:
-    """Of one personalised picture after one that does not count: caching and drawing, in 16 bits."""
+    """Figures of one personalised picture after one that does not count: caching and drawing, in 16 bits."""
     pipeline = DreamCachePipeline(base, random_adapters(base))
-    side = int(base.unet.config.sample_size) * base.vae_factor
+    side = pipeline.resolution
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     reference = Image.fromarray(noise)
     parts: dict[str, list[float]] = {"cache": [], "draw": []}

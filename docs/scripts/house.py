@@ -106,7 +106,7 @@ class House:
 
     @cached_property
     def folders(self) -> dict[str, dict[str, frozenset[str]]]:
-        """Of every folder, which of its rooms imports which of them."""
+        """Which room of a folder imports which, by folder."""
         packages = [name for name, module in self.modules.items() if module.package]
         return {folder: self._room_arrows(folder) for folder in packages}
 
@@ -176,13 +176,13 @@ def compared(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Print the shape as JSON, or beside an earlier one."""
+    """Print the shape as JSON, or compared with an earlier one."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2], help="Repository")
     parser.add_argument("--json", type=Path, help="File to write")
-    parser.add_argument("--compare", type=Path, help="File of earlier figures, printed beside these")
+    parser.add_argument("--compare", type=Path, help="File of earlier figures, to compare with")
     given = parser.parse_args()
     shape = House(given.root).describe()
     text = json.dumps(shape, indent=1)

@@ -21,21 +21,16 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.graphs.trace import export_graph
 from dreamcache.export.modules.unet import DenoiserGraph
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
 from dreamcache.export.parity.report import measure_parity
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.guidance import GuidanceMode
 from dreamcache.models.pipeline import DreamCachePipeline
-from dreamcache.runtime.bundle.contract import (
-    CONTRACT_NAME,
-    ParityReport,
-    cache_tensors,
-    denoiser_inputs,
-    denoiser_outputs,
-)
+from dreamcache.runtime.bundle.architecture import denoiser_inputs, denoiser_outputs
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME, ParityReport, cache_tensors
 from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_PSNR_DB
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.reference.prepare import prepare_reference
@@ -105,14 +100,14 @@ def test_the_runners_picture_is_pytorchs(
     prepared = prepare_reference(Image.fromarray(pixels), size=32).image
     reference, runner = DreamCachePipeline.load(str(tiny_base), tiny_adapters), Pipeline.load(tiny_bundle)
     subject = runner.cache(Image.fromarray(pixels))
-    expected = reference.generate("a robot", reference.cache(prepared), 4, 3, mode, 7.5, 4.0)[0]
-    options = {"steps": 4, "seed": 3, "guidance_mode": mode, "scheduler": "ddim"}
-    received = runner.generate(
-        "a robot", subject, guidance_scale=7.5, reference_guidance_scale=4.0, **options
-    )
+    options = {"steps": 4, "seed": 3, "guidance_mode": mode, "guidance_scale": 7.5}
+    cache = reference.cache(prepared)
+    expected = reference.generate("a robot", cache, reference_guidance_scale=4.0, **options)[0]
+    options["scheduler"] = "ddim"
+    received = runner.generate("a robot", subject, reference_guidance_scale=4.0, **options)
     # One level of 255 is rounding.
     assert np.abs(np.asarray(expected, int) - np.asarray(received, int)).max() <= 1
-    stock = runner.generate("a robot", subject, guidance_scale=7.5, strength=0.0, **options)
+    stock = runner.generate("a robot", subject, strength=0.0, **options)
     assert np.abs(np.asarray(stock, int) - np.asarray(received, int)).max() > 1
 
 

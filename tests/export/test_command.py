@@ -10,10 +10,13 @@ import torch
 import typer
 from tiny_models import tiny_unet
 
+from dreamcache.export import command_options
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
+from dreamcache.export.options import CoreMLOptions
 from dreamcache.models.bases.random_base import random_base
 from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import DreamCacheError, OutputError
 
 
@@ -41,6 +44,37 @@ def test_one_line_says_what_is_wrong(tmp_path: Path, arguments: dict[str, Any], 
 def test_exactly_one_model_is_named(tmp_path: Path, arguments: dict[str, str]) -> None:
     with pytest.raises(typer.BadParameter, match="exactly one"):
         export(out=tmp_path / "bundle", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "said"),
+    [
+        ("--coreml-weights", "is now --coreml weights=FORMAT"),
+        ("--chunk-unet", "is now --coreml chunk_unet=true"),
+        ("--reference-tokens=0.5", "is gone"),
+    ],
+)
+def test_an_old_spelling_is_answered_with_the_new_one(
+    spelling: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["export", "--base", "mini", "--out", str(tmp_path / "b"), spelling, "int8"])
+    assert left.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"dreamcache: {spelling.partition('=')[0]} {said}")
+    assert told.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main(["inspect", "nowhere", spelling])
+    assert said not in capsys.readouterr().err
+
+
+def test_every_value_of_coreml_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "coreml.md").read_text(encoding="utf-8")
+    for name, field in CoreMLOptions.model_fields.items():
+        assert f"| `{name}` |" in page
+        assert field.description
+    shown = command_options.CoreMLValues.__metadata__[0].help  # type: ignore[attr-defined]
+    assert [name for name in CoreMLOptions.model_fields if name not in shown] == []
 
 
 @pytest.mark.parametrize(("option", "value"), [("resolution", 30), ("resolution", 0), ("batch", 0)])

@@ -16,7 +16,7 @@ from tiny_models import SD15_SHAPED, randomise_adapters, write_tiny_base
 
 from dreamcache.export.convert import convert, read_released
 from dreamcache.export.errors import ExportError
-from dreamcache.export.source import trained_source
+from dreamcache.export.source import Source
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import adapter_state, load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
@@ -39,15 +39,15 @@ def test_a_released_file_becomes_adapters_of_the_base(base: Path, tmp_path: Path
     loaded = load_adapters(out, load_base(base).unet)
     state = adapter_state(loaded)
     assert all(torch.equal(state[name], value) for name, value in adapter_state(model).items())
-    source = trained_source(str(base), out)
+    source = Source.load(str(base), out)
     assert source.metadata["converted_from"] == "cross_attention-199999.pt"
     with pytest.raises(OutputError, match="exists"):
         convert(tmp_path / "cross_attention-199999.pt", str(base), out)
     other = write_tiny_base(tmp_path / "other", seed=5, unet=SD15_SHAPED)
     with pytest.raises(ExportError, match="belongs to the base"):
-        trained_source(str(other), out)
+        Source.load(str(other), out)
     with pytest.raises(ExportError, match="converted once, with: dreamcache convert"):
-        trained_source(str(base), tmp_path / "cross_attention-199999.pt")
+        Source.load(str(base), tmp_path / "cross_attention-199999.pt")
 
 
 class Evil:

@@ -20,12 +20,12 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.graphs.trace import export_graph
 from dreamcache.export.modules.unet import ADDED_CONDITIONS, CachingGraph, DenoiserGraph
-from dreamcache.export.parity.gates import psnr_db
 from dreamcache.models.bases.base import Base
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.parity import psnr_db
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 POOLED = 20
 BATCH = 2

@@ -12,10 +12,10 @@ from PIL import Image
 
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.gates import MIN_PSNR_DB, psnr_db
 from dreamcache.models.pipeline import DreamCachePipeline
-from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.contract import dump_contract, parse_contract
+from dreamcache.runtime.bundle.parity import MIN_PSNR_DB, psnr_db
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import BundleError, SubjectError
 from dreamcache.runtime.pipeline import Pipeline

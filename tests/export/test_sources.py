@@ -23,7 +23,7 @@ from dreamcache.export.command import export
 from dreamcache.export.convert import convert
 from dreamcache.export.declare.architecture import declare_guidance, declare_scheduler
 from dreamcache.export.errors import ExportError
-from dreamcache.export.source import loaded_base, trained_source
+from dreamcache.export.source import Source, loaded_base
 from dreamcache.models.bases.architectures import ARCHITECTURES
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import save_adapters
@@ -132,7 +132,7 @@ def test_known_ids_and_pickles_are_answered(
 def test_adapters_of_another_base_are_refused(tiny_adapters: Path, tmp_path: Path) -> None:
     other = write_tiny_base(tmp_path / "other", seed=7)
     with pytest.raises(ExportError, match=r"belongs to the base [0-9a-f]{12}, this base is"):
-        trained_source(str(other), tiny_adapters)
+        Source.load(str(other), tiny_adapters)
     pickled = tmp_path / "cross_attention.pt"
     torch.save({}, pickled)
     with pytest.raises(ExportError, match="with: dreamcache convert"):

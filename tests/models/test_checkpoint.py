@@ -77,7 +77,7 @@ def put_nan(tensors: Tensors) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (drop_key, f"misses {SITE}.to_q.weight"),
+        (drop_key, f"lacks {SITE}.to_q.weight"),
         (add_key, f"fit no site: {SITE}.to_q.bias"),
         (cut_rows, f"{SITE}.to_q.weight is \\[31, 32\\], expected \\[32, 32\\]"),
         (put_nan, f"not finite numbers in {SITE}.to_q.weight"),
@@ -103,7 +103,7 @@ def test_pickles_truncated_and_absent_files_are_refused(model: ConditionedUNet, 
     truncated = tmp_path / "b.safetensors"
     truncated.write_bytes(whole.read_bytes()[:-10])
     for path in (pickled, truncated):
-        with pytest.raises(AdapterError, match="no safetensors file"):
+        with pytest.raises(AdapterError, match="not a safetensors file"):
             load_adapters(path, model.unet)
     with pytest.raises(AdapterError, match="no adapters file"):
         load_adapters(tmp_path / "none.safetensors", model.unet)

@@ -13,7 +13,7 @@ from PIL import Image
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.guidance import BRANCHES, combine
-from dreamcache.models.pipeline import DreamCachePipeline, draw_noise, to_pixels
+from dreamcache.models.pipeline import DreamCachePipeline, draw_noise
 
 
 @pytest.fixture(scope="module", name="pipeline")
@@ -22,7 +22,7 @@ def _pipeline(tiny_base: Path, tiny_adapters: Path) -> DreamCachePipeline:
 
 
 def picture(seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8))
 
 
 def test_dual_guidance_is_the_authors_formula() -> None:
@@ -53,14 +53,16 @@ def test_without_a_cache_it_is_stable_diffusion(pipeline: DreamCachePipeline, ti
     expected = stock(
         "a robot", num_inference_steps=4, guidance_scale=3.0, latents=noise, output_type="latent"
     ).images
-    *_, last = pipeline.denoise("a robot", None, 4, 5, "classic", 3.0)
+    *_, last = pipeline.denoise("a robot", steps=4, seed=5, guidance_mode="classic", guidance_scale=3.0)
     torch.testing.assert_close(last.latent, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_same_seed_same_picture_and_the_reference_changes_it(pipeline: DreamCachePipeline) -> None:
     cache = pipeline.cache(picture())
     runs = [
-        np.asarray(pipeline.generate("a robot", c, 3, seed, strength=strength)[0], dtype=np.float32)
+        np.asarray(
+            pipeline.generate("a robot", c, steps=3, seed=seed, strength=strength)[0], dtype=np.float32
+        )
         for c, seed, strength in (
             (cache, 1, 1.0),
             (cache, 1, 1.0),
@@ -77,22 +79,23 @@ def test_same_seed_same_picture_and_the_reference_changes_it(pipeline: DreamCach
 
 def test_image_i_of_a_batch_is_the_image_of_seed_plus_i(pipeline: DreamCachePipeline) -> None:
     cache = pipeline.cache(picture())
-    *_, both = pipeline.denoise("a robot", cache, 2, 7, images=2)
-    *_, second = pipeline.denoise("a robot", cache, 2, 8)
+    *_, both = pipeline.denoise("a robot", cache, steps=2, seed=7, num_images=2)
+    *_, second = pipeline.denoise("a robot", cache, steps=2, seed=8)
     torch.testing.assert_close(both.latent[1:], second.latent, atol=1e-4, rtol=1e-4)
 
 
-def test_the_mask_puts_the_subject_on_white() -> None:
-    mask = Image.new("L", (30, 40), 0)
-    mask.paste(255, (0, 0, 30, 20))
-    pixels = to_pixels(picture(), mask, 40)
-    assert pixels.shape == (1, 3, 40, 40)
-    assert torch.all(pixels[..., 20:, :] == 1.0)
-    assert torch.all(pixels[..., :5] == 1.0)
-    assert pixels[..., :20, 5:35].min() < -0.9
+@pytest.mark.parametrize(
+    "unprepared", [Image.new("RGB", (32, 24)), Image.new("RGB", (64, 64)), Image.new("RGBA", (32, 32))]
+)
+def test_a_reference_that_is_not_prepared_is_refused(
+    pipeline: DreamCachePipeline, unprepared: Image.Image
+) -> None:
+    received = f"received {unprepared.width} x {unprepared.height} {unprepared.mode}; prepare it"
+    with pytest.raises(ValueError, match=f"^reference: 32 x 32 px RGB is expected, {received}"):
+        pipeline.cache(unprepared)
 
 
-@pytest.mark.parametrize("arguments", [{"steps": 0}, {"images": 0}, {"guidance_mode": "triple"}])
+@pytest.mark.parametrize("arguments", [{"steps": 0}, {"num_images": 0}, {"guidance_mode": "triple"}])
 def test_bad_settings_are_refused(pipeline: DreamCachePipeline, arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments.values())).__str__()):
         next(pipeline.denoise("a", None, **arguments))  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ def test_a_subject_in_memory_is_checked_too(
 @pytest.mark.parametrize("kept", [0, 4, 100, -1])
 def test_a_truncated_file_is_refused(pipeline: Pipeline, subject_file: Path, kept: int) -> None:
     subject_file.write_bytes(subject_file.read_bytes()[:kept])
-    with pytest.raises(SubjectError, match="no whole subject file"):
+    with pytest.raises(SubjectError, match="a complete subject file is expected"):
         pipeline.load_subject(subject_file)
 
 
@@ -105,7 +105,7 @@ def test_shapes_names_and_values_are_checked(pipeline: Pipeline, subject_file: P
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"format": "something-else"}, "no subject file"),
+        ({"format": "something-else"}, "not a subject file"),
         ({"timestep": "150"}, "cache timestep 1 is expected, received 150"),
         ({"thumbnail": "%%%"}, "thumbnail is damaged"),
         ({"thumbnail": "aGVsbG8="}, "thumbnail is damaged"),
@@ -128,7 +128,7 @@ def test_a_huge_file_is_refused_before_it_is_read(pipeline: Pipeline, tmp_path: 
 
 
 def test_absent_and_existing_files(pipeline: Pipeline, toy: Path, subject_file: Path) -> None:
-    with pytest.raises(SubjectError, match="is no file"):
+    with pytest.raises(SubjectError, match="is not a file"):
         pipeline.load_subject(subject_file.with_name("absent"))
     before = subject_file.read_bytes()
     with pytest.raises(OutputError, match="--overwrite"):

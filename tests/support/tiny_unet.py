@@ -15,17 +15,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from dreamcache.runtime.bundle.architecture import plain_inputs, plain_outputs, shallow_inputs
-from dreamcache.runtime.bundle.contract import (
-    Architecture,
-    GraphSpec,
-    SiteSpec,
-    TensorSpec,
-    cache_tensors,
+from dreamcache.runtime.bundle.architecture import (
     caching_graph_inputs,
     denoiser_inputs,
     denoiser_outputs,
+    plain_inputs,
+    plain_outputs,
+    shallow_inputs,
 )
+from dreamcache.runtime.bundle.contract import Architecture, GraphSpec, SiteSpec, TensorSpec, cache_tensors
 
 Weights = dict[str, NDArray[np.float32]]
 

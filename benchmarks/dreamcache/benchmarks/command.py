@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from dreamcache.benchmarks import options
 from dreamcache.benchmarks.process.child import checked_settings
-from dreamcache.benchmarks.protocol.measure import BenchPlan
-from dreamcache.benchmarks.protocol.measure import bench as measure
+from dreamcache.benchmarks.protocol.measure import BenchPlan, bench
 from dreamcache.runtime.bundle.contract import GuidanceMode
+from dreamcache.runtime.cli import options as runner
+from dreamcache.runtime.cli.generate import GuidanceModeName
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.files import check_output, replacing
 from dreamcache.runtime.progress import progress_bar
-from dreamcache.runtime.sampling.guidance import MODES
 
 
-def bench(
+def bench_command(
     bundles: Annotated[
         list[Path],
         typer.Argument(metavar="BUNDLE", help="Bundles to measure in turn; with --merge: records."),
     ],
-    profile: options.SessionProfile = "speed",
-    provider: options.Provider = None,
-    math: options.MathOption = "exact",
-    threads: options.Threads = None,
+    profile: runner.SessionProfile = "speed",
+    provider: runner.Provider = None,
+    math: runner.MathOption = "exact",
+    threads: runner.Threads = None,
     steps: options.Steps = None,
-    guidance_mode: options.GuidanceModeName = None,
-    guidance_interval: options.GuidanceInterval = None,
-    step_cache: options.StepCache = None,
+    guidance_mode: GuidanceModeName = None,
+    guidance_interval: runner.GuidanceInterval = None,
+    step_cache: runner.StepCache = None,
     reference: options.Reference = None,
     quick: options.Quick = False,
     against: options.Against = None,
@@ -43,7 +43,7 @@ def bench(
     markdown: options.MarkdownFile = None,
     csv: options.CsvFile = None,
     html: options.HtmlFile = None,
-    overwrite: options.Overwrite = False,
+    overwrite: runner.Overwrite = False,
 ) -> None:
     """Measure load, steps, pictures and memory of bundles by a fixed protocol; or merge records."""
     from rich.console import Console
@@ -75,12 +75,13 @@ def bench(
             sustained,
             scaling,
             reference=reference,
-            guidance_mode=checked_mode(guidance_mode),
+            # Checked with the bundle's defaults, before anything is measured.
+            guidance_mode=cast("GuidanceMode | None", guidance_mode),
             guidance_interval=guidance_interval,
             step_cache=step_cache,
         )
         with progress_bar("measuring") as advance:
-            records = [measure(bundles, against, plan, advance)]
+            records = [bench(bundles, against, plan, advance)]
     show(records, Console())
     if json_out is not None:
         _write(json_out, dump_record(records[0]), overwrite)
@@ -90,16 +91,6 @@ def bench(
         _write(csv, to_csv(records), overwrite)
     if html is not None:
         _write(html, to_html(records, peers), overwrite)
-
-
-def checked_mode(name: str | None) -> GuidanceMode | None:
-    """Raises: SettingsError for a guidance mode that does not exist."""
-    for known in MODES:
-        if name == known:
-            return known
-    if name is not None:
-        raise SettingsError(f"guidance mode: one of {', '.join(MODES)} is expected, received {name!r}")
-    return None
 
 
 def _check_outputs(places: Sequence[Path | None], overwrite: bool) -> None:

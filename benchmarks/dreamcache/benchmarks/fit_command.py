@@ -9,51 +9,41 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamcache.benchmarks import options
+from dreamcache.runtime.cli import options as runner
 
 if TYPE_CHECKING:
     from dreamcache.benchmarks.memory.fit import Answer
 
 
 def fit(
-    bundle: options.BundleFolder,
+    bundle: runner.BundleFolder,
     budget: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Private memory, e.g. 600M; default: the smallest that passes."),
     ] = None,
     steps: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Denoising steps; memory does not depend on them.", rich_help_panel=options.PICTURE
-        ),
+        int, options.picture(min=1, help="Denoising steps; memory does not depend on them.")
     ] = 2,
     caching: Annotated[
-        bool,
-        typer.Option(
-            "--caching", help="Budget for the reference's caching too.", rich_help_panel=options.PROTOCOL
-        ),
+        bool, options.protocol("--caching", help="Budget for the reference's caching too.")
     ] = False,
     first_run: Annotated[
-        bool,
-        typer.Option(
-            "--first-run",
-            help="Budget for the optimised graphs too, made anew.",
-            rich_help_panel=options.PROTOCOL,
-        ),
+        bool, options.protocol("--first-run", help="Budget for the optimised graphs too, made anew.")
     ] = False,
-    profile: options.SessionProfile = "memory",
-    provider: options.Provider = None,
-    threads: options.Threads = None,
-    as_json: options.AsJson = False,
+    profile: runner.SessionProfile = "memory",
+    provider: runner.Provider = None,
+    threads: runner.Threads = None,
+    as_json: runner.AsJson = False,
 ) -> None:
     """Draw a picture under an enforced memory budget: yes or no (status 1), with the figures."""
-    from dreamcache.benchmarks.memory.budget import parse_budget_mb
     from dreamcache.benchmarks.memory.fit import fit_budget
     from dreamcache.benchmarks.process.child import checked_settings
     from dreamcache.runtime.bundle.folder import open_bundle
+    from dreamcache.runtime.memory.plan import MB, parse_bytes
     from dreamcache.runtime.progress import progress_bar
 
     settings = checked_settings(profile, provider, threads)
-    budget_mb = None if budget is None else parse_budget_mb(budget)
+    budget_mb = None if budget is None else parse_bytes(budget, "--budget", bare=1) / MB
     with progress_bar("checking the bundle") as advance:
         opened = open_bundle(bundle, progress=advance)
     answer = fit_budget(opened, budget_mb, settings, steps, caching, first_run, _say)

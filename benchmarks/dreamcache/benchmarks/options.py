@@ -1,88 +1,35 @@
-"""Options of `dreamcache bench` and `dreamcache fit`, in the panels of their help."""
+"""Options of `dreamcache bench` and `dreamcache fit` that the runner's commands do not have."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dreamcache.runtime.cli.options import OUTPUT as OUTPUT
-from dreamcache.runtime.cli.options import PICTURE as PICTURE
-from dreamcache.runtime.cli.options import AsJson as AsJson
-from dreamcache.runtime.cli.options import BundleFolder as BundleFolder
-from dreamcache.runtime.cli.options import GuidanceInterval as GuidanceInterval
-from dreamcache.runtime.cli.options import MathOption as MathOption
-from dreamcache.runtime.cli.options import Overwrite as Overwrite
-from dreamcache.runtime.cli.options import Provider as Provider
-from dreamcache.runtime.cli.options import SessionProfile as SessionProfile
-from dreamcache.runtime.cli.options import StepCache as StepCache
-from dreamcache.runtime.cli.options import Threads as Threads
+from dreamcache.runtime.cli.options import output, picture
 
-PROTOCOL = "Protocol"
+protocol = partial(typer.Option, rich_help_panel="Protocol")
 
-Steps = Annotated[
-    int | None,
-    typer.Option(min=1, help="Denoising steps; default 20, or 4 with --quick.", rich_help_panel=PICTURE),
-]
-GuidanceModeName = Annotated[
-    str | None,
-    typer.Option(
-        "--guidance-mode", help="Guidance: dual, text_first, classic or none.", rich_help_panel=PICTURE
-    ),
-]
-Reference = Annotated[
-    Path | None,
-    typer.Option(help="Reference picture; default: a drawn toy.", rich_help_panel=PICTURE),
-]
-Quick = Annotated[
-    bool,
-    typer.Option("--quick", help="Fewer samples, marked in every output.", rich_help_panel=PROTOCOL),
-]
+Steps = Annotated[int | None, picture(min=1, help="Denoising steps; default 20, or 4 with --quick.")]
+Reference = Annotated[Path | None, picture(help="Reference picture; default: a drawn toy.")]
+
+Quick = Annotated[bool, protocol("--quick", help="Fewer samples, marked in every output.")]
 Against = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="BUNDLE",
-        help="Second bundle, measured in alternation with the first.",
-        rich_help_panel=PROTOCOL,
-    ),
+    Path | None, protocol(metavar="BUNDLE", help="Second bundle, measured in alternation with the first.")
 ]
-Scaling = Annotated[
-    bool,
-    typer.Option(
-        "--scaling", help="Cost by steps, batch and pictures per subject.", rich_help_panel=PROTOCOL
-    ),
-]
+Scaling = Annotated[bool, protocol("--scaling", help="Cost by steps, batch and pictures per subject.")]
 Sustained = Annotated[
     float,
-    typer.Option(
-        min=0,
-        metavar="MIN",
-        help="Minutes of a loop that compares its last speed with its first; default 0 = none.",
-        rich_help_panel=PROTOCOL,
-    ),
+    protocol(min=0, metavar="MIN", help="Minutes of a loop whose last speed is compared with its first."),
 ]
-Merge = Annotated[
-    bool,
-    typer.Option("--merge", help="Tables of existing records, given as arguments.", rich_help_panel=OUTPUT),
-]
+
+Merge = Annotated[bool, output("--merge", help="Tables of existing records, given as arguments.")]
 Methods = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="Measured peers (JSON) for the break-even plot.", rich_help_panel=OUTPUT
-    ),
+    Path | None, output(metavar="FILE", help="Measured peers (JSON) for the break-even plot.")
 ]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Record to write.", rich_help_panel=OUTPUT)
-]
-MarkdownFile = Annotated[
-    Path | None, typer.Option("--markdown", metavar="FILE", help="Table to write.", rich_help_panel=OUTPUT)
-]
-CsvFile = Annotated[
-    Path | None,
-    typer.Option("--csv", metavar="FILE", help="Unrounded table to write.", rich_help_panel=OUTPUT),
-]
-HtmlFile = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="Page with plots to write.", rich_help_panel=OUTPUT),
-]
+JsonFile = Annotated[Path | None, output("--json", metavar="FILE", help="Record to write.")]
+MarkdownFile = Annotated[Path | None, output(metavar="FILE", help="Table to write.")]
+CsvFile = Annotated[Path | None, output(metavar="FILE", help="Unrounded table to write.")]
+HtmlFile = Annotated[Path | None, output(metavar="FILE", help="Page with plots to write.")]

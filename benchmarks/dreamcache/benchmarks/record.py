@@ -96,11 +96,11 @@ class Fidelity(RecordModel):
     text_ratio: float | None = None
 
 
-class Conditions(RecordModel):
+class RunConditions(RecordModel):
     """Under which settings. threads null: left to ONNX Runtime. batch: rows of one denoiser call.
 
-    guidance_interval: fractions of the steps between which there is guidance. step_cache: the whole denoiser runs at
-    every so many steps. unet_calls, shallow_calls: of one picture. math: records from before there was a choice are
+    guidance_interval: fractions of the steps between which there is guidance. step_cache: steps per run of the whole
+    denoiser. unet_calls, shallow_calls: of one picture. math: records from before there was a choice are
     exact.
     """
 
@@ -119,8 +119,8 @@ class Conditions(RecordModel):
     shallow_calls: NonNegativeInt = 0
 
 
-class SpreadRecord(RecordModel):
-    """See `samples.Spread`."""
+class Spread(RecordModel):
+    """Median and quartile distance of n samples; unstable is null where n is too small to say."""
 
     n: PositiveInt
     median: float
@@ -177,10 +177,10 @@ class Measurement(RecordModel):
 
     bundle: BundleFacts
     fidelity: Fidelity
-    conditions: Conditions
+    conditions: RunConditions
     metrics: Metrics
     samples: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    spread: dict[str, SpreadRecord] = Field(default_factory=dict)
+    spread: dict[str, Spread] = Field(default_factory=dict)
     absent: dict[str, str] = Field(default_factory=dict)
     memory: MemoryTrace | None = None
     sustained: Sustained | None = None
@@ -232,7 +232,7 @@ def read_record(path: Path) -> Record:
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is no whole JSON ({error}); measure again") from error
+        raise RecordError(f"{path} is not complete JSON ({error}); measure again") from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise RecordError(f"{path} has no schema_version; a record of `dreamcache bench --json` is expected")

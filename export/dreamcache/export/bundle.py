@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from dreamcache.export.atomic_folder import MARKER, check_place, filled_folder
@@ -16,7 +15,8 @@ from dreamcache.export.declare.architecture import (
     declare_versions,
 )
 from dreamcache.export.modules.unet import check_exportable
-from dreamcache.export.onnx_bundle import OnnxChoices, write_onnx
+from dreamcache.export.onnx_bundle import write_onnx
+from dreamcache.export.options import EXACT, Approximations, CoreMLOptions, OnnxOptions, check_targets
 from dreamcache.export.progress import Stages
 from dreamcache.export.source import Source
 from dreamcache.models.bases.base import Base
@@ -27,6 +27,7 @@ from dreamcache.runtime.bundle.contract import (
     Contract,
     FileRecord,
     Fingerprints,
+    Graphs,
     ParityReport,
     dump_contract,
     graph_fingerprint,
@@ -35,21 +36,17 @@ from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.progress import StageProgress
 
-WriteCoreML = Callable[[Source, Path, Architecture, Stages], CoreMLPart]
-"""Given what is exported, the unfinished bundle and its shapes; told whom to tell what begins."""
-
 
 def export_bundle(
     source: Source,
     out: Path,
     *,
+    onnx: OnnxOptions | None = OnnxOptions(),  # noqa: B008 (frozen)
+    coreml: CoreMLOptions | None = None,
+    approximations: Approximations = EXACT,
     resolution: int | None = None,
     batch: int = 1,
-    key_value_pool: int = 1,
-    reference_pool: int = 1,
     max_references: int = 1,
-    onnx: OnnxChoices | None = OnnxChoices(),  # noqa: B008 (frozen)
-    coreml: WriteCoreML | None = None,
     overwrite: bool = False,
     progress: StageProgress | None = None,
 ) -> Contract:
@@ -58,76 +55,85 @@ def export_bundle(
     Args:
         source: base and adapters.
         out: the bundle's folder.
+        onnx: how the graphs for ONNX Runtime are made; None makes none.
+        coreml: how the Core ML packages are made; None makes none.
+        approximations: of attention at the topmost level, on both sides.
         resolution: pixels of the square picture; None is the base's own.
         batch: fixed batch of the denoiser.
-        key_value_pool: self-attention at the topmost level reads keys and values averaged over as many rows and
-            columns; 1 is exact.
-        reference_pool: likewise for the reference's tokens there.
         max_references: how many references the denoiser for ONNX Runtime takes at once.
-        onnx: how the graphs for ONNX Runtime are made; None makes none.
-        coreml: writes the Core ML packages; None makes none.
         overwrite: replace an existing bundle.
         progress: called as each stage begins.
 
     Raises:
-        ExportError: the model cannot be exported, or a gate fails.
+        ExportError: nothing is asked for, the model cannot be exported, or a gate fails.
         OutputError: the place is taken or cannot be written.
     """
+    check_targets(onnx, coreml, max_references)
     check_place(out, overwrite)
     stages = Stages(progress)
     stages("checking the model")
     base, conditioned = source.base, source.conditioned
     check_exportable(conditioned)
     architecture = declare_architecture(
-        source.name,
-        base,
-        conditioned,
-        resolution,
-        batch,
-        key_value_pool,
-        reference_pool,
-        max_references,
+        source.name, base, conditioned, resolution, batch, approximations, max_references
     )
     with filled_folder(out, overwrite) as folder:
         base.tokenizer.save_pretrained(folder / "tokenizer")
         base.scheduler.save_pretrained(folder / "scheduler")
         _write_model_index(folder, base)
-        graphs, parity = None, ParityReport()
+        graphs, parity, packages = None, ParityReport(), None
         if onnx is not None:
-            graphs, parity = write_onnx(source, folder, architecture, onnx, stages, reference_pool)
-        packages = None if coreml is None else coreml(source, folder, architecture, stages)
+            graphs, parity = write_onnx(source, folder, architecture, onnx, approximations, stages)
+        if coreml is not None:
+            from dreamcache.export.coreml.export import export_coreml  # needs coremltools
+
+            packages = export_coreml(source, folder, architecture, coreml, approximations, stages.note)
         stages("hashing")
-        files = _file_records(folder)
-        if graphs is not None:
-            fingerprint = graph_fingerprint(graphs, files)
-        else:
-            assert packages is not None
-            fingerprint = packages.fingerprint(files)
-        contract = Contract(
-            architecture=architecture,
-            weights=source.weights,
-            precision="fp16" if onnx is None else onnx.precision,
-            attention="plain" if onnx is None or onnx.attention == "plain" else "multi_head_attention",
-            cache_timestep=conditioned.config.cache_timestep,
-            cache_prompt=conditioned.config.cache_prompt,
-            text=declare_text(base),
-            vae=declare_vae(base),
-            scheduler=declare_scheduler(base),
-            guidance=declare_guidance(source.metadata, base.sampling),
-            graphs=graphs,
-            files=files,
-            fingerprints=Fingerprints(
-                base=base_fingerprint(base.unet),
-                adapters=adapters_fingerprint(conditioned),
-                graph=fingerprint,
-            ),
-            parity=parity,
-            versions=declare_versions(),
-            coreml=packages,
-        )
+        contract = _contract(source, folder, architecture, onnx, graphs, parity, packages)
         (folder / CONTRACT_NAME).write_text(dump_contract(contract), encoding="utf-8")
     stages.finish()
     return contract
+
+
+def _contract(
+    source: Source,
+    folder: Path,
+    architecture: Architecture,
+    onnx: OnnxOptions | None,
+    graphs: Graphs | None,
+    parity: ParityReport,
+    packages: CoreMLPart | None,
+) -> Contract:
+    """What is said of everything that was written to `folder`."""
+    base, conditioned = source.base, source.conditioned
+    files = _file_records(folder)
+    if graphs is not None:
+        fingerprint = graph_fingerprint(graphs, files)
+    else:
+        assert packages is not None
+        fingerprint = packages.fingerprint(files)
+    return Contract(
+        architecture=architecture,
+        weights=source.weights,
+        precision="fp16" if onnx is None else onnx.precision,
+        attention="plain" if onnx is None or onnx.attention == "plain" else "multi_head_attention",
+        cache_timestep=conditioned.config.cache_timestep,
+        cache_prompt=conditioned.config.cache_prompt,
+        text=declare_text(base),
+        vae=declare_vae(base),
+        scheduler=declare_scheduler(base),
+        guidance=declare_guidance(source.metadata, base.sampling),
+        graphs=graphs,
+        files=files,
+        fingerprints=Fingerprints(
+            base=base_fingerprint(base.unet),
+            adapters=adapters_fingerprint(conditioned),
+            graph=fingerprint,
+        ),
+        parity=parity,
+        versions=declare_versions(),
+        coreml=packages,
+    )
 
 
 def _write_model_index(folder: Path, base: Base) -> None:

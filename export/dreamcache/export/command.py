@@ -5,141 +5,74 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, cast
 
 import typer
 
-from dreamcache.export.coreml.options import chosen
+from dreamcache.export import command_options
 from dreamcache.export.errors import ExportError, refuse_unknown
+from dreamcache.export.options import (
+    Approximations,
+    CoreMLOptions,
+    OnnxAttention,
+    OnnxOptions,
+    check_targets,
+)
+from dreamcache.runtime.assignments import read_assignments, with_values
+from dreamcache.runtime.bundle.contract import Precision
 
 if TYPE_CHECKING:
-    from dreamcache.export.bundle import WriteCoreML
-    from dreamcache.export.coreml.options import Choices
-    from dreamcache.export.modules.attention import AttentionKind
-    from dreamcache.export.progress import Stages
-    from dreamcache.export.resources import Precision
-    from dreamcache.export.source import Source
     from dreamcache.models.bases.distillation import Sampling
-    from dreamcache.runtime.bundle.architecture import Architecture
     from dreamcache.runtime.bundle.contract import Contract
-    from dreamcache.runtime.bundle.coreml import CoreMLPart
+
+RENAMED = {
+    "--coreml-target": "is now --coreml target=SYSTEM",
+    "--coreml-attention": "is now --coreml attention=KIND",
+    "--coreml-weights": "is now --coreml weights=FORMAT",
+    "--coreml-psnr": "is now --coreml psnr_db=DB",
+    "--coreml-size": "is now --coreml size_mb=MB",
+    "--coreml-resolution": "is now --coreml resolutions=PIXELS,PIXELS",
+    "--chunk-unet": "is now --coreml chunk_unet=true",
+    "--reference-tokens": "is gone, since it was slower than all tokens; leave it out",
+}
+"""Old spellings, each with its answer."""
 
 _TARGETS = ("onnx", "coreml", "all")
-_PRECISIONS = ("fp32", "fp16", "int8")
-_ATTENTIONS = ("mha", "plain")
 _SAMPLINGS = ("standard", "lcm", "turbo")
 
 
 def export(
-    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Folder to write.")],
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Diffusers folder, Hub id, .safetensors checkpoint, or mini (the shipped miniature)."
-        ),
-    ] = None,
-    architecture: Annotated[
-        str | None,
-        typer.Option(help="sd15, sd21, bk-sdm-tiny … with random weights, to measure devices with."),
-    ] = None,
-    base_config: Annotated[
-        str | None,
-        typer.Option(help="For a checkpoint: a diffusers folder of its kind, or sd15, sd21, sd21-base …"),
-    ] = None,
-    variant: Annotated[str | None, typer.Option(help="Weights of the base, such as fp16.")] = None,
-    sampling: Annotated[
-        str | None, typer.Option(help="standard, lcm or turbo; by default as the base's configs say.")
-    ] = None,
-    adapters: Annotated[
-        Path | None, typer.Option(help="Adapters trained on the base (.safetensors).")
-    ] = None,
-    target: Annotated[str, typer.Option(help="onnx, coreml or all.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 (storage) or int8.")] = "fp32",
-    calibration_prompts: Annotated[
-        Path | None, typer.Option(help="For int8: a text file with a prompt on each line.")
-    ] = None,
-    kv_downsample: Annotated[
-        int,
-        typer.Option(help="Average self-attention's keys and values at the top resolution over N x N cells."),
-    ] = 1,
-    reference_downsample: Annotated[
-        int, typer.Option(help="Average the reference's tokens at the top resolution over N x N cells.")
-    ] = 1,
-    max_references: Annotated[
-        int, typer.Option(help="References that the denoiser takes at once (ONNX, --attention mha).")
-    ] = 1,
-    resolution: Annotated[int | None, typer.Option(help="Pixels of the square picture.")] = None,
-    batch: Annotated[int, typer.Option(help="Fixed batch of the denoiser.")] = 1,
-    attention: Annotated[
-        str, typer.Option(help="mha (ONNX Runtime's operator) or plain (standard operators).")
-    ] = "mha",
-    coreml_target: Annotated[
-        str, typer.Option(help="Oldest system for Core ML: iOS16, iOS17, iOS18.")
-    ] = "iOS18",
-    coreml_attention: Annotated[
-        str, typer.Option(help="plain (CPU and GPU) or split_einsum (Neural Engine).")
-    ] = "plain",
-    coreml_weights: Annotated[
-        str, typer.Option(help="Core ML UNet's weights: fp16, int8, palette6, palette4 or mixed.")
-    ] = "fp16",
-    coreml_psnr: Annotated[
-        float | None, typer.Option(help="For mixed: least signal to noise of the denoiser, in dB.")
-    ] = None,
-    coreml_size: Annotated[
-        float | None, typer.Option(help="For mixed: at most so many MB of the denoiser's weights.")
-    ] = None,
-    coreml_resolution: Annotated[
-        list[int] | None,
-        typer.Option(help="A further square that the Core ML packages take, in pixels; repeatable."),
-    ] = None,
-    chunk_unet: Annotated[
-        bool, typer.Option("--chunk-unet", help="Core ML UNet in two packages of half the size.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the parity report as JSON.")] = False,
+    out: command_options.BundleFolder,
+    base: command_options.BaseName = None,
+    architecture: command_options.RandomArchitecture = None,
+    base_config: command_options.BaseConfig = None,
+    variant: command_options.Variant = None,
+    sampling: command_options.SamplingName = None,
+    adapters: command_options.AdaptersFile = None,
+    precision: command_options.PrecisionName = "fp32",
+    calibration_prompts: command_options.CalibrationPrompts = None,
+    kv_downsample: command_options.KvDownsample = 1,
+    reference_downsample: command_options.ReferenceDownsample = 1,
+    max_references: command_options.MaxReferences = 1,
+    resolution: command_options.Resolution = None,
+    batch: command_options.Batch = 1,
+    attention: command_options.AttentionName = "mha",
+    coreml: command_options.CoreMLValues = None,
+    target: command_options.Target = "onnx",
+    overwrite: command_options.Overwrite = False,
+    as_json: command_options.AsJson = False,
 ) -> None:
     """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
-    if (base is None) == (architecture is None):
-        raise typer.BadParameter("exactly one is expected", param_hint="'--base' / '--architecture'")
-    if architecture is not None and adapters is not None:
-        raise typer.BadParameter("random weights take no trained adapters", param_hint="'--adapters'")
-    if architecture is not None and any(option is not None for option in (base_config, variant, sampling)):
-        raise typer.BadParameter(
-            "belong to --base", param_hint="'--base-config' / '--variant' / '--sampling'"
-        )
-    if sampling is not None:
-        refuse_unknown("--sampling", sampling, _SAMPLINGS)
-    refuse_unknown("--target", target, _TARGETS)
-    refuse_unknown("--precision", precision, _PRECISIONS)
-    refuse_unknown("--attention", attention, _ATTENTIONS)
-    if target != "onnx" and find_spec("coremltools") is None:
-        raise ExportError(
-            f"--target {target} needs coremltools; install it with: pip install 'dreamcache[coreml]'"
-        )
-
-    choices = chosen(
-        coreml_target,
-        coreml_attention,
-        coreml_weights,
-        least_db=coreml_psnr,
-        most_mb=coreml_size,
-        chunked=chunk_unet,
-        resolutions=tuple(coreml_resolution or ()),
-    )
-    if max_references > 1 and (target != "onnx" or attention != "mha"):
-        raise ExportError(
-            f"--max-references {max_references}: several references go with --target onnx and --attention mha"
-        )
-    prompts = _prompts(calibration_prompts, precision)
+    _check_model(base, architecture, adapters, base_config, variant, sampling)
+    onnx_options, coreml_options = _options(target, precision, attention, calibration_prompts, coreml)
+    check_targets(onnx_options, coreml_options, max_references)
     _quiet_imports()
     from dreamcache.export.atomic_folder import check_place
     from dreamcache.export.bundle import export_bundle
-    from dreamcache.export.onnx_bundle import OnnxChoices
     from dreamcache.export.resources import check_resources
-    from dreamcache.export.source import planned_size, random_source, trained_source
+    from dreamcache.export.source import Source, planned_size
     from dreamcache.runtime.progress import stage_bar
     from dreamcache.runtime.sessions.allocator import reuse_freed_blocks
 
@@ -148,19 +81,18 @@ def export(
     with ExitStack() as stack:
         progress = stack.enter_context(stage_bar())
         progress("loading the model", 0, 1)
-        precise = cast("Precision", precision)
         check_resources(
             planned_size(base, architecture, adapters, variant),
             out,
-            None if target == "coreml" else precise,
-            _side(resolution),
-            coreml=target != "onnx",
+            None if onnx_options is None else onnx_options.precision,
+            512 if resolution is None else resolution,  # nearly every base's own
+            coreml=coreml_options is not None,
         )
         if architecture is not None:
-            source = random_source(architecture, Path(stack.enter_context(TemporaryDirectory())))
+            source = Source.random(architecture, Path(stack.enter_context(TemporaryDirectory())))
         else:
             assert base is not None
-            source = trained_source(
+            source = Source.load(
                 base,
                 adapters,
                 base_config=base_config,
@@ -170,29 +102,52 @@ def export(
         contract = export_bundle(
             source,
             out,
+            onnx=onnx_options,
+            coreml=coreml_options,
+            approximations=Approximations(kv_downsample, reference_downsample),
             resolution=resolution,
             batch=batch,
-            key_value_pool=kv_downsample,
-            reference_pool=reference_downsample,
             max_references=max_references,
-            onnx=None
-            if target == "coreml"
-            else OnnxChoices(precise, cast("AttentionKind", attention), prompts),
-            coreml=None if target == "onnx" else _coreml(choices, reference_downsample),
             overwrite=overwrite,
             progress=progress,
         )
     typer.echo(_as_json(out, contract) if as_json else _as_text(out, contract))
 
 
-def _coreml(choices: Choices, reference_pool: int) -> WriteCoreML:
-    """What writes the Core ML side."""
-    from dreamcache.export.coreml.export import export_coreml
+def _check_model(
+    base: str | None, architecture: str | None, adapters: Path | None, *of_the_base: str | None
+) -> None:
+    """Raises: BadParameter for options that contradict each other, ExportError for an unknown sampling."""
+    sampling = of_the_base[-1]
+    if (base is None) == (architecture is None):
+        raise typer.BadParameter("exactly one is expected", param_hint="'--base' / '--architecture'")
+    if architecture is not None and adapters is not None:
+        raise typer.BadParameter("random weights take no trained adapters", param_hint="'--adapters'")
+    if architecture is not None and any(option is not None for option in of_the_base):
+        raise typer.BadParameter(
+            "belong to --base", param_hint="'--base-config' / '--variant' / '--sampling'"
+        )
+    if sampling is not None:
+        refuse_unknown("--sampling", sampling, _SAMPLINGS)
 
-    def write(source: Source, folder: Path, architecture: Architecture, stages: Stages) -> CoreMLPart:
-        return export_coreml(source, folder, architecture, choices, stages.note, reference_pool)
 
-    return write
+def _options(
+    target: str, precision: str, attention: str, prompts: Path | None, coreml: list[str] | None
+) -> tuple[OnnxOptions | None, CoreMLOptions | None]:
+    """Options for the runtimes that are asked for.
+
+    Raises:
+        ExportError: an unknown word, or values that contradict each other.
+        SettingsError: an unknown name or a value of another type after --coreml.
+    """
+    refuse_unknown("--target", target, _TARGETS)
+    onnx = OnnxOptions(
+        cast(Precision, precision), cast(OnnxAttention, attention), _prompts(prompts, precision)
+    )
+    packages = with_values(CoreMLOptions(), read_assignments("--coreml", coreml or ()), "--coreml")
+    if coreml and target == "onnx":
+        raise typer.BadParameter("belongs to --target coreml or all", param_hint="'--coreml'")
+    return None if target == "coreml" else onnx, None if target == "onnx" else packages
 
 
 def _quiet_imports() -> None:
@@ -219,11 +174,6 @@ def _prompts(path: Path | None, precision: str) -> list[str] | None:
     if not prompts:
         raise ExportError(f"--calibration-prompts: {path} holds no prompts; give one a line")
     return prompts
-
-
-def _side(resolution: int | None) -> int:
-    """Pixels to estimate with: the base's own, 512 of nearly all, where none are asked for."""
-    return 512 if resolution is None else resolution
 
 
 def _as_json(out: Path, contract: Contract) -> str:

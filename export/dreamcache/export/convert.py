@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dreamcache.export import command_options
 from dreamcache.export.errors import ExportError
 from dreamcache.runtime.errors import OutputError, first_line
 
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="Released cross_attention-*.pt.")],
-    base: Annotated[str, typer.Option(help="The base they were trained on, as in export.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Adapters to write (.safetensors).")],
-    base_config: Annotated[
-        str | None, typer.Option(help="For a checkpoint: diffusers folder, or sd15, sd21, sd21-base …")
-    ] = None,
-    variant: Annotated[str | None, typer.Option(help="Weights of the base, such as fp16.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE.pt", help="Released adapters, cross_attention-*.pt.")],
+    base: Annotated[str, typer.Option(help="Base that they were trained on, as in export.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="New adapters file (.safetensors).")],
+    base_config: command_options.BaseConfig = None,
+    variant: command_options.Variant = None,
+    overwrite: command_options.Overwrite = False,
 ) -> None:
     """Convert the authors' released adapters (.pt) to the safetensors file that export reads."""
     if out.exists() and not overwrite:

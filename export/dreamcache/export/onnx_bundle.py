@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +10,16 @@ from numpy.typing import NDArray
 from dreamcache.export.declare.architecture import declare_guidance, declare_scheduler
 from dreamcache.export.graphs.fp16 import store_components_half
 from dreamcache.export.int8.text_and_vae import quantise_components
-from dreamcache.export.modules.attention import AttentionKind
+from dreamcache.export.options import Approximations, OnnxOptions
 from dreamcache.export.parity.report import measure_parity
 from dreamcache.export.parts.decoder import DecoderSpecs, export_decoder
 from dreamcache.export.parts.text_and_vae import export_components
 from dreamcache.export.parts.unet import (
-    Precision,
     UnetSpecs,
     Written,
     declare_unet,
     export_unet,
-    make_sampling,
+    make_sampler,
 )
 from dreamcache.export.progress import Stages
 from dreamcache.export.source import Source
@@ -31,29 +28,13 @@ from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
 
 
-@dataclass(frozen=True)
-class OnnxChoices:
-    """How the graphs are made.
-
-    Attributes:
-        precision: ``fp32``; ``fp16``, weights stored in 16 bits; or ``int8``, by layers chosen on the base's own
-            trajectories.
-        attention: ``mha`` for ONNX Runtime's CPU provider, ``plain`` for providers without that operator.
-        prompts: to draw those trajectories with; None takes a list that fits the miniature and photographs.
-    """
-
-    precision: Precision = "fp32"
-    attention: AttentionKind = "mha"
-    prompts: Sequence[str] | None = None
-
-
 def write_onnx(
     source: Source,
     folder: Path,
     architecture: Architecture,
-    choices: OnnxChoices,
+    options: OnnxOptions,
+    approximations: Approximations,
     stages: Stages,
-    reference_pool: int = 1,
 ) -> tuple[Graphs, ParityReport]:
     """Write every graph below `folder`.
 
@@ -61,41 +42,41 @@ def write_onnx(
         source: what is exported.
         folder: of the unfinished bundle.
         architecture: shapes.
-        choices: see there.
+        options: how.
+        approximations: of attention at the topmost level.
         stages: told what begins.
-        reference_pool: see `graphs.CachingGraph`.
 
     Raises:
         ExportError: a graph does not export, or a gate fails.
     """
     base, conditioned = source.base, source.conditioned
     unet, sampling = declare_unet(architecture), None
-    if choices.precision == "int8":
+    if options.precision == "int8":
         scheduler, guidance = declare_scheduler(base), declare_guidance(source.metadata, base.sampling)
-        sampling = make_sampling(base, conditioned, architecture, scheduler, guidance, choices.prompts)
+        sampling = make_sampler(base, conditioned, architecture, scheduler, guidance, options.prompts)
     written = export_unet(
         base,
         conditioned,
         folder,
         architecture,
-        choices.attention,
-        reference_pool,
+        options.attention,
+        approximations,
         stages.inside,
         sampling,
-        half=choices.precision == "fp16",
+        half=options.precision == "fp16",
         judged=source.weights == "trained",
     )
     stages("text encoder and VAE")
     latent = architecture.latent_height, architecture.latent_width
     components = export_components(base, folder, *latent)
-    decoder = export_decoder(base.vae, folder, *latent, choices.attention)
+    decoder = export_decoder(base.vae, folder, *latent, options.attention)
     graphs = _declare_graphs(unet, components, decoder)
-    if choices.precision == "int8":
+    if options.precision == "int8":
         stages("text encoder and VAE in 8 bits")
         quantise_components(
             folder, graphs, [_unscaled(base, drawn) for drawn in written.drawn], stages.inside
         )
-    if choices.precision == "fp16":
+    if options.precision == "fp16":
         stages("weights in 16 bits")
         store_components_half(folder, graphs)
     stages("comparing with PyTorch")
@@ -107,10 +88,10 @@ def write_onnx(
         conditioned,
         written.disk,
         stages.tick,
-        precision=choices.precision,
-        enforce=choices.precision != "int8" or source.weights == "trained",
+        precision=options.precision,
+        enforce=options.precision != "int8" or source.weights == "trained",
         brief=source.weights == "random",
-        reference_pool=reference_pool,
+        approximations=approximations,
     )
     return graphs, _with_choice(parity, written)
 

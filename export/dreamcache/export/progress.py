@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dreamcache.runtime.progress import StageProgress
+
+TellStage = Callable[[str], None]
+"""Called with what begins."""
 
 STAGES = 8
 

@@ -10,7 +10,6 @@ import shutil
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Literal
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -25,8 +24,7 @@ from dreamcache.models.bases.diffusers_folder import weight_files
 from dreamcache.models.bases.single_file import check_layout, read_shapes
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
-
-Precision = Literal["fp32", "fp16", "int8"]
+from dreamcache.runtime.bundle.contract import Precision
 
 _FLOAT_BYTES = 4
 # The bundle, and while it is made: fp16 and int8 weights lie beside the fp32 ones they are made from.
@@ -219,3 +217,12 @@ def _count_stored(path: Path) -> int:
 
 def _gigabytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB"
+
+
+LARGE_PARAMETERS = 200_000_000
+"""From this size on, one prediction takes seconds on two cores, and checks make do with fewer."""
+
+
+def is_large(base: Base) -> bool:
+    """Whether checks must make do with fewer predictions."""
+    return int(base.unet.num_parameters()) >= LARGE_PARAMETERS

@@ -38,6 +38,43 @@ class Source:
     weights: Literal["trained", "random"] = "trained"
     metadata: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def load(
+        cls,
+        base: str,
+        adapters: Path | None = None,
+        *,
+        base_config: str | None = None,
+        variant: str | None = None,
+        sampling: Sampling | None = None,
+    ) -> Source:
+        """A base and its adapters; ``mini`` brings its own. The other arguments are `load_base`'s.
+
+        Raises:
+            ExportError: the base or the adapters cannot be loaded, or do not belong together.
+        """
+        path = adapters_of(base, adapters)
+        loaded = loaded_base(base, base_config=base_config, variant=variant, sampling=sampling)
+        try:
+            conditioned = load_adapters(path, loaded.unet).eval()
+            return cls(_name(base), loaded, conditioned, "trained", read_adapters(path)[1])
+        except (AdapterError, OSError, SafetensorError) as error:
+            raise ExportError(" ".join(str(error).split())) from error
+
+    @classmethod
+    def random(cls, architecture: str, folder: Path) -> Source:
+        """A known architecture with random weights and adapters, to measure devices.
+
+        Args:
+            architecture: see `dreamcache.models.bases.architectures`.
+            folder: an empty folder for the tokenizer; may go once the export is done.
+
+        Raises:
+            ExportError: unknown architecture.
+        """
+        base = random_base(_known(architecture), folder)
+        return cls(architecture, base, random_adapters(base), "random")
+
 
 def adapters_of(base: str, adapters: Path | None) -> Path:
     """The adapters file that goes with a base; ``mini`` brings its own.
@@ -70,36 +107,14 @@ def loaded_base(
         raise ExportError(" ".join(str(error).split())) from error
 
 
-def trained_source(
-    base: str,
-    adapters: Path | None,
-    *,
-    base_config: str | None = None,
-    variant: str | None = None,
-    sampling: Sampling | None = None,
-) -> Source:
-    """A base and its adapters; ``mini`` brings its own. The other arguments are `load_base`'s.
-
-    Raises:
-        ExportError: the base or the adapters cannot be loaded, or do not belong together.
-    """
-    path = adapters_of(base, adapters)
-    loaded = loaded_base(base, base_config=base_config, variant=variant, sampling=sampling)
-    try:
-        conditioned = load_adapters(path, loaded.unet).eval()
-        return Source(_name(base), loaded, conditioned, "trained", read_adapters(path)[1])
-    except (AdapterError, OSError, SafetensorError) as error:
-        raise ExportError(" ".join(str(error).split())) from error
-
-
 def planned_size(
     base: str | None, architecture: str | None, adapters: Path | None, variant: str | None = None
 ) -> ModelSize:
     """Parameters of what is about to be loaded, without loading it; a Hub id is downloaded.
 
     Args:
-        base: as `trained_source` takes it, or None.
-        architecture: as `random_source` takes it, where there is no base.
+        base: as `Source.load` takes it, or None.
+        architecture: as `Source.random` takes it, where there is no base.
         adapters: of the base.
         variant: of the base's weights.
 
@@ -114,20 +129,6 @@ def planned_size(
         return size_of_files(base, path, variant)
     except (AdapterError, OSError) as error:
         raise ExportError(" ".join(str(error).split())) from error
-
-
-def random_source(architecture: str, folder: Path) -> Source:
-    """A known architecture with random weights and adapters.
-
-    Args:
-        architecture: see `dreamcache.models.bases.architectures`.
-        folder: an empty folder for the tokenizer; may go once the export is done.
-
-    Raises:
-        ExportError: unknown architecture.
-    """
-    base = random_base(_known(architecture), folder)
-    return Source(architecture, base, random_adapters(base), "random")
 
 
 def random_adapters(base: Base, seed: int = 0) -> ConditionedUNet:

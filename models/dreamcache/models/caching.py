@@ -31,7 +31,9 @@ def noise_reference(scheduler: Any, latent: Tensor, noise: Tensor, timestep: int
     """
     alphas = scheduler.alphas_cumprod
     if not 0 <= timestep < len(alphas):
-        raise AdapterError(f"caching timestep {timestep} is outside the scheduler's 0 to {len(alphas) - 1}")
+        raise AdapterError(
+            f"caching timestep {timestep} is outside the scheduler's 0 to {len(alphas) - 1}; train within them"
+        )
     alpha = alphas[timestep].to(device=latent.device, dtype=torch.float64)
     signal, scale = float(alpha.sqrt()), float((1.0 - alpha).sqrt())
     return signal * latent + scale * noise
@@ -74,13 +76,13 @@ def cache_clean(
 def join_caches(caches: Sequence[Cache]) -> Cache:
     """One cache of several references, or of several noise levels: their tokens, one after the other.
 
-    Attention knows no order, so the order means nothing; a cache that comes twice is the same as once.
+    Attention ignores order and repetition.
 
     Raises:
         ValueError: no cache.
     """
     if not caches:
-        raise ValueError("there is no cache to join; give at least one")
+        raise ValueError("caches: 1 or more are expected, received none; there is no cache to join")
     first, *others = caches
     if not others:
         return first

@@ -71,7 +71,7 @@ def save_adapters(
     dtype: torch.dtype | None = None,
     base: str | None = None,
 ) -> None:
-    """Write the adapters, beside the place first and then renamed in.
+    """Write the adapters, first under a temporary name.
 
     Args:
         path: the safetensors file; replaced if it exists.
@@ -117,7 +117,7 @@ def read_adapters(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise AdapterError(
-            f"{path} is no safetensors file ({error}); released .pt files are converted once, "
+            f"{path} is not a safetensors file ({error}); released .pt files are converted once, "
             "with: dreamcache convert"
         ) from error
     if metadata.get("format") != FORMAT:
@@ -162,7 +162,7 @@ def load_adapters(path: str | os.PathLike[str], unet: UNet2DConditionModel) -> C
 def _refuse_keys(path: str | os.PathLike[str], expected: set[str], received: set[str]) -> None:
     missing, extra = sorted(expected - received), sorted(received - expected)
     if missing:
-        raise AdapterError(f"{path} misses {_some(missing)}; the file is incomplete, save the adapters again")
+        raise AdapterError(f"{path} lacks {_some(missing)}; the file is incomplete, save the adapters again")
     if extra:
         raise AdapterError(f"{path} has keys that fit no site: {_some(extra)}; train adapters for this base")
 

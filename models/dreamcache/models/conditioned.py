@@ -32,7 +32,7 @@ class ConditionedUNet(nn.Module):
     """A frozen base UNet and one trainable adapter for every tapped site.
 
     Args:
-        unet: the base; its parameters are frozen (``requires_grad`` off), nothing else of it is touched.
+        unet: the base; its parameters are frozen (``requires_grad`` off).
         config: fusion, sites and how the reference is cached.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Errors of the model room that a user can cause and mend."""
+"""Errors of the models that a user can cause and mend."""
 
 from __future__ import annotations
 

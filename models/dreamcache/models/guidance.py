@@ -22,18 +22,18 @@ from torch import Tensor
 GuidanceMode = Literal["dual", "text_first", "classic", "none"]
 
 
-class Branch(NamedTuple):
+class Conditions(NamedTuple):
     """One prediction of a step: does it see the prompt (else the null text), does it see the reference?"""
 
     text: bool
     reference: bool
 
 
-BRANCHES: dict[GuidanceMode, tuple[Branch, ...]] = {
-    "dual": (Branch(False, False), Branch(False, True), Branch(True, True)),
-    "text_first": (Branch(False, False), Branch(True, False), Branch(True, True)),
-    "classic": (Branch(False, True), Branch(True, True)),
-    "none": (Branch(True, True),),
+BRANCHES: dict[GuidanceMode, tuple[Conditions, ...]] = {
+    "dual": (Conditions(False, False), Conditions(False, True), Conditions(True, True)),
+    "text_first": (Conditions(False, False), Conditions(True, False), Conditions(True, True)),
+    "classic": (Conditions(False, True), Conditions(True, True)),
+    "none": (Conditions(True, True),),
 }
 
 
@@ -57,37 +57,12 @@ def combine(
         raise ValueError(
             f"{mode} guidance takes {len(BRANCHES[mode])} predictions, received {len(predictions)}"
         )
-    if mode == "dual":
-        return dual(predictions[0], predictions[1], predictions[2], guidance_scale, reference_guidance_scale)
-    if mode == "text_first":
-        return text_first(
-            predictions[0], predictions[1], predictions[2], guidance_scale, reference_guidance_scale
-        )
+    if mode == "none":
+        return predictions[0]
+    first, *middle, last = predictions
     if mode == "classic":
-        return classic(predictions[0], predictions[1], guidance_scale)
-    return predictions[0]
-
-
-def dual(
-    null: Tensor,
-    null_reference: Tensor,
-    text_reference: Tensor,
-    guidance_scale: float,
-    reference_scale: float,
-) -> Tensor:
-    """The authors' guidance, from e(null, no ref), e(null, ref) and e(text, ref): [b, z, h, w] each."""
-    return (
-        null + guidance_scale * (text_reference - null_reference) + reference_scale * (null_reference - null)
-    )
-
-
-def text_first(
-    null: Tensor, text: Tensor, text_reference: Tensor, guidance_scale: float, reference_scale: float
-) -> Tensor:
-    """The text before the reference, from e(null, no ref), e(text, no ref) and e(text, ref): [b, z, h, w] each."""
-    return null + guidance_scale * (text - null) + reference_scale * (text_reference - text)
-
-
-def classic(null_reference: Tensor, text_reference: Tensor, guidance_scale: float) -> Tensor:
-    """Classifier-free guidance on the text, the reference on in both: [b, z, h, w] each."""
-    return null_reference + guidance_scale * (text_reference - null_reference)
+        return first + guidance_scale * (last - first)
+    between = middle[0]
+    if mode == "dual":
+        return first + guidance_scale * (last - between) + reference_guidance_scale * (between - first)
+    return first + guidance_scale * (between - first) + reference_guidance_scale * (last - between)

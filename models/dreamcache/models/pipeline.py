@@ -7,29 +7,58 @@ so that pictures of the two can be compared.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from dreamcache.models.bases.base import MINI_ADAPTERS, Base, load_base
+from dreamcache.models.bases.pixels import to_pictures, to_tensor
 from dreamcache.models.caching import cache_clean
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 CACHE_NOISE_SEED = 0
 """Seed of the noise on every cached reference: the same picture gives the same cache."""
 
 
-class Denoised(NamedTuple):
-    """One finished step: its number from 0, its timestep, and the latents [b, z, h, w] after it."""
+Predict = Callable[..., Tensor]
+"""`ConditionedUNet.forward`, or what takes its arguments."""
 
-    number: int
+
+class DenoiseOptions(TypedDict, total=False):
+    """Options of `denoise_batch` that a pipeline hands on, named as the runner's.
+
+    Attributes:
+        steps: denoising steps, 1 or more; 50 by default.
+        guidance_mode: see `dreamcache.models.guidance`; ``dual`` by default.
+        guidance_scale: weight of the text; 7.5 by default.
+        reference_guidance_scale: weight of the reference, in `dual` and `text_first`; 0.4 by default.
+        strength: 0 is the stock model, 1, the default, the adapters as trained.
+    """
+
+    steps: int
+    guidance_mode: GuidanceMode
+    guidance_scale: float
+    reference_guidance_scale: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """One finished step: its index from 0, its timestep, and the latents [b, z, h, w] after it."""
+
+    index: int
     timestep: int
     latent: Tensor
 
@@ -41,23 +70,67 @@ def draw_noise(seed: int, shape: tuple[int, int, int], count: int = 1) -> NDArra
     )
 
 
-def to_pixels(picture: Image.Image, mask: Image.Image | None, side: int) -> Tensor:
-    """[1, 3, side, side] in -1..1: the subject on white, padded to a square and scaled.
+@torch.no_grad()
+def denoise_batch(
+    predict: Predict,
+    scheduler: DDIMScheduler,
+    latent: Tensor,
+    prompted: Tensor,
+    null: Tensor,
+    cache: Cache | None = None,
+    *,
+    steps: int = 50,
+    guidance_mode: GuidanceMode = "dual",
+    guidance_scale: float = 7.5,
+    reference_guidance_scale: float = 0.4,
+    strength: float = 1.0,
+    visible: Mapping[str, Tensor] | None = None,
+) -> Iterator[Denoised]:
+    """The denoising loop: every sample of a batch with its own prompt, noise and reference, step by step.
 
     Args:
-        picture: any mode.
-        mask: same size as the picture, white where the subject is; None keeps everything.
-        side: pixels.
+        predict: the UNet; computes in the dtype of `prompted`, and everything else is of the dtype of `latent`.
+        scheduler: the base's.
+        latent: [b, z, h, w] noise.
+        prompted: [1 or b, n, c] embeddings of the prompts.
+        null: [1 or b, n, c] embedding of the null text.
+        cache: site name to tokens [1 or b, m, d]; None is the stock model, where `dual` and `text_first` equal
+            `classic`.
+        steps, guidance_mode, guidance_scale, reference_guidance_scale, strength: see `DenoiseOptions`.
+        visible: see `ConditionedUNet.forward`.
+
+    Raises:
+        ValueError: fewer than one step, or an unknown guidance mode.
     """
-    rgb = picture.convert("RGB")
-    if mask is not None:
-        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), mask.convert("L"))
-    longest = max(rgb.size)
-    square = Image.new("RGB", (longest, longest), "white")
-    square.paste(rgb, ((longest - rgb.width) // 2, (longest - rgb.height) // 2))
-    scaled = square.resize((side, side), Image.Resampling.LANCZOS) if longest != side else square
-    values = np.asarray(scaled, dtype=np.float32) / 127.5 - 1.0
-    return torch.from_numpy(values).permute(2, 0, 1)[None].contiguous()
+    if steps < 1:
+        raise ValueError(f"steps: 1 or more is expected, received {steps}; give a positive number")
+    if guidance_mode not in BRANCHES:
+        known = ", ".join(BRANCHES)
+        raise ValueError(f"guidance mode: one of {known} is expected, received {guidance_mode!r}; choose one")
+    if cache is None and guidance_mode != "none":
+        guidance_mode = "classic"
+    branches, batch = BRANCHES[guidance_mode], latent.shape[0]
+
+    def of_all(rows: Tensor) -> Tensor:
+        return rows if rows.shape[0] == 1 else rows.repeat(len(branches), 1, 1)
+
+    text = torch.cat([(prompted if branch.text else null).expand(batch, -1, -1) for branch in branches])
+    reference: dict[str, Tensor | dict[str, Tensor]] = {}
+    if cache is not None:
+        strengths = torch.tensor([strength * branch.reference for branch in branches], device=latent.device)
+        reference["cache"] = {name: of_all(tokens) for name, tokens in cache.items()}
+        reference["strength"] = strengths.repeat_interleave(batch)
+        if visible is not None:
+            reference["visible"] = {name: of_all(tokens) for name, tokens in visible.items()}
+    scheduler.set_timesteps(steps)
+    for index, timestep in enumerate(scheduler.timesteps):
+        rows = latent.to(text.dtype).repeat(len(branches), 1, 1, 1)
+        predicted = predict(rows, timestep.to(latent.device), text, **reference).to(latent.dtype)
+        guided = combine(
+            guidance_mode, predicted.chunk(len(branches)), guidance_scale, reference_guidance_scale
+        )
+        latent = scheduler.step(guided, timestep, latent).prev_sample
+        yield Denoised(index, int(timestep), latent)
 
 
 class DreamCachePipeline:
@@ -90,107 +163,83 @@ class DreamCachePipeline:
         return cls(base, load_adapters(adapters, base.unet))
 
     @property
+    def resolution(self) -> int:
+        """Side of references and pictures in pixels."""
+        return self.latent_shape[1] * self.base.vae_factor
+
+    @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(z, h, w) at the base's own resolution."""
         side = int(self.base.unet.config.sample_size)
         return int(self.base.unet.config.in_channels), side, side
 
-    def cache(self, picture: Image.Image, mask: Image.Image | None = None) -> Cache:
-        """Cache a reference picture: site name to tokens [1, m, d]."""
-        side = self.latent_shape[1] * self.base.vae_factor
-        return self.cache_latent(self.base.encode_images(self._place(to_pixels(picture, mask, side))))
+    def cache(self, reference: Image.Image) -> Cache:
+        """Cache a prepared reference: site name to tokens [1, m, d].
+
+        Args:
+            reference: the subject on white, RGB, `resolution` pixels square, as the runner's `prepare_reference`
+                makes it; framed here a second time, PyTorch and a bundle would see two subjects.
+
+        Raises:
+            ValueError: another size or mode.
+        """
+        side = self.resolution
+        if reference.size != (side, side) or reference.mode != "RGB":
+            raise ValueError(
+                f"reference: {side} x {side} px RGB is expected, received {reference.width} x {reference.height} "
+                f"{reference.mode}; prepare it with the runner's prepare_reference(picture, size={side}).image"
+            )
+        return self.cache_latent(self.base.encode_images(self._place(to_tensor(np.asarray(reference)[None]))))
 
     def cache_latent(self, latent: Tensor) -> Cache:
-        """Cache a scaled, clean reference latent [1, z, h, w]."""
+        """Cache scaled, clean latents of prepared references [b, z, h, w]: site name to tokens [b, m, d]."""
         config = self.conditioned.config
-        noise = torch.from_numpy(
-            draw_noise(CACHE_NOISE_SEED, cast(tuple[int, int, int], tuple(latent.shape[1:])))
-        )
+        noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.latent_shape))
         text = self.base.encode_text([config.cache_prompt])
         unet, sites, scheduler = self.base.unet, self.conditioned.sites, self.base.scheduler
-        return cache_clean(unet, sites, scheduler, config, latent, self._place(noise), text)
+        return cache_clean(unet, sites, scheduler, config, latent, self._place(noise).expand_as(latent), text)
 
     def generate(
         self,
         prompt: str,
-        cache: Cache | None,
-        steps: int = 50,
+        cache: Cache | None = None,
+        *,
+        num_images: int = 1,
         seed: int = 0,
-        guidance_mode: GuidanceMode = "dual",
-        guidance_scale: float = 7.5,
-        reference_guidance_scale: float = 0.4,
-        strength: float = 1.0,
-        images: int = 1,
+        **options: Unpack[DenoiseOptions],
     ) -> list[Image.Image]:
         """Pictures of the cached subject; see `denoise` for the arguments."""
-        latent: Tensor | None = None
-        for step in self.denoise(
-            prompt,
-            cache,
-            steps,
-            seed,
-            guidance_mode,
-            guidance_scale,
-            reference_guidance_scale,
-            strength,
-            images,
-        ):
-            latent = step.latent
-        assert latent is not None
-        pixels = self.base.decode_latents(latent).clamp(-1.0, 1.0)
-        values = ((pixels + 1.0) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return [Image.fromarray(value) for value in values]
+        *_, last = self.denoise(prompt, cache, num_images=num_images, seed=seed, **options)
+        return [Image.fromarray(picture) for picture in to_pictures(self.base.decode_latents(last.latent))]
 
-    @torch.no_grad()
     def denoise(
         self,
         prompt: str,
-        cache: Cache | None,
-        steps: int = 50,
+        cache: Cache | None = None,
+        *,
+        num_images: int = 1,
         seed: int = 0,
-        guidance_mode: GuidanceMode = "dual",
-        guidance_scale: float = 7.5,
-        reference_guidance_scale: float = 0.4,
-        strength: float = 1.0,
-        images: int = 1,
+        **options: Unpack[DenoiseOptions],
     ) -> Iterator[Denoised]:
         """Denoise step by step with the base's DDIM scheduler.
 
         Args:
             prompt: text; the empty one is unconditional.
-            cache: the subject; None generates with the stock model (then `dual` and `text_first` equal `classic`).
-            steps: at least 1.
+            cache: the subject; None generates with the stock model.
+            num_images: how many.
             seed: image i starts from the noise of seed + i.
-            guidance_mode: see `dreamcache.models.guidance`.
-            guidance_scale: weight of the text.
-            reference_guidance_scale: weight of the reference, in `dual` and `text_first`.
-            strength: 0 is the stock model, 1 the adapters as trained.
-            images: how many.
+            options: see `DenoiseOptions`.
 
         Raises:
-            ValueError: fewer than one step or image, or an unknown guidance mode.
+            ValueError: fewer than one image or step, or an unknown guidance mode.
         """
-        if steps < 1 or images < 1:
-            raise ValueError(f"steps is {steps} and images is {images}; give 1 or more of each")
-        if guidance_mode not in BRANCHES:
-            raise ValueError(f"guidance mode is {guidance_mode!r}; choose one of {', '.join(BRANCHES)}")
-        scheduler = self.base.scheduler
-        scheduler.set_timesteps(steps)
-        latent = self._place(torch.from_numpy(draw_noise(seed, self.latent_shape, images)))
-        branches = BRANCHES[guidance_mode]
-        null, prompted = self.base.encode_text(["", prompt])
-        text = torch.stack([prompted if branch.text else null for branch in branches])
-        text = text.repeat_interleave(images, dim=0)
-        strengths = torch.tensor([strength if branch.reference else 0.0 for branch in branches])
-        strengths = self._place(strengths.repeat_interleave(images))
-        for number, timestep in enumerate(scheduler.timesteps):
-            batch = scheduler.scale_model_input(latent, timestep).repeat(len(branches), 1, 1, 1)
-            predicted = self.conditioned(batch, timestep, text, cache, None if cache is None else strengths)
-            joined = combine(
-                guidance_mode, predicted.chunk(len(branches)), guidance_scale, reference_guidance_scale
+        if num_images < 1:
+            raise ValueError(
+                f"num_images: 1 or more is expected, received {num_images}; give a positive number"
             )
-            latent = scheduler.step(joined, timestep, latent).prev_sample
-            yield Denoised(number, int(timestep), latent)
+        latent = self._place(torch.from_numpy(draw_noise(seed, self.latent_shape, num_images)))
+        null, prompted = self.base.encode_text(["", prompt]).chunk(2)
+        return denoise_batch(self.conditioned, self.base.scheduler, latent, prompted, null, cache, **options)
 
     def _place(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.base.unet.device)

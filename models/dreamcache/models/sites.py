@@ -111,18 +111,20 @@ def check_supported(unet: UNet2DConditionModel) -> None:
         ("dual_cross_attention", (False,)),
     ):
         if config[field] not in allowed:
-            raise AdapterError(f"the UNet's {field} is {config[field]!r}; supported: {allowed}")
+            raise AdapterError(
+                f"the UNet's {field} is {config[field]!r}, expected one of {allowed}; use another UNet"
+            )
     only_cross = config.only_cross_attention
     if only_cross if isinstance(only_cross, bool) else any(only_cross):
         raise AdapterError(
-            "the UNet has blocks without self-attention (only_cross_attention); nothing to fuse with"
+            "the UNet has blocks without self-attention (only_cross_attention), which adapters join; use another UNet"
         )
 
 
 def _check_block(name: str, block: nn.Module, supported: tuple[type[nn.Module], ...]) -> None:
     if type(block) not in supported:
         names = ", ".join(kind.__name__ for kind in supported)
-        raise AdapterError(f"{name} is a {type(block).__name__}; supported here: {names}")
+        raise AdapterError(f"{name} is a {type(block).__name__}, expected {names}; use another UNet")
 
 
 def _transformers(block: nn.Module | None, name: str) -> Iterator[tuple[str, Transformer2DModel]]:

@@ -63,7 +63,7 @@ def stock(name: str, transformer: Transformer2DModel, hidden: Tensor, text: Tens
 
 
 def call(function: Compute, *inputs: Any) -> Tensor:
-    """The plain way to compute."""
+    """Compute plainly."""
     return function(*inputs)
 
 

@@ -16,18 +16,39 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
+    from dreamcache.runtime.errors import (
+        BundleError,
+        DreamCacheError,
+        ImageError,
+        OutputError,
+        SettingsError,
+        SubjectError,
+    )
     from dreamcache.runtime.pipeline import Pipeline
     from dreamcache.runtime.subject import Subject
 
-__all__ = ["Pipeline", "Subject"]
+__all__ = [
+    "BundleError",
+    "DreamCacheError",
+    "ImageError",
+    "OutputError",
+    "Pipeline",
+    "SettingsError",
+    "Subject",
+    "SubjectError",
+]
 
 # Importing the package stays cheap: onnxruntime, pydantic and tokenizers load with the first use.
-_HOMES = {"Pipeline": "dreamcache.runtime.pipeline", "Subject": "dreamcache.runtime.subject"}
+_HOMES = {"Pipeline": "pipeline", "Subject": "subject"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -22,6 +22,7 @@ from dreamcache.runtime.bundle.folder import (
     non_finite_weights,
     open_contract,
 )
+from dreamcache.runtime.bundle.parity import MIN_PSNR_DB_BY_PRECISION
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.progress import Progress
@@ -30,8 +31,6 @@ from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sessions.providers import choose_providers
 from dreamcache.runtime.sessions.session import SessionOpener, check_threads
 
-# Least recorded signal-to-noise of the two UNet graphs against PyTorch (docs/method.md, "Gates").
-_LEAST_PSNR_DB = {"fp32": 80.0, "fp16": 50.0}
 # A relative change of the prediction below this is rounding, not a condition.
 _LEAST_CHANGE = 1e-4
 
@@ -57,7 +56,7 @@ def verify_bundle(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Check]:
-    """Check a bundle, one result at a time. What needs a part that failed is left out.
+    """Check a bundle, one result at a time. Checks that need a part that failed are skipped.
 
     Raises: SettingsError for a provider that is absent or fewer than one thread.
     """
@@ -136,7 +135,7 @@ def _signatures(sessions: SessionOpener) -> str:
 def _parity(bundle: Bundle) -> str:
     contract = bundle.contract
     recorded = contract.parity.psnr_db
-    least = _LEAST_PSNR_DB.get(contract.precision)
+    least = MIN_PSNR_DB_BY_PRECISION.get(contract.precision)
     for name in ("cache", "denoiser"):
         if least is not None and name in recorded and recorded[name] < least:
             raise BundleError(

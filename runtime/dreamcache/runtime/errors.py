@@ -1,4 +1,4 @@
-"""What a user can get wrong, as a small hierarchy.
+"""Errors that a user can mend, as a small hierarchy.
 
 Every error is one line that says what was expected, what was received and what would mend it. Each
 also derives from the matching builtin, so callers that know nothing of this package can catch it.
@@ -20,11 +20,11 @@ class SubjectError(DreamCacheError, ValueError):
 
 
 class ImageError(DreamCacheError, ValueError):
-    """The picture or mask is absent, broken, too large or of a kind that is not read."""
+    """The picture or mask is missing, broken, too large or in an unsupported format."""
 
 
 class SettingsError(DreamCacheError, ValueError):
-    """A setting (steps, scale, provider, scheduler …) is outside what can be done."""
+    """A setting (steps, scale, provider, scheduler …) is outside its range or not available."""
 
 
 class OutputError(DreamCacheError, OSError):

@@ -1,6 +1,6 @@
-"""Writing files so that nothing is ever half there, and hashing them.
+"""Files: written completely or not at all, and hashed.
 
-An output is written beside its place under a temporary name and renamed in when it is complete; an
+An output is written next to its place under a temporary name and renamed in when it is complete; an
 existing one is refused unless overwriting was asked for. A failure removes what was begun.
 """
 
@@ -41,17 +41,17 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     place = check_output(path, overwrite)
     if place.is_dir():
         raise OutputError(f"{place} is a folder, a file is expected; choose another name")
-    beside = _beside(place)
+    temporary = _temporary_path(place)
     try:
-        yield beside
+        yield temporary
         check_output(place, overwrite)
-        beside.replace(place)
+        temporary.replace(place)
     except OutputError:
         raise
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
@@ -65,5 +65,5 @@ def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> st
     return digest.hexdigest()
 
 
-def _beside(place: Path) -> Path:
+def _temporary_path(place: Path) -> Path:
     return place.absolute().parent / f".{place.name}.{secrets.token_hex(4)}.part"

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -21,18 +20,24 @@ from PIL import Image
 
 from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.folder import Bundle, open_bundle
-from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.reference.images import Source
 from dreamcache.runtime.reference.prepare import prepare_reference
-from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder
+from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder, to_image
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
+from dreamcache.runtime.sampling.noise import noise_source, noised_reference
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
 from dreamcache.runtime.sampling.schedulers import make_scheduler
-from dreamcache.runtime.sampling.schedulers.noise_schedule import signal_levels
+from dreamcache.runtime.sampling.trajectory import Step, trajectory
 from dreamcache.runtime.sessions.providers import Math, check_math, choose_providers, warn_of_attention
-from dreamcache.runtime.sessions.session import Profile, SessionOpener, check_profile, check_threads
-from dreamcache.runtime.settings import Options, Settings, resolve_settings
+from dreamcache.runtime.sessions.session import (
+    Profile,
+    SessionOpener,
+    check_finite,
+    check_profile,
+    check_threads,
+)
+from dreamcache.runtime.settings import Options, resolve_settings
 from dreamcache.runtime.subject import Subject, join_subjects, load_subject
 
 if TYPE_CHECKING:
@@ -40,23 +45,6 @@ if TYPE_CHECKING:
 
 Observer = Callable[[str, float], None]
 """Called with a stage ("text", "vae_encode", "cache", "step", "vae_decode") and the seconds it took."""
-
-_CACHE_NOISE_SEED = 0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One finished denoising step.
-
-    index: from 0. total: how many there are. latent: the trajectory after this step, [n, z, h, w].
-    preview: the clean latent that the denoiser believes in, [n, z, h, w], for `Pipeline.decode`.
-    """
-
-    index: int
-    total: int
-    timestep: float
-    latent: Latent
-    preview: Latent
 
 
 class Pipeline:
@@ -117,7 +105,7 @@ class Pipeline:
         latent = self.noised(self.encode(reference.image))
         with self.sessions.open("cache") as graph, self._timed("cache"):
             tensors = graph.run({"latent": latent})
-        _check_finite("caching", tensors)
+        check_finite("caching", tensors)
         return Subject(
             tensors=tensors,
             fingerprint=self.contract.fingerprints.subject(),
@@ -197,24 +185,17 @@ class Pipeline:
 
         def run() -> Iterator[Step]:
             texts = self.embed({"prompt": prompt, "null": settings.negative_prompt})
-            guidance = settings.guidance
-            noise = self._noise_source(settings)
-            latent = (noise() * np.float32(scheduler.init_noise_sigma)).astype(np.float32)
-            steps = len(scheduler.timesteps)
+            noise = noise_source(settings.seed, self.contract.architecture.latent_shape, settings.num_images)
             every = settings.step_cache
             with ExitStack() as stack:
                 graph = stack.enter_context(self.sessions.open("denoiser"))
                 shallow = None if every == 1 else stack.enter_context(self.sessions.open("shallow"))
                 denoiser = Denoiser(graph, self.contract.architecture, texts, cache, shallow, every)
-                for index, timestep in enumerate(scheduler.timesteps):
+                steps = trajectory(denoiser, scheduler, settings.guidance, noise)
+                for _ in scheduler.timesteps:
                     with self._timed("step"):
-                        scaled = scheduler.scale_input(latent, index)
-                        branches = guidance.branches_at(index, steps, cache is not None)
-                        predictions = denoiser.predict(scaled, float(timestep), branches, index)
-                        prediction = guidance.combine(predictions)
-                        preview = scheduler.predicted_original(prediction, index, latent)
-                        latent = scheduler.step(prediction, index, latent, noise)
-                    yield Step(index, steps, float(timestep), latent, preview)
+                        step = next(steps)
+                    yield step
 
         return run()
 
@@ -227,7 +208,7 @@ class Pipeline:
                 name: graph.run({spec.inputs[0].name: value})[spec.outputs[0].name]
                 for name, value in ids.items()
             }
-        _check_finite("text encoder", embedded)
+        check_finite("text encoder", embedded)
         return embedded
 
     def encode(self, image: Image.Image) -> Latent:
@@ -236,16 +217,14 @@ class Pipeline:
         pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
         with self.sessions.open("vae_encoder") as graph, self._timed("vae_encode"):
             moments = graph.run({spec.inputs[0].name: pixels})[spec.outputs[0].name]
-        _check_finite("VAE encoder", {"latent": moments})
+        check_finite("VAE encoder", {"latent": moments})
         mean = moments[:, : self.contract.architecture.latent_channels].astype(np.float32)
         shift = 0.0 if vae.shift_factor is None else vae.shift_factor
         return (mean - np.float32(shift)) * np.float32(vae.scaling_factor)
 
     def noised(self, latent: Latent) -> Latent:
         """A reference latent at the cache timestep (DDPM, eq. 4), with the noise every subject shares."""
-        signal = float(signal_levels(self.contract.scheduler)[self.contract.cache_timestep])
-        noise = np.random.default_rng(_CACHE_NOISE_SEED).standard_normal(latent.shape, dtype=np.float32)
-        return np.float32(np.sqrt(signal)) * latent + np.float32(np.sqrt(1 - signal)) * noise
+        return noised_reference(latent, self.contract.scheduler, self.contract.cache_timestep)
 
     def decode(self, latent: Latent, tiled: bool | None = None) -> list[Image.Image]:
         """Pictures of scaled latents [n, z, h, w].
@@ -264,18 +243,9 @@ class Pipeline:
             for one in unscaled:
                 with self._timed("vae_decode"):
                     pixels = decode(one[None])[0]
-                _check_finite("VAE decoder", {"picture": pixels})
-                unit = np.clip(pixels.astype(np.float32) / 2 + 0.5, 0, 1)
-                images.append(Image.fromarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0)))
+                check_finite("VAE decoder", {"picture": pixels})
+                images.append(to_image(pixels))
         return images
-
-    def _noise_source(self, settings: Settings) -> Callable[[], Latent]:
-        """Noise [n, z, h, w]; picture i draws from its own generator, so it is the same in any batch."""
-        shape = self.contract.architecture.latent_shape
-        generators = [np.random.default_rng(settings.seed + i) for i in range(settings.num_images)]
-        return lambda: np.concatenate(
-            [generator.standard_normal(shape, dtype=np.float32) for generator in generators]
-        )
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -283,12 +253,3 @@ class Pipeline:
         yield
         if self._observe is not None:
             self._observe(stage, time.perf_counter() - begin)
-
-
-def _check_finite(graph: str, tensors: Mapping[str, NDArray[Any]]) -> None:
-    for name, array in tensors.items():
-        if not np.isfinite(array).all():
-            raise BundleError(
-                f"the {graph} graph gives NaN or infinite values ({name}); "
-                "`dreamcache verify` says whether its weights are sound"
-            )

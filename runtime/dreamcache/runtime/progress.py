@@ -23,7 +23,7 @@ _PATIENCE_S = 0.5
 
 
 class ProgressBar:
-    """One bar. It appears half a second after it was made, and never where stderr is no terminal."""
+    """One bar. It appears after half a second, and only where stderr is a terminal."""
 
     def __init__(self, title: str, shown: bool = True) -> None:
         # rich loads with the first bar: this module's types are imported by code that draws none
@@ -40,13 +40,13 @@ class ProgressBar:
         self._begin = time.monotonic()
 
     def __call__(self, done: int, total: int | None, **values: float) -> None:
-        """Move to `done` of `total`; `values` stand beside the bar by their names: `loss=0.25`."""
+        """Move to `done` of `total`; `values` are shown after the bar by name: `loss=0.25`."""
         self._start()
         text = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         self._bar.update(self._task, completed=done, total=total, values=text)
 
     def rename(self, title: str) -> None:
-        """Change what stands before the bar."""
+        """Change the title."""
         self._bar.update(self._task, description=title)
 
     def stop(self) -> None:
@@ -79,7 +79,7 @@ def track(items: Iterable[Item], title: str, total: int | None = None, shown: bo
 
 @contextmanager
 def stage_bar() -> Iterator[StageProgress]:
-    """A bar that names its stage. Where stderr is no terminal, each stage that begins is one line."""
+    """A bar that names its stage. Where stderr is not a terminal, each stage that begins is one line."""
     bar, last = ProgressBar(""), ""
 
     def show(stage: str, done: int, total: int) -> None:

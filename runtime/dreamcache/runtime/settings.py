@@ -1,4 +1,4 @@
-"""The settings of one generation: what was asked, with the contract's defaults for the rest."""
+"""The settings of one generation: the caller's, and the contract's defaults for the rest."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Options(TypedDict, total=False):
     steps: denoising steps. seed: of the first picture, picture i has seed + i; a random one by default.
     scheduler: "ddim", "euler", "dpm" or "lcm". guidance_mode: "dual", "text_first", "classic" or "none".
     guidance_scale, reference_guidance_scale: s_text and s_ref (docs/bundle.md, "Guidance"). strength: of the reference.
-    negative_prompt: stands where the null text is otherwise. guidance_interval: fractions of the steps between
-    which there is guidance. step_cache: the whole denoiser runs at every so many steps, the shallow one between.
+    negative_prompt: replaces the empty text. guidance_interval: start and end of guidance, as fractions of the steps.
+    step_cache: steps per run of the whole denoiser; the shallow graph runs at the others.
     """
 
     steps: int | None
@@ -40,7 +40,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Settings:
-    """Checked settings; nothing is left open."""
+    """Checked settings, complete."""
 
     steps: int
     seed: int
@@ -66,7 +66,7 @@ def resolve_settings(
     guidance_interval: tuple[float, float] | None = None,
     step_cache: int | None = None,
 ) -> Settings:
-    """Fill what was not asked from the contract and check all of it.
+    """Complete the settings from the contract and check them.
 
     Raises: SettingsError naming the setting, what is expected and what was received.
     """

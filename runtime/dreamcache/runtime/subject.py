@@ -58,8 +58,8 @@ class Subject:
             "thumbnail": _to_base64(self.thumbnail),
         }
         data = save({name: np.ascontiguousarray(array) for name, array in self.tensors.items()}, metadata)
-        with replacing(path, overwrite) as beside:
-            beside.write_bytes(data)
+        with replacing(path, overwrite) as temporary:
+            temporary.write_bytes(data)
         return Path(path)
 
 
@@ -79,9 +79,9 @@ def load_subject(path: str | os.PathLike[str], contract: Contract) -> Subject:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, TypeError) as error:
         raise SubjectError(
-            f"{place} is no whole subject file ({error}); cache the reference again"
+            f"{place}: a complete subject file is expected, received a damaged one ({error}); cache the reference again"
         ) from error
-    check_tensors(str(place), tensors, contract)
+    check_subject_tensors(str(place), tensors, contract)
     return Subject(
         tensors=tensors,
         fingerprint=metadata["fingerprint"],
@@ -91,7 +91,7 @@ def load_subject(path: str | os.PathLike[str], contract: Contract) -> Subject:
     )
 
 
-def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contract: Contract) -> None:
+def check_subject_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contract: Contract) -> None:
     """Names, shapes, dtypes and finiteness of a subject's tensors. Raises: SubjectError."""
     declared = {spec.name: spec for spec in cache_tensors(contract.architecture)}
     if set(tensors) != set(declared):
@@ -111,7 +111,7 @@ def check_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contract: Con
 def check_subject(subject: Subject, contract: Contract) -> None:
     """Raises: SubjectError when a subject in memory belongs to another bundle or does not fit."""
     _check_owner(None, {"format": _FORMAT, "fingerprint": subject.fingerprint}, contract)
-    check_tensors("the subject", subject.tensors, contract)
+    check_subject_tensors("the subject", subject.tensors, contract)
 
 
 def join_subjects(subjects: Sequence[Subject], contract: Contract) -> dict[str, NDArray[Any]]:
@@ -138,7 +138,7 @@ def join_tokens(caches: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArr
 def _check_file_size(place: Path, contract: Contract) -> None:
     """Before anything is read: the file can hold the declared tensors and little else."""
     if not place.is_file():
-        raise SubjectError(f"{place} is no file; a subject made by `dreamcache cache` is expected")
+        raise SubjectError(f"{place} is not a file; a subject file made by `dreamcache cache` is expected")
     wanted = sum(
         prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in cache_tensors(contract.architecture)
     )
@@ -150,7 +150,7 @@ def _check_file_size(place: Path, contract: Contract) -> None:
 def _check_owner(place: Path | None, metadata: Mapping[str, str], contract: Contract) -> None:
     where = "the subject" if place is None else str(place)
     if metadata.get("format") != _FORMAT:
-        raise SubjectError(f"{where} is no subject file of this version; cache the reference again")
+        raise SubjectError(f"{where} is not a subject file of this version; cache the reference again")
     expected, received = contract.fingerprints.subject(), metadata.get("fingerprint", "")
     if received != expected:
         raise SubjectError(

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.benchmarks.memory.budget import parse_budget_mb, smallest_passing
+from dreamcache.benchmarks.memory.fit import smallest_passing
 from dreamcache.benchmarks.process.limits import CGROUP, WATCHDOG, candidates, run_limited, usable_parent
 from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.memory.plan import MB, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -20,10 +21,10 @@ from dreamcache.runtime.errors import SettingsError
 )  # fmt: skip
 def test_budgets_as_people_write_them(text: str, mb: float | None) -> None:
     if mb is not None:
-        assert parse_budget_mb(text) == pytest.approx(mb)
+        assert parse_bytes(text, "--budget", bare=1) / MB == pytest.approx(mb)
         return
     with pytest.raises(SettingsError, match="600M"):
-        parse_budget_mb(text)
+        parse_bytes(text, "--budget", bare=1)
 
 
 def test_the_search_ends_at_the_smallest_that_passes() -> None:

@@ -58,7 +58,7 @@ def test_words_for_numbers_are_those_numbers() -> None:
     assert words[interval[1]] == pytest.approx(memory.INTERVAL_S * 1e3)
 
 
-@pytest.mark.parametrize("function", [command.bench, fit_command.fit])
+@pytest.mark.parametrize("function", [command.bench_command, fit_command.fit])
 def test_every_option_is_documented(function: object) -> None:
     app = typer.Typer()
     app.command()(function)  # type: ignore[type-var]

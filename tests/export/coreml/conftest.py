@@ -58,7 +58,6 @@ def both(small_base: Path, small_adapters: Path, tmp_path_factory: pytest.TempPa
         base=str(small_base),
         adapters=small_adapters,
         target="all",
-        coreml_attention="split_einsum",
-        coreml_resolution=[64],
+        coreml=["attention=split_einsum", "resolutions=64"],
     )
     return out

@@ -20,26 +20,26 @@ from dreamcache.export.coreml.convert import convert_graph, coreml_name, merge_f
 from dreamcache.export.coreml.mil.interpreter import Interpreter
 from dreamcache.export.coreml.mil.package import MANIFEST, open_package
 from dreamcache.export.coreml.mil.program import read_program
-from dreamcache.export.coreml.modules import Part, unet_parts
+from dreamcache.export.coreml.modules import CoreMLModule, unet_modules
 from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
-from dreamcache.export.parity.gates import MAX_DISK_RATIO, psnr_db
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.parity import MAX_DISK_RATIO, psnr_db
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 
 @pytest.fixture(scope="module")
-def parts(small_base: Path, small_adapters: Path) -> dict[str, Part]:
+def parts(small_base: Path, small_adapters: Path) -> dict[str, CoreMLModule]:
     base = load_base(small_base)
     conditioned = load_adapters(small_adapters, base.unet)
-    architecture = declare_architecture("tiny", base, conditioned, None, 1, 1, 1, 1.0)
-    return unet_parts(base, conditioned, architecture, "plain")
+    architecture = declare_architecture("tiny", base, conditioned, None, 1)
+    return unet_modules(base, conditioned, architecture, "plain")
 
 
 @pytest.fixture(scope="module")
-def packages(parts: dict[str, Part], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def packages(parts: dict[str, CoreMLModule], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("coreml")
     places = {name: folder / f"{name}.mlpackage" for name in parts}
     for name, part in parts.items():
@@ -59,7 +59,7 @@ def examples(inputs: tuple[TensorSpec, ...], timestep: float) -> list[Tensor]:
 
 @torch.no_grad()
 def worst_db(
-    part: Part, run: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
+    part: CoreMLModule, run: Callable[[Mapping[str, NDArray[Any]]], dict[str, NDArray[np.float32]]]
 ) -> float:
     module, inputs, outputs = part.module, part.inputs, part.outputs
     found = []
@@ -74,7 +74,9 @@ def worst_db(
     return min(found)
 
 
-def test_both_functions_compute_what_pytorch_does(parts: dict[str, Part], packages: dict[str, Path]) -> None:
+def test_both_functions_compute_what_pytorch_does(
+    parts: dict[str, CoreMLModule], packages: dict[str, Path]
+) -> None:
     functions = read_program(open_package(packages["both"]))
     assert functions.keys() == {"cache", "denoise"}
     for name, part in parts.items():
@@ -93,7 +95,9 @@ def test_two_functions_store_their_weights_once(packages: dict[str, Path]) -> No
     assert weights("denoise") + weights("cache") > 1.5 * weights("both")
 
 
-def test_another_cache_gives_another_prediction(parts: dict[str, Part], packages: dict[str, Path]) -> None:
+def test_another_cache_gives_another_prediction(
+    parts: dict[str, CoreMLModule], packages: dict[str, Path]
+) -> None:
     """A program that lost its condition would pass no comparison."""
     inputs = parts["denoise"].inputs
     function = read_program(open_package(packages["denoise"]))["main"]

@@ -9,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 pytest.importorskip("coremltools")
 
 from rich.console import Console
 
-from dreamcache.export import command
+from dreamcache.export import options
 from dreamcache.export.command import export
 from dreamcache.export.coreml.mil.package import open_package
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, parse_contract
 from dreamcache.runtime.bundle.folder import open_bundle, open_contract
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.cli.inspect import bundle_tables
-from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.pipeline import Pipeline
 
 UNSIZED = ("cache", "denoise", "vae_encoder", "vae_decoder")
@@ -117,9 +118,7 @@ def chunked(loud_base: Path, loud_adapters: Path, tmp_path_factory: pytest.TempP
         base=str(loud_base),
         adapters=loud_adapters,
         target="coreml",
-        coreml_target="iOS17",
-        coreml_weights="palette6",
-        chunk_unet=True,
+        coreml=["target=iOS17", "weights=palette6", "chunk_unet=true"],
     )
     return out
 
@@ -156,7 +155,7 @@ def test_what_overflows_stays_in_32_bits(chunked: Path) -> None:
 
 
 def test_the_runner_refuses_packages_alone(chunked: Path) -> None:
-    with pytest.raises(BundleError, match=r"Core ML packages alone.*--target all"):
+    with pytest.raises(BundleError, match=r"Core ML packages only.*--target all"):
         Pipeline.load(chunked)
     checks = list(verify_bundle(chunked))
     assert [check.name for check in checks] == ["contract", "files"]
@@ -182,18 +181,31 @@ def test_bad_options_cost_nothing(
     small_base: Path, small_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(match: str, **options: Any) -> None:
-        with pytest.raises(ExportError, match=match):
+        with pytest.raises((ExportError, SettingsError), match=match):
             export(out=tmp_path / "b", base=str(small_base), adapters=small_adapters, **options)
         assert list(tmp_path.iterdir()) == []
 
-    refused("--coreml-target iOS15 is not exported", target="all", coreml_target="iOS15")
-    refused("--coreml-weights int3 is not exported", target="all", coreml_weights="int3")
-    refused("choose such a target", target="all", coreml_target="iOS16", coreml_weights="int8")
-    refused("exactly one of --coreml-psnr", target="coreml", coreml_weights="mixed")
-    refused("belong to --coreml-weights mixed", target="coreml", coreml_psnr=40.0)
-    refused("resolution is 50 px", target="coreml", coreml_resolution=[50])
-    refused("32 is the bundle's own", target="coreml", coreml_resolution=[32])
-    monkeypatch.setattr(command, "find_spec", lambda _: None)
+    refused(
+        "target is 'iOS15': input should be 'iOS16', 'iOS17' or 'iOS18'",
+        target="all",
+        coreml=["target=iOS15"],
+    )
+    refused("weights is 'int3': input should be 'fp16', 'int8'", target="all", coreml=["weights=int3"])
+    refused("has no value named 'weight'; expected one of target, att", target="all", coreml=["weight=int8"])
+    refused("--coreml 'weights': NAME=VALUE is expected", target="all", coreml=["weights"])
+    refused("need target=iOS17 or later", target="all", coreml=["target=iOS16", "weights=int8"])
+    refused("exactly one of psnr_db and size_mb .* received 0", target="coreml", coreml=["weights=mixed"])
+    refused("none with others; received 1 with weights=fp16", target="coreml", coreml=["psnr_db=40"])
+    refused("resolution is 50 px", target="coreml", coreml=["resolutions=50"])
+    refused("resolutions: 32 is the bundle's own", target="coreml", coreml=["resolutions=64,32"])
+    refused(
+        "resolutions is '64;96': input should be a valid integer",
+        target="coreml",
+        coreml=["resolutions=64;96"],
+    )
+    with pytest.raises(typer.BadParameter, match="belongs to --target coreml or all"):
+        export(out=tmp_path / "b", base=str(small_base), adapters=small_adapters, coreml=["target=iOS17"])
+    monkeypatch.setattr(options, "find_spec", lambda _: None)
     refused(r"pip install 'dreamcache\[coreml\]'", target="all")
 
 

@@ -13,9 +13,9 @@ from onnx_layers import Layers
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.derived import derive_plain, derive_shallow
-from dreamcache.export.parity.gates import psnr_db
-from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.contract import Contract, parse_contract
+from dreamcache.runtime.bundle.parity import psnr_db
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 Feed = dict[str, NDArray[Any]]
 

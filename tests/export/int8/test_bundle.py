@@ -14,14 +14,14 @@ from tiny_models import randomise_adapters
 
 from dreamcache.export.command import export
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.session import open_unfinished
+from dreamcache.export.graphs.session import open_session
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.int8 import text_and_vae as components
-from dreamcache.export.int8.formats import QuantisedWeight, quantise, quantise_weight
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
+from dreamcache.export.int8.rewrite import quantise
 from dreamcache.export.int8.text_and_vae import quantise_components
 from dreamcache.export.int8.unet import Effort
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
+from dreamcache.export.int8.weights import QuantisedWeight, quantise_weight
 from dreamcache.export.parity.report import measure_parity
 from dreamcache.export.parts import unet as unet_export
 from dreamcache.models.bases.base import load_base
@@ -29,6 +29,7 @@ from dreamcache.models.checkpoint import load_adapters, save_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.contract import Contract, ParityReport
 from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
 from dreamcache.runtime.checks import verify_bundle
 
 QUICK = Effort(calibration=(1, 6), judged=(1, 6), fine=False)
@@ -137,14 +138,14 @@ def outputs(folder: Path, contract: Contract, feed: dict[str, Array]) -> dict[st
     found = {}
     for name, value in feed.items():
         spec = contract.graphs.by_name()[name]
-        session = open_unfinished(name, folder / spec.file)
+        session = open_session(name, folder / spec.file)
         found[name] = session.run([spec.outputs[0].name], {spec.inputs[0].name: value})[0]
     return found
 
 
 def test_text_encoder_and_vae(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The tiny VAE is narrower than what counts as a border in real ones.
-    monkeypatch.setattr(components, "BORDER_CHANNELS", 8)
+    monkeypatch.setattr(components, "OUTER_CHANNELS", 8)
     contract = open_bundle(tiny_bundle).contract
     random = np.random.default_rng(0)
     latents = [random.standard_normal((1, 4, 8, 8)).astype(np.float32) for _ in range(3)]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dreamcache.export.int8.formats import Range
-from dreamcache.export.int8.ranges import SAMPLES_A_RUN, Observer, best_range, squared_error
+from dreamcache.export.int8.calibration import SAMPLES_A_RUN, Observer, Range, best_range, squared_error
 
 
 def drawn(kind: str) -> NDArray[np.float32]:

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.int8.formats import quantise_weight
 from dreamcache.export.int8.layer_search import (
     CONDITION_MARGIN,
     LATENT_MARGIN_DB,
-    Choice,
     Formats,
+    LayerChoice,
     _fewest,
-    choose,
+    choose_layers,
     margin_db,
     passes,
 )
 from dreamcache.export.int8.layers import Layer
-from dreamcache.export.int8.trajectories import Record, Score, compare
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
+from dreamcache.export.int8.trajectories import Score, TrajectoryRecord, compare
+from dreamcache.export.int8.weights import quantise_weight
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
 
 STATIC_LEVELS = 4
 """Above and below 0."""
@@ -79,8 +79,8 @@ def layers(shares: dict[str, float]) -> dict[str, Layer]:
     return {name: Layer(name, "product" if name.startswith("mid") else "convolution") for name in shares}
 
 
-def chosen(network: SmallNetwork) -> Choice:
-    return choose(network, layers(network.shares), True, lambda *_: None)  # type: ignore[arg-type]
+def chosen(network: SmallNetwork) -> LayerChoice:
+    return choose_layers(network, layers(network.shares), True, lambda *_: None)  # type: ignore[arg-type]
 
 
 EQUAL = {f"down_blocks.{i}.resnets.0.conv1": 1.0 for i in range(6)}
@@ -163,15 +163,15 @@ def test_margins() -> None:
 
 def test_trajectories_are_compared_over_all_of_them() -> None:
     one, two = np.ones((1, 1, 2, 2), np.float32), np.full((1, 1, 2, 2), 2.0, np.float32)
-    exact = [Record((one, one), 2.0, 4.0), Record((two, two), 6.0, 4.0)]
-    off = [Record((one, one + 0.2), 2.2, 4.0), Record((two, two), 5.8, 4.4)]
+    exact = [TrajectoryRecord((one, one), 2.0, 4.0), TrajectoryRecord((two, two), 6.0, 4.0)]
+    off = [TrajectoryRecord((one, one + 0.2), 2.2, 4.0), TrajectoryRecord((two, two), 5.8, 4.4)]
     score = compare(exact, off)
     # The peak is 2, the mean square of 0.2 in half of the values 0.02.
     assert score.latent_db == pytest.approx((200.0, 20 * np.log10(2 / np.sqrt(0.02))), abs=1e-4)
     assert score.final_db == score.latent_db[-1]
     assert (score.reference_ratio, score.text_ratio) == pytest.approx((1.0, 1.05))
     assert score.condition_error == pytest.approx(0.05)
-    worse = compare(exact, [off[0], Record((two, two + 2.0), 5.8, 4.4)])
+    worse = compare(exact, [off[0], TrajectoryRecord((two, two + 2.0), 5.8, 4.4)])
     assert worse.final_db < 5
     with pytest.raises(ValueError, match="zip"):
         compare(exact, off[:1])

@@ -14,17 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx_layers import Layers, operators, run
 
-from dreamcache.export.int8.formats import (
-    Format,
-    QuantisedWeight,
-    Range,
-    input_of,
-    output_of,
-    quantise,
-    quantise_weight,
-)
+from dreamcache.export.int8.calibration import Range, input_of, output_of
 from dreamcache.export.int8.layers import EMBEDDING_VALUES, find_layers, group_layers, weight_of
-from dreamcache.export.parity.gates import psnr_db
+from dreamcache.export.int8.rewrite import Format, quantise
+from dreamcache.export.int8.weights import QuantisedWeight, quantise_weight
+from dreamcache.runtime.bundle.parity import psnr_db
 
 Array = NDArray[np.float32]
 

@@ -12,13 +12,16 @@ from tiny_models import MINI_SHAPED, TEXT_WIDTH, randomise_adapters, tiny_unet
 from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_PSNR_DB
+from dreamcache.export.options import Approximations
 from dreamcache.export.parity.report import measure_parity
 from dreamcache.export.parts.unet import declare_unet, export_unet
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_PSNR_DB, ParityReport
+
+AVERAGED = Approximations(2, 2)
 
 
 def test_averaged_bundles_are_compared_with_averaging_pytorch(
@@ -26,20 +29,25 @@ def test_averaged_bundles_are_compared_with_averaging_pytorch(
 ) -> None:
     base = load_base(tiny_base)
     conditioned = load_adapters(tiny_adapters, base.unet)
-    architecture = declare_architecture("tiny", base, conditioned, None, 1, 2, 2)
+    architecture = declare_architecture("tiny", base, conditioned, None, 1, AVERAGED)
     assert [site.tokens for site in architecture.sites] == [16, 16, 16, 16]
     folder = shutil.copytree(tiny_bundle, tmp_path / "bundle")
     shutil.rmtree(folder / "unet")
-    written = export_unet(base, conditioned, folder, architecture, "mha", 2, lambda *_: None)
+    written = export_unet(base, conditioned, folder, architecture, "mha", AVERAGED, lambda *_: None)
     specs = vars(declare_unet(architecture))
     graphs = open_bundle(tiny_bundle).contract.graphs.model_copy(update=specs)
-    report = measure_parity(folder, graphs, architecture, base, conditioned, written.disk, reference_pool=2)
+
+    def measure(approximations: Approximations) -> ParityReport:
+        return measure_parity(
+            folder, graphs, architecture, base, conditioned, written.disk, approximations=approximations
+        )
+
+    report = measure(AVERAGED)
     assert min(report.psnr_db.values()) >= MIN_PSNR_DB
     assert min(report.trajectory_db) >= MIN_PSNR_DB
     assert all(abs(ratio - 1) <= CONDITION_TOLERANCE for ratio in report.condition.values())
-    exact = architecture.model_copy(update={"key_value_pool": 1})
     with pytest.raises(ExportError, match=r"graph \w+ is \d+\.\d dB from PyTorch, at least 80 dB"):
-        measure_parity(folder, graphs, exact, base, conditioned, written.disk, reference_pool=2)
+        measure(Approximations(reference_downsample=2))
 
 
 @torch.no_grad()
@@ -50,7 +58,7 @@ def test_tokens_are_averaged_at_the_top_alone() -> None:
     reference = torch.randn(1, 4, 8, 8)
     whole, averaged = (
         CachingGraph(model, text, "plain")(reference),
-        CachingGraph(model, text, "plain", 1, 2)(reference),
+        CachingGraph(model, text, "plain", Approximations(reference_downsample=2))(reference),
     )
     # Keys and values are linear in the tokens: those of averaged tokens are averaged ones, at the top alone.
     for exact, found in zip(whole, averaged, strict=True):
@@ -62,19 +70,20 @@ def test_tokens_are_averaged_at_the_top_alone() -> None:
             assert (found - exact[:, :16]).abs().max() > 0.1
     noisy = torch.randn(1, 4, 8, 8)
     exact, found = (
-        DenoiserGraph(model, "plain", pool)(noisy, 300 * one, text, one, *whole)[0] for pool in (1, 2)
+        DenoiserGraph(model, "plain", Approximations(cells))(noisy, 300 * one, text, one, *whole)[0]
+        for cells in (1, 2)
     )
     error = (exact - found).norm() / exact.norm()
     assert 1e-4 < error < 0.3
 
 
 @pytest.mark.parametrize(
-    ("option", "pools"), [("--kv-downsample", (3, 1)), ("--reference-downsample", (1, 0))]
+    ("option", "cells"), [("--kv-downsample", (3, 1)), ("--reference-downsample", (1, 0))]
 )
-def test_a_pool_divides_the_rows(tiny_base: Path, option: str, pools: tuple[int, int]) -> None:
+def test_a_pool_divides_the_rows(tiny_base: Path, option: str, cells: tuple[int, int]) -> None:
     base = load_base(tiny_base)
     with pytest.raises(
         ExportError, match=rf"^{option} is \d; give a number that divides the latent's 8 rows$"
     ):
-        declare_architecture("tiny", base, ConditionedUNet(base.unet), None, 1, *pools)
-    declare_architecture("tiny", base, ConditionedUNet(base.unet), None, 1, 4, 8)
+        declare_architecture("tiny", base, ConditionedUNet(base.unet), None, 1, Approximations(*cells))
+    declare_architecture("tiny", base, ConditionedUNet(base.unet), None, 1, Approximations(4, 8))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dreamcache.export.modules.attention import attend
 from dreamcache.export.modules.token_layouts import ChannelNorm, ChannelsFirst, PointwiseConvolution
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.options import Approximations
 from dreamcache.models.conditioned import ConditionedUNet
 
 TOLERANCE = 2e-5
@@ -25,8 +26,8 @@ def test_both_graphs_are_the_same_in_either_layout(pool: int, linear: bool) -> N
     timestep, strength = torch.full((2,), 300.0), torch.tensor([1.0, 0.5])
 
     def run(kind: str, reference: Tensor) -> tuple[Tensor, ...]:
-        cache = CachingGraph(model, text[:1], kind, pool)(reference)  # type: ignore[arg-type]
-        denoiser = DenoiserGraph(model, kind, pool)  # type: ignore[arg-type]
+        cache = CachingGraph(model, text[:1], kind, Approximations(pool))(reference)  # type: ignore[arg-type]
+        denoiser = DenoiserGraph(model, kind, Approximations(pool))  # type: ignore[arg-type]
         return (*cache, *denoiser(latents, timestep, text, strength, *cache))
 
     expected, received = (run(kind, latents[:1]) for kind in ("plain", "split_einsum"))
@@ -46,8 +47,8 @@ def test_layers_on_channels_first() -> None:
     linear, norm = nn.Linear(12, 7), nn.LayerNorm(12, eps=1e-3)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    for layer, twin in ((linear, PointwiseConvolution(linear)), (norm, ChannelNorm(norm))):
-        found = layout.given(twin(layout.read(tokens)))
+    for layer, copied in ((linear, PointwiseConvolution(linear)), (norm, ChannelNorm(norm))):
+        found = layout.given(copied(layout.read(tokens)))
         torch.testing.assert_close(found, layer(tokens), atol=1e-5, rtol=1e-5)
     query, key = torch.randn(2, 5, 12), torch.randn(1, 9, 12)
     found = attend(layout.read(query), layout.read(key), layout.read(key), 3, "split_einsum")

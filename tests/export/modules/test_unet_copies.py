@@ -11,11 +11,11 @@ from dreamcache.export.modules.unet_copies import (
     Constant,
     Pointwise,
     PointwisePicture,
-    twin_at_timestep,
-    twin_with_products,
+    copy_at_timestep,
+    copy_with_products,
 )
 
-# Its blocks take tokens already, so the twin runs as it is; the others run through `dreamcache.models.unet`, as graphs.
+# Its blocks take tokens already, so the copy runs as it is; others run through `dreamcache.models.unet`, as graphs.
 LINEAR = {**MINI_SHAPED, "use_linear_projection": True}
 
 
@@ -25,20 +25,20 @@ def test_shortcuts_as_products_compute_what_convolutions_do() -> None:
     torch.manual_seed(0)
     latent, text = torch.randn(2, 4, 8, 8), torch.randn(2, 5, TEXT_WIDTH)
     before = unet(latent, 300, text).sample
-    twin = twin_with_products(unet)
+    copied = copy_with_products(unet)
     shortcuts = [name for name, _ in unet.named_modules() if name.endswith("conv_shortcut")]
-    assert sum(type(m) is PointwisePicture for m in twin.modules()) == len(shortcuts) > 0
+    assert sum(type(m) is PointwisePicture for m in copied.modules()) == len(shortcuts) > 0
     # float32: the sums run in another order.
-    torch.testing.assert_close(twin(latent, 300, text).sample, before, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(copied(latent, 300, text).sample, before, atol=1e-5, rtol=1e-4)
     assert torch.equal(unet(latent, 300, text).sample, before)
 
 
 @torch.no_grad()
 def test_projections_take_tokens() -> None:
     unet = tiny_unet(**SD15_SHAPED)
-    twin = twin_with_products(unet)
+    copied = copy_with_products(unet)
     place = "down_blocks.1.attentions.0.proj_in"
-    convolution, product = unet.get_submodule(place), twin.get_submodule(place)
+    convolution, product = unet.get_submodule(place), copied.get_submodule(place)
     assert type(convolution) is nn.Conv2d
     assert type(product) is Pointwise
     picture = torch.randn(2, 32, 4, 6)
@@ -46,7 +46,7 @@ def test_projections_take_tokens() -> None:
     expected = convolution(picture).flatten(2).transpose(1, 2)
     torch.testing.assert_close(product(tokens), expected, atol=1e-6, rtol=1e-5)
     assert (product(tokens.flip(1)) - expected).abs().max() > 0.1
-    assert not [m for m in twin.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
+    assert not [m for m in copied.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
     with pytest.raises(AssertionError):
         Pointwise(unet.conv_in)
 
@@ -54,15 +54,15 @@ def test_projections_take_tokens() -> None:
 def test_a_twin_takes_no_memory() -> None:
     unet = tiny_unet(**MINI_SHAPED)
     own = {tensor.data_ptr() for tensor in unet.parameters()}
-    assert {tensor.data_ptr() for tensor in twin_with_products(unet).parameters()} <= own
+    assert {tensor.data_ptr() for tensor in copy_with_products(unet).parameters()} <= own
     text = torch.randn(1, 5, TEXT_WIDTH)
     new = [
         tensor
-        for tensor in twin_at_timestep(unet, 7, text, None).parameters()
+        for tensor in copy_at_timestep(unet, 7, text, None).parameters()
         if tensor.data_ptr() not in own
     ]
     # One result of the time projection for each residual block, and nothing else.
-    constants = [m for m in twin_at_timestep(unet, 7, text, None).modules() if isinstance(m, Constant)]
+    constants = [m for m in copy_at_timestep(unet, 7, text, None).modules() if isinstance(m, Constant)]
     assert len(new) == len(constants) == 12
 
 
@@ -71,7 +71,7 @@ def test_a_timestep_is_built_in() -> None:
     unet = tiny_unet(**LINEAR)
     torch.manual_seed(0)
     latent, text = torch.randn(1, 4, 8, 8), torch.randn(1, 5, TEXT_WIDTH)
-    fixed = twin_at_timestep(unet, 7, text, None)
+    fixed = copy_at_timestep(unet, 7, text, None)
     for asked in (7, 900):
         torch.testing.assert_close(
             fixed(latent, asked, text).sample, unet(latent, 7, text).sample, atol=1e-5, rtol=1e-4

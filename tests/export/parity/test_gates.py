@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.gates import (
-    DISK_GRANT_BYTES,
-    MAX_DB,
-    Finding,
-    check_condition,
-    check_disk,
-    check_psnr,
-    check_sensitivity,
-    psnr_db,
-)
+from dreamcache.export.parity.gates import Finding, check_condition, check_disk, check_psnr, check_sensitivity
+from dreamcache.runtime.bundle.parity import DISK_GRANT_BYTES, MAX_DB, psnr_db
 
 GOOD: Finding = {
     "psnr": 120.0,

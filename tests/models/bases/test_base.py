@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, LCMScheduler, UNet2DConditionModel
+from local_hub import LocalHub
 from tiny_models import MINI_SHAPED, TEXT_WIDTH, tiny_unet, write_tiny_base
 
 from dreamcache.models.bases import hub
@@ -227,7 +228,7 @@ def no_json(folder: Path) -> None:
         (pickled, "diffusion_pytorch_model.bin, a pickle, which is never opened"),
         (no_weights, "vae holds no safetensors weights"),
         (incomplete, "unet lacks conv_in.weight"),
-        (no_json, "is no JSON"),
+        (no_json, "is not JSON"),
     ],
 )
 def test_unusable_folders_are_named(folder: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -248,24 +249,6 @@ def test_withdrawn_ids_are_answered_without_the_hub(model_id: str, monkeypatch: 
     with pytest.raises(AdapterError, match=r"use [a-z0-9-]+/stable-diffusion-") as raised:
         load_base(model_id)
     assert one_line(raised.value).startswith(model_id)
-
-
-class LocalHub:
-    """Answers as the Hub's client does, from folders: what matches is copied, what is absent is an error."""
-
-    def __init__(self, folders: dict[str, Path], cache: Path) -> None:
-        self.folders, self.cache, self.asked = folders, cache, list[list[str]]()
-
-    def __call__(self, model_id: str, allow_patterns: list[str]) -> str:
-        if model_id not in self.folders:
-            raise OSError(f"401 Client Error.\n{model_id} does not exist")
-        self.asked.append(allow_patterns)
-        for path in sorted(self.folders[model_id].rglob("*")):
-            relative = path.relative_to(self.folders[model_id])
-            if path.is_file() and any(relative.match(pattern) for pattern in allow_patterns):
-                (self.cache / relative).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, self.cache / relative)
-        return str(self.cache)
 
 
 def test_an_id_with_half_precision_weights_alone(

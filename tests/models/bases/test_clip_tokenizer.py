@@ -186,7 +186,7 @@ def no_model(folder: Path) -> None:
         (other_words, "tokenizer.json and vocab.json in .* contradict each other"),
         (other_merges, "tokenizer.json and merges.txt in .* contradict each other"),
         (moved_token, "'<my-toy>' the id 600 and is read with 516"),
-        (no_json, "tokenizer.json is no JSON"),
+        (no_json, "tokenizer.json is not JSON"),
         (no_model, "cannot be read"),
     ],
 )

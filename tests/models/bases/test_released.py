@@ -78,7 +78,7 @@ def put_text(released: dict[str, Tensor]) -> None:
         (other_block, r"without a place are 1 keys \(diffusion_model.output_blocks.5.* missing are 1 keys"),
         (cut, r"to_q.weight is \[47, 48\], expected \[48, 48\]"),
         (put_nan, "not finite"),
-        (put_text, "is no tensor of numbers"),
+        (put_text, "is not a tensor of numbers"),
     ],
 )
 def test_other_layouts_are_listed(damage: Callable[[dict[str, Tensor]], None], message: str) -> None:

@@ -9,13 +9,8 @@ from typing import Any
 
 import pytest
 
-from dreamcache.runtime.bundle.contract import (
-    CONTRACT_NAME,
-    FORMAT_VERSION,
-    denoiser_inputs,
-    dump_contract,
-    parse_contract,
-)
+from dreamcache.runtime.bundle.architecture import denoiser_inputs
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME, FORMAT_VERSION, dump_contract, parse_contract
 from dreamcache.runtime.errors import BundleError
 
 

@@ -67,7 +67,7 @@ def _link_that_leaves(bundle: Path) -> None:
         (_truncated, r"unet/weights.data: \d+ bytes are expected, received \d+"),
         (_edited, "unet/weights.data was changed: SHA-256"),
         (_swapped, r"unet/(cache|model).onnx: \d+ bytes are expected"),
-        (_folder_instead, "tokenizer/vocab.json is no regular file"),
+        (_folder_instead, "tokenizer/vocab.json is not a regular file"),
         (_link_that_leaves, "tokenizer/vocab.json leads out of the bundle"),
     ],
 )
@@ -90,9 +90,9 @@ def test_swapped_files_of_one_size_are_found_by_their_hash(bundle: Path, tiny: M
 
 
 def test_no_bundle_at_all(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is no folder"):
+    with pytest.raises(BundleError, match="is not a folder"):
         open_bundle(tmp_path / "absent")
-    with pytest.raises(BundleError, match=r"holds no readable dreamcache\.json"):
+    with pytest.raises(BundleError, match=r"has no readable dreamcache\.json"):
         open_bundle(tmp_path)
 
 
@@ -144,7 +144,7 @@ def test_weights_that_are_not_finite_are_named_though_the_hashes_fit(
         ("location", "../tokenizer/vocab.json", "which the contract does not name"),
         ("location", "cache.onnx", "which the contract does not name"),
         ("offset", "999999999", "bytes"),
-        ("length", "8", "asks for 16384 bytes, received 8"),
+        ("length", "8", "needs 16384 bytes, received 8"),
     ],
 )
 def test_external_data_must_lie_in_the_declared_file(
@@ -170,7 +170,7 @@ def test_a_shape_that_asks_for_terabytes_is_refused_before_anything_is_allocated
     model.graph.initializer[0].dims.extend([1 << 20, 1 << 20])
     path.write_bytes(model.SerializeToString())
     tiny.seal(bundle)
-    with pytest.raises(BundleError, match="asks for 4398046511104 bytes"):
+    with pytest.raises(BundleError, match="needs 4398046511104 bytes"):
         open_bundle(bundle)
 
 

@@ -178,11 +178,11 @@ def test_bad_inputs_are_one_line(
     out = tmp_path / "p.png"
     draw = ("--prompt", "x", "--out", out)
     assert _status("generate", tmp_path / "absent", *draw, "--reference", toy) == 1
-    assert "is no folder" in _error(capsys)
+    assert "is not a folder" in _error(capsys)
     assert _status("generate", pristine, *draw, "--reference", tmp_path / "absent.png") == 1
     assert "no such file" in _error(capsys)
     assert _status("generate", pristine, *draw, "--subject", toy) == 1
-    assert "no whole subject file" in _error(capsys)
+    assert "a complete subject file is expected" in _error(capsys)
     assert _status("generate", pristine, *draw, "--reference", toy, "--provider", "abacus") == 1
     assert "abacus" in _error(capsys)
     tiny.edit_contract(bundle, format_version=7)

@@ -104,7 +104,7 @@ def test_max_ram_says_what_it_chose(
     assert "received 5 MB" in said
     assert not (tmp_path / "b.png").exists()
     assert _generate(*common, "--max-ram", "600M", "--provider", "openvino", "--out", tmp_path / "c.png") == 1
-    assert "what the CPU needs is known" in capsys.readouterr().err
+    assert "memory is known for the CPU provider only" in capsys.readouterr().err
     assert _generate(*common, "--profile", "memory", "--out", tmp_path / "d.png") == 0
     assert (tmp_path / "kept").is_dir()
     with pytest.raises(SystemExit) as left:

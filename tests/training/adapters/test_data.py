@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_training import Toys
 
 from dreamcache.runtime.errors import ImageError, SettingsError
-from dreamcache.training.adapters.data import Shards, TripletSource, open_source
+from dreamcache.runtime.reference.prepare import prepare_reference
+from dreamcache.training.adapters.data import open_source
 from dreamcache.training.adapters.order import Order, held_out
+from dreamcache.training.data.stages.stage import run_stage
+from dreamcache.training.data.stages.world import WorldStage
 from dreamcache.training.world.samples import draw_sample
 
 
 def write_sample(folder: Path, name: str, reference: str = "reference.png") -> None:
     (folder / f"{name}.txt").write_text(f"a toy {name}\n", encoding="utf-8")
     Image.new("RGB", (60, 40), "red").save(folder / f"{name}.target.jpg", quality=95)
-    Image.new("RGB", (20, 40), "blue").save(folder / f"{name}.{reference}")
+    subject = Image.new("RGB", (60, 80), "white")
+    subject.paste("blue", (5, 5, 25, 45))
+    subject.save(folder / f"{name}.{reference}")
 
 
 def test_plain_files_are_read_by_name(tmp_path: Path) -> None:
@@ -29,10 +33,13 @@ def test_plain_files_are_read_by_name(tmp_path: Path) -> None:
     first, second = source
     assert (first.key, first.caption, second.key) == ("a", "a toy a", "b")
     assert first.target.shape == first.reference.shape == (32, 32, 3)
-    # the target fills the square, the reference is padded with white
+    # the target fills the square, the reference stands in the middle, as the runner frames it
     assert (first.target[..., 0] > 250).all()
     assert (first.reference[:, 0] == 255).all()
     assert first.reference[16, 16].tolist() == [0, 0, 255]
+    prepared = prepare_reference(tmp_path / "a.reference.png", size=32).image
+    assert np.array_equal(first.reference, prepared)
+    assert not np.array_equal(first.reference, Image.open(tmp_path / "a.reference.png").resize((32, 32)))
     kept = source.fingerprint
     assert open_source(str(tmp_path), 32).fingerprint == kept != open_source(str(tmp_path), 64).fingerprint
     (tmp_path / "b.txt").write_text("another", encoding="utf-8")
@@ -46,7 +53,7 @@ def test_wrong_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"a\.reference\.png is expected beside it"):
         open_source(str(tmp_path), 32)
     (tmp_path / "a.reference.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"a\.reference\.png: a picture is expected"):
+    with pytest.raises(ImageError, match=r"a\.reference\.png: a PNG, JPEG or WebP file is expected"):
         list(open_source(str(tmp_path), 32))
 
 
@@ -60,14 +67,14 @@ def test_the_drawn_world_is_a_source() -> None:
         open_source("world:many", 64)
 
 
-def test_a_reader_of_shards_becomes_a_source(tmp_path: Path) -> None:
-    records = [tmp_path / "index.json", tmp_path / "references-00000.json"]
-    for record in records:
-        record.write_text('{"sha256": "1"}', encoding="utf-8")
-    source: TripletSource = Shards(Toys(4), tmp_path)
-    assert (len(source), source.resolution, [sample.key for sample in source][-1]) == (4, 32, "toy3")
+def test_a_folder_of_shards_is_a_source(tmp_path: Path) -> None:
+    run_stage(WorldStage(4, shard_size=2), tmp_path)
+    source = open_source(str(tmp_path), 64)
+    assert (len(source), source.resolution, [sample.key for sample in source][-1]) == (4, 64, "000000003")
     kept = source.fingerprint
-    records[1].write_text('{"sha256": "2"}', encoding="utf-8")
+    assert open_source(str(tmp_path), 64).fingerprint == kept
+    record = tmp_path / "world-00001.json"
+    record.write_text(record.read_text(encoding="utf-8") + " ", encoding="utf-8")
     assert source.fingerprint != kept
 
 

@@ -79,7 +79,26 @@ def test_errors_of_the_command(
     assert run_command(*arguments(tiny_base, tmp_path, run)) == 1
     assert "received none" in capsys.readouterr().err
     assert run_command("train", "base", "--base", str(tiny_base), "--data", "world:9") == 2
+    assert run_command("train", "miniature", "adapter") == 2
     assert run_command("train", "adapters", "--base", str(tiny_base)) == 2
     assert run_command("train", "adapters", "--data", "world:9") == 2
     assert run_command(*arguments(tiny_base, toys, run, "--samples", "9")) == 2
     assert not run.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("base", "--run", "runs/a b"), "`dreamcache train miniature base --run 'runs/a b'`"),
+        (("all",), "`dreamcache train miniature all`"),
+        (("adapters", "--samples", "9"), "`dreamcache train miniature adapters --samples 9`"),
+    ],
+)
+def test_old_spellings_are_answered_with_the_new_one(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("train", *arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    assert said in captured.err

@@ -33,12 +33,12 @@ def test_every_value_can_be_replaced_by_a_text() -> None:
 @pytest.mark.parametrize(
     ("assignment", "says"),
     [
-        ("stepz=3", r"'stepz' is no value of a preset; expected one of steps, batch"),
+        ("stepz=3", r"a preset has no value named 'stepz'; expected one of steps, batch"),
         ("steps=many", r"steps is 'many': input should be a valid integer"),
         ("steps=0", r"steps is '0': input should be greater than or equal to 1"),
         ("ema=1.5", r"ema is '1.5'"),
         ("precision=fp16", r"precision is 'fp16': input should be 'bf16' or 'fp32'"),
-        ("steps", r"expected NAME=VALUE"),
+        ("steps", r"NAME=VALUE is expected"),
     ],
 )
 def test_a_wrong_value_is_one_line(assignment: str, says: str) -> None:

@@ -184,7 +184,7 @@ def test_a_missing_language_model_says_what_to_fetch(
         str(tmp_path / "nowhere"): "a folder is expected",
         str(tmp_path): "config.json is expected",
         str(pickled): "pickles, which are never opened here",
-        "somebody/no-such-model": "the Hub does not give it",
+        "somebody/no-such-model": "cannot be fetched from the Hub",
     }
     for model, message in cases.items():
         with pytest.raises(WeightsError, match=message) as error:

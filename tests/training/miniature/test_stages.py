@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
 from dreamcache.models.bases.base import Base, load_base
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.training.device import training_dtype
@@ -41,7 +42,6 @@ from dreamcache.training.miniature.stages.text_to_image import (
     null_tokens,
     train_text_to_image,
 )
-from dreamcache.training.pixels import to_tensor
 from dreamcache.training.world.dataset import draw_batch, read_shard, shard_path, write_npz
 
 ROWS = 12

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.training.miniature.stages.autoencoder import make_autoencoder
 from dreamcache.training.miniature.stages.whitening import whiten, zca
-from dreamcache.training.pixels import to_tensor
 from dreamcache.training.world.dataset import draw_batch
 
 

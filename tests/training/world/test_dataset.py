@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from transformers import CLIPTokenizer
 from typer.testing import CliRunner
 
@@ -27,13 +26,6 @@ from dreamcache.training.world.dataset import (
     write_npz,
 )
 from dreamcache.training.world.samples import draw_sample
-
-
-def train_command() -> typer.Typer:
-    """`dreamcache train` by itself."""
-    app = typer.Typer()
-    app.command()(train)
-    return app
 
 
 def test_two_processes_render_the_missing_shard_alone_and_to_the_same_bytes(
@@ -72,9 +64,9 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_missing_shard_names_the_command_that_renders_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="dreamcache train data --samples 1000"):
+    with pytest.raises(FileNotFoundError, match="dreamcache train miniature data --samples 1000"):
         list(read_shards(tmp_path, 1000))
-    with pytest.raises(FileNotFoundError, match="dreamcache train latents --samples 1000"):
+    with pytest.raises(FileNotFoundError, match="dreamcache train miniature latents --samples 1000"):
         load_latents(tmp_path, 1000)
 
 
@@ -122,7 +114,7 @@ def test_latents_are_encoded_once_and_scaled_to_unit_variance(
 def test_a_run_of_another_picture_size_is_refused_in_one_line(tmp_path: Path) -> None:
     write_npz(shard_path(tmp_path / "data", 0), **vars(draw_batch(0, 0, 2)))
     assert stored_size(shard_path(tmp_path / "data", 0)) == 64
-    outcome = CliRunner().invoke(train_command(), ["autoencoder", "--run", str(tmp_path)])
+    outcome = CliRunner().invoke(train, ["miniature", "autoencoder", "--run", str(tmp_path)])
     assert isinstance(outcome.exception, CheckpointError)
     message = str(outcome.exception)
     assert "64 × 64" in message

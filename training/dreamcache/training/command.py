@@ -1,86 +1,62 @@
-"""The subcommand `dreamcache train`: the miniature's stages, or adapters for any base."""
+"""Train adapters for a base of your own, or the miniature on the drawn world, stage by stage."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from dreamcache.runtime.cli.old_spellings import RenamedGroup
+
 ORDER = ("data", "autoencoder", "latents", "base", "adapters", "judge", "ship")
-MINIATURE_RUN = Path("runs/mini")
-ADAPTERS_RUN = Path("runs/adapters")
-# The options that have a meaning with or without --base alone.
-OF_THE_MINIATURE = ("samples", "pairs", "stylised")
-OF_ANY_BASE = ("data", "preset", "assignments", "encoded", "as_json")
+
+Steps = Annotated[int | None, typer.Option(min=1, help="Training steps; default: the preset's or stage's.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Samples per step on one device.")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and noise.")]
 
 
-def train(
-    context: typer.Context,
-    stage: Annotated[
-        str,
-        typer.Argument(
-            help=f"One of {', '.join(ORDER)}; all runs them in this order. With --base: adapters."
-        ),
-    ],
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the run; a run that is there is continued. "
-            f"{MINIATURE_RUN}, or with --base {ADAPTERS_RUN}."
-        ),
-    ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Rendered samples, in whole thousands.")] = None,
-    pairs: Annotated[
-        int | None, typer.Option(min=0, help="Rendered samples with two toys, in whole thousands.")
-    ] = None,
-    stylised: Annotated[
-        int | None, typer.Option(min=0, help="Rendered samples in a style, in whole thousands.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the stage.")] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Samples a step; with --base, a pass on one device.")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate of the stage.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the stage.")] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(help="Train adapters for this base: a diffusers folder, Hub id, checkpoint or mini."),
-    ] = None,
-    data: Annotated[
-        str, typer.Option(help="With --base: a folder of shards or of plain files, or world:N.")
-    ] = "",
-    preset: Annotated[str, typer.Option(help="With --base: paper or trial.")] = "paper",
+class _Train(RenamedGroup):
+    def answer(self, arguments: list[str]) -> str | None:
+        """The stages were arguments of `train` itself."""
+        stage = arguments[0] if arguments else ""
+        given = {argument.partition("=")[0] for argument in arguments}
+        if stage not in (*ORDER, "all") or given & {"--help", "--base", "--data"}:
+            return None
+        command = f"`dreamcache train miniature {shlex.join(arguments)}`"
+        if stage == "adapters":
+            return f"train adapters needs --base and --data; the miniature's own adapters: {command}"
+        return f"the miniature's stages are now {command}"
+
+
+train = typer.Typer(cls=_Train, no_args_is_help=True, add_completion=False, help=__doc__)
+
+
+@train.command()
+def adapters(
+    base: Annotated[str, typer.Option(help="Base: diffusers folder, Hub id, checkpoint file or mini.")],
+    data: Annotated[str, typer.Option(help="Data: folder of shards or of plain files, or world:N.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run; an existing run is continued.")] = Path(
+        "runs/adapters"
+    ),
+    preset: Annotated[str, typer.Option(help="Preset: paper or trial.")] = "paper",
     assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="With --base: another value of the preset; repeatable."
-        ),
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Value of the preset; repeatable.")
     ] = None,
     encoded: Annotated[
-        Path | None,
-        typer.Option(help="With --base: where latents and embeddings are kept; RUN/encoded by default."),
+        Path | None, typer.Option(help="Folder of latents and embeddings; default RUN/encoded.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With --base: print the outcome as JSON.")] = False,
+    steps: Steps = None,
+    batch: Batch = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Outcome as JSON.")] = False,
 ) -> None:
-    """Train adapters for a base, or the miniature on the drawn world, stage by stage."""
-    if stage not in (*ORDER, "all"):
-        raise typer.BadParameter(
-            f"{stage!r} is not one of {', '.join((*ORDER, 'all'))}", param_hint="'STAGE'"
-        )
-    if base is None:
-        _refuse(context, OF_ANY_BASE, "is for training with --base")
-        counts: dict[str, Any] = {"samples": samples, "pairs": pairs, "stylised": stylised}
-        schedule = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-        _train_miniature(stage, run or MINIATURE_RUN, counts, schedule)
-        return
-    if stage != "adapters":
-        raise typer.BadParameter(f"{stage!r}: with --base only adapters are trained", param_hint="'STAGE'")
-    if not data:
-        raise typer.BadParameter("is needed with --base", param_hint="'--data'")
-    _refuse(context, OF_THE_MINIATURE, "is for the miniature's stages, without --base")
+    """Train the conditioning adapters for a base (the paper's method)."""
     from dreamcache.training.adapters.data import open_source
     from dreamcache.training.adapters.preset import choose_preset
     from dreamcache.training.adapters.run import finetune
@@ -88,26 +64,43 @@ def train(
     chosen = choose_preset(
         preset, assignments or (), steps=steps, batch=batch, learning_rate=learning_rate, seed=seed
     )
-    done = finetune(base, open_source(data, chosen.resolution), run or ADAPTERS_RUN, chosen, encoded)
+    done = finetune(base, open_source(data, chosen.resolution), run, chosen, encoded)
     if done.main:
         typer.echo(json.dumps(done.as_dict()) if as_json else done.as_line())
 
 
-def _train_miniature(stage: str, run: Path, counts: dict[str, Any], schedule: dict[str, Any]) -> None:
+@train.command()
+def miniature(
+    stage: Annotated[str, typer.Argument(help=f"Stage: {', '.join(ORDER)}; all = each in this order.")],
+    run: Annotated[Path, typer.Option(help="Folder of the run; an existing run is continued.")] = Path(
+        "runs/mini"
+    ),
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Rendered samples, rounded up to thousands.")
+    ] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=0, help="Rendered samples with two toys, rounded up to thousands.")
+    ] = None,
+    stylised: Annotated[
+        int | None, typer.Option(min=0, help="Rendered samples in a style, rounded up to thousands.")
+    ] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    learning_rate: LearningRate = None,
+    seed: Seed = None,
+) -> None:
+    """Train the miniature on the drawn world: one stage, or all."""
+    if stage not in (*ORDER, "all"):
+        raise typer.BadParameter(
+            f"{stage!r} is not one of {', '.join((*ORDER, 'all'))}", param_hint="'STAGE'"
+        )
     from dreamcache.training.miniature.recipe import Recipe, run_stage
 
+    counts: dict[str, Any] = {"samples": samples, "pairs": pairs, "stylised": stylised}
+    schedule = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     recipe = Recipe(**{name: value for name, value in counts.items() if value is not None})
     changed = {name: value for name, value in schedule.items() if value is not None}
     for name in ORDER if stage == "all" else (stage,):
         usual = getattr(recipe, name, None)
         ours = recipe if usual is None else replace(recipe, **{name: replace(usual, **changed)})
         run_stage(name, run, ours)
-
-
-def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
-    """Usage errors for options that would be ignored."""
-    for name in names:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            option = {"assignments": "set", "as_json": "json"}.get(name, name)
-            raise typer.BadParameter(why, param_hint=f"'--{option}'")

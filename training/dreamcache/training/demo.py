@@ -127,11 +127,14 @@ def _draw_features(cases: list[ToyCase], path: Path) -> None:
     from PIL import Image
 
     from dreamcache.models.pipeline import DreamCachePipeline
+    from dreamcache.runtime.reference.prepare import prepare_reference
     from dreamcache.training.evaluation.sheets import Column, draw_sheet, features_as_picture
 
     pipeline = DreamCachePipeline.load("mini")
     shown = [cases[first] for first in range(0, len(cases), SCENES)[:SHOWN_TOYS]]
-    caches = [pipeline.cache(Image.fromarray(case.reference)) for case in shown]
+    references = [Image.fromarray(case.reference) for case in shown]
+    side = pipeline.resolution
+    caches = [pipeline.cache(prepare_reference(one, size=side).image) for one in references]
     columns = [Column("reference", [[case.reference] for case in shown])]
     for site in pipeline.conditioned.sites:
         rows = [[features_as_picture(cache[site.name][0].numpy())] for cache in caches]

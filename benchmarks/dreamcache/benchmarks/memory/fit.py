@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dreamcache.benchmarks.memory.budget import smallest_passing
 from dreamcache.benchmarks.process.child import LoadSettings, MeasuredProcess, MeasurementError
 from dreamcache.benchmarks.process.limits import Outcome, run_limited, usable_parent
 from dreamcache.benchmarks.protocol.reference import PROMPT, draw_reference
@@ -125,6 +124,20 @@ def _search(job: Job, passes: Callable[[float], bool], floor: float) -> float:
             return smallest_passing(passes, floor, high, _PRECISION * high)
         high *= _WIDENED
     raise MeasurementError(f"no budget up to {high:.0f} MB passed, though the job finishes without one")
+
+
+def smallest_passing(passes: Callable[[float], bool], fails: float, passed: float, precision: float) -> float:
+    """The smallest value known to pass, to within `precision`, between one that fails and one that passed.
+
+    Every value returned was run: `passed` itself, or a smaller one for which `passes` said so.
+    """
+    while passed - fails > precision:
+        middle = (fails + passed) / 2
+        if passes(middle):
+            passed = middle
+        else:
+            fails = middle
+    return passed
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from dreamcache.benchmarks.process.sampler import MB
-from dreamcache.runtime.memory.factors import FACTORS, Factors, Precision, Quantities
+from dreamcache.runtime.bundle.contract import Precision
+from dreamcache.runtime.memory.factors import FACTORS, Factors, Quantities
 from dreamcache.runtime.sessions.profiles import Profile
 
 
@@ -32,7 +33,7 @@ def fit_factors(
 ) -> Factors:
     """The factors of a profile and a precision that explain measured peaks best, in relative terms.
 
-    trust: how much the present factors count beside one measurement, so that a factor on which no
+    trust: how much the present factors count against one measurement, so that a factor on which no
     measurement bears stays what it is. No factor becomes negative.
     """
     present = np.array(astuple(FACTORS[profile][precision]))

@@ -78,7 +78,7 @@ class MeasuredProcess:
 
     @property
     def pid(self) -> int:
-        """Of the measured process."""
+        """Process id of the measured process."""
         return self._process.pid
 
     def ask(self, do: str, **arguments: Any) -> Any:

@@ -58,7 +58,7 @@ def _advise(files: Sequence[Path]) -> None:
 
 
 def _resident(path: Path, size: int) -> NDArray[np.bool_]:
-    """For each page of a file whether it is in the page cache, [pages]."""
+    """Whether each page of a file is in the page cache, [pages]."""
     pages = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
     if size:
         libc = ctypes.CDLL(None, use_errno=True)

@@ -18,7 +18,7 @@ BLOCK = 4
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each thing is run. `steps` is a multiple of BLOCK; warm_blocks: at most so many before they count."""
+    """How often each thing is run. `steps` is a multiple of BLOCK; warm_blocks: most blocks before they count."""
 
     cold_loads: int
     warm_loads: int
@@ -46,7 +46,7 @@ class Drawing:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def resolved(self, contract: Contract) -> Settings:
-        """With the bundle's defaults. Raises: SettingsError for what this bundle cannot do."""
+        """Settings with the bundle's defaults. Raises: SettingsError for what this bundle cannot do."""
         return resolve_settings(contract, **self.options())
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dreamcache.benchmarks.record import Fidelity
 from dreamcache.runtime.bundle.contract import Contract
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_PSNR_DB_BY_PRECISION
 from dreamcache.runtime.errors import BundleError
-
-# int8 has no bar a graph: it is judged by the condition and by the final latent, which stand beside its speed.
-_LEAST_DB = {"fp32": 80.0, "fp16": 50.0}
-_CONDITION_WITHIN = 0.05
 
 
 def check_fidelity(contract: Contract) -> Fidelity:
@@ -29,7 +26,7 @@ def check_fidelity(contract: Contract) -> Fidelity:
             )
     problems = [
         f"{name} {parity.psnr_db[name]:.0f} dB, at least {least:.0f} expected"
-        for least in [_LEAST_DB.get(contract.precision)]
+        for least in [MIN_PSNR_DB_BY_PRECISION.get(contract.precision)]
         if least is not None
         for name in ("denoiser", "cache")
         if parity.psnr_db[name] < least
@@ -37,7 +34,7 @@ def check_fidelity(contract: Contract) -> Fidelity:
     problems += [
         f"condition on the {name} at {parity.condition[name]:.3f} of PyTorch's"
         for name in ("reference", "text")
-        if abs(parity.condition[name] - 1) > _CONDITION_WITHIN
+        if abs(parity.condition[name] - 1) > CONDITION_TOLERANCE
     ]
     return Fidelity(
         passed=not problems,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from math import prod
 
 import numpy as np
@@ -17,12 +16,11 @@ from dreamcache.benchmarks.protocol.samples import median, p90, spread_of
 from dreamcache.benchmarks.protocol.scaling import pictures_per_subject
 from dreamcache.benchmarks.record import (
     BundleFacts,
-    Conditions,
     Measurement,
     MemoryTrace,
     Metrics,
+    RunConditions,
     ScalingPoint,
-    SpreadRecord,
     Sustained,
 )
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, cache_tensors
@@ -36,7 +34,7 @@ def to_measurement(
     scaling: tuple[ScalingPoint, ...] = (),
     sustained: Sustained | None = None,
 ) -> Measurement:
-    """Figures from raw samples, beside the samples themselves."""
+    """Figures from raw samples, together with the samples."""
     samples = case.samples
     metrics = figures(samples, peak, case.bundle)
     if metrics.step_ms_p90 is None:
@@ -50,7 +48,7 @@ def to_measurement(
         conditions=_conditions(case),
         metrics=metrics,
         samples={name: tuple(round(value, 6) for value in taken) for name, taken in samples.items()},
-        spread={name: SpreadRecord(**asdict(spread_of(taken))) for name, taken in samples.items()},
+        spread={name: spread_of(taken) for name, taken in samples.items()},
         absent=case.absent,
         memory=trace,
         sustained=sustained,
@@ -98,12 +96,12 @@ def _facts(case: BenchCase) -> BundleFacts:
     )
 
 
-def _conditions(case: BenchCase) -> Conditions:
+def _conditions(case: BenchCase) -> RunConditions:
     contract = case.bundle.contract
     shape = contract.architecture
     settings = case.drawing.resolved(contract)
     whole, shallow = unet_calls(settings, shape.batch)
-    return Conditions(
+    return RunConditions(
         profile=case.settings.profile,
         providers=case.settings.providers,
         threads=case.settings.threads,

@@ -168,7 +168,7 @@ def thin_trace(
 
 
 def measure_sustained(case: BenchCase, minutes: float, tick: Callable[[float], None]) -> list[float]:
-    """Call the denoiser for so many minutes; seconds from the loop's start at which each call ended."""
+    """Call the denoiser for `minutes`; seconds from the loop's start at which each call ended."""
     ends: list[float] = []
     with ExitStack() as stack:
         process = case.start(stack, "denoiser")

@@ -6,10 +6,11 @@ The rules and their reasons are in benchmarks/README.md, "Steady state". Samples
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+
+from dreamcache.benchmarks.record import Spread
 
 UNSTABLE_ABOVE = 0.10
 WARM_BLOCKS, WARM_WITHIN = 3, 0.05
@@ -17,16 +18,6 @@ P90_NEEDS = 64
 SPREAD_NEEDS = 4
 
 Name = TypeVar("Name")
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median and quartile distance of n samples; unstable is None where n is too small to say."""
-
-    n: int
-    median: float
-    iqr: float
-    unstable: bool | None
 
 
 def percentile(samples: Sequence[float], q: float) -> float:

@@ -2,7 +2,7 @@
 
 DreamCache's two figures are measured, and so is a plain step. What other ways of personalising would take on the same
 device is computed from that step, each by one stated assumption, and marked as computed; peers that were measured
-(benchmarks/README.md, "Break-even") replace nothing and stand beside.
+(benchmarks/README.md, "Break-even") are added and replace nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Method:
     computed: str = ""
 
     def cumulative_s(self, pictures: int) -> float:
-        """Seconds for a subject's first so many pictures."""
+        """Seconds for a subject's first `count` pictures."""
         return self.subject_s + pictures * self.picture_s
 
 

@@ -46,7 +46,7 @@ def stage_breakdown(measurements: Sequence[Measurement]) -> str | None:
 def stage_seconds(one: Measurement) -> dict[str, float]:
     """Stages of a first picture in seconds; empty when one was not measured.
 
-    "rest" is what end-to-end time holds beside its stages: opening graphs, the scheduler, the second prompt.
+    "rest" is what end-to-end time holds besides its stages: opening graphs, the scheduler, the second prompt.
     """
     metrics = one.metrics
     encode = one.spread.get("vae_encode")

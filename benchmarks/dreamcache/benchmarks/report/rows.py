@@ -1,7 +1,7 @@
 """A record's figures as rows, of which the terminal's table, Markdown and CSV are three forms.
 
 Every row names its weights and its fidelity gate. A measurement that lacks the gate's figures keeps its row and loses
-its speeds, with the reason beside it.
+its speeds, with the reason given.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from dreamcache.benchmarks.protocol.scaling import scaling_points
 from dreamcache.benchmarks.record import (
-    Conditions,
     Fidelity,
     Measurement,
     Metrics,
     Record,
+    RunConditions,
     ScalingPoint,
     numbered,
 )
@@ -113,7 +113,7 @@ def _row(title: str, record: Record, one: Measurement) -> MeasurementRow:
     return MeasurementRow(title, labels, figures, tuple(f"{number} {note}" for note in notes))
 
 
-def _guidance(conditions: Conditions) -> str:
+def _guidance(conditions: RunConditions) -> str:
     start, end = conditions.guidance_interval
     return conditions.guidance + ("" if (start, end) == (0.0, 1.0) else f", {start:g} to {end:g}")
 

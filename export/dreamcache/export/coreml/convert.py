@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from dreamcache.export.coreml.options import Target
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.export.options import CoreMLTarget
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import first_line
 
 ComputePrecision = Literal["fp16", "fp32"]
@@ -46,7 +46,7 @@ def convert_graph(
     outputs: Sequence[TensorSpec],
     place: Path,
     *,
-    target: Target = "iOS18",
+    target: CoreMLTarget = "iOS18",
     precision: ComputePrecision = "fp16",
     kept: KeptInFp32 = lambda _: False,
 ) -> None:

@@ -19,7 +19,7 @@ from dreamcache.runtime.bundle.coreml import CoreMLFunction, CoreMLPart
 Compute = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 """A function of a model: its inputs by name to its outputs by name."""
 
-Open = Callable[[Path, str], Compute]
+OpenFunction = Callable[[Path, str], Compute]
 """Given a package and the name of a function."""
 
 
@@ -49,7 +49,7 @@ class CoreMLGraph:
         return {name: known[coreml_name(name)] for name in names if wanted is None or name in wanted}
 
 
-def open_graph(folder: Path, part: CoreMLPart, graph: str, open_piece: Open) -> CoreMLGraph:
+def open_coreml_graph(folder: Path, part: CoreMLPart, graph: str, open_piece: OpenFunction) -> CoreMLGraph:
     """A graph of a bundle, in whatever computes its pieces.
 
     Args:
@@ -81,7 +81,7 @@ class Interpreted:
 
     def __call__(self, package: Path, function: str) -> Compute:
         interpreter = Interpreter(saved_function(package, function), self._arithmetic)
-        # A graph that is opened twice is watched as one.
+        # A graph that is opened twice is observed as one.
         interpreter.largest = self.largest.setdefault((package, function), interpreter.largest)
         return interpreter.run
 

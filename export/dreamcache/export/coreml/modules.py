@@ -1,4 +1,4 @@
-"""What is converted: every part of a bundle as a module with the contract's tensors at its borders."""
+"""What is converted: every part of a bundle as a module with the contract's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dreamcache.export.coreml.options import Attention
 from dreamcache.export.declare.components import (
     declare_text_encoder,
     declare_vae_decoder,
@@ -16,21 +15,22 @@ from dreamcache.export.declare.components import (
 )
 from dreamcache.export.modules.decoder import WholeDecoder
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
-from dreamcache.export.parts.text_and_vae import VaeMean
+from dreamcache.export.modules.vae_encoder import VaeMean
+from dreamcache.export.options import EXACT, Approximations, CoreMLAttention
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
-    TensorSpec,
     cache_tensors,
     caching_graph_inputs,
     denoiser_inputs,
     denoiser_outputs,
 )
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 
 @dataclass(frozen=True)
-class Part:
+class CoreMLModule:
     """A module with the tensors that it takes and returns, in order."""
 
     module: nn.Module
@@ -68,25 +68,24 @@ class PictureEncoder(VaeMean):
 
 
 @torch.no_grad()
-def unet_parts(
+def unet_modules(
     base: Base,
     conditioned: ConditionedUNet,
     architecture: Architecture,
-    attention: Attention,
-    reference_pool: int = 1,
-) -> dict[str, Part]:
+    attention: CoreMLAttention,
+    approximations: Approximations = EXACT,
+) -> dict[str, CoreMLModule]:
     """``cache`` and ``denoise``."""
     text = base.encode_text([conditioned.config.cache_prompt])
-    pool = architecture.key_value_pool
-    caching = CachingGraph(conditioned, text, attention, pool, reference_pool)
-    denoising = Predicting(DenoiserGraph(conditioned, attention, pool))
+    caching = CachingGraph(conditioned, text, attention, approximations)
+    denoising = Predicting(DenoiserGraph(conditioned, attention, approximations))
     return {
-        "cache": Part(caching, caching_graph_inputs(architecture), cache_tensors(architecture)),
-        "denoise": Part(denoising, denoiser_inputs(architecture), denoiser_outputs(architecture)[:1]),
+        "cache": CoreMLModule(caching, caching_graph_inputs(architecture), cache_tensors(architecture)),
+        "denoise": CoreMLModule(denoising, denoiser_inputs(architecture), denoiser_outputs(architecture)[:1]),
     }
 
 
-def other_parts(base: Base, architecture: Architecture) -> dict[str, Part]:
+def component_modules(base: Base, architecture: Architecture) -> dict[str, CoreMLModule]:
     """Text encoder and VAE."""
     latent = architecture.latent_height, architecture.latent_width
     modules = {
@@ -95,5 +94,6 @@ def other_parts(base: Base, architecture: Architecture) -> dict[str, Part]:
         "vae_decoder": (WholeDecoder(base.vae, "plain"), declare_vae_decoder(base.vae, *latent)),
     }
     return {
-        name: Part(module, borders.inputs, borders.outputs) for name, (module, borders) in modules.items()
+        name: CoreMLModule(module, tensors.inputs, tensors.outputs)
+        for name, (module, tensors) in modules.items()
     }

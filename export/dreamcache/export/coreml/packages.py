@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +12,17 @@ import numpy as np
 from dreamcache.export.coreml.checks.ranges import touching
 from dreamcache.export.coreml.convert import bisect_package, convert_graph, coreml_name, merge_functions
 from dreamcache.export.coreml.graph import saved_function
-from dreamcache.export.coreml.modules import Part
-from dreamcache.export.coreml.options import Choices
+from dreamcache.export.coreml.modules import CoreMLModule
 from dreamcache.export.coreml.weights.compress import compress_package
-from dreamcache.export.coreml.weights.recipe import Recipe
+from dreamcache.export.coreml.weights.recipe import WeightRecipe
+from dreamcache.export.options import CoreMLOptions
 from dreamcache.export.parity.gates import check_disk
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.export.progress import TellStage
 from dreamcache.runtime.bundle.coreml import CoreMLFunction, CoreMLModel, CoreMLPiece
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 FOLDER = "coreml"
 UNET = "Unet"
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -43,19 +42,19 @@ class Packages:
 
 def write_unet(
     place: Path,
-    parts: Mapping[str, Part],
-    choices: Choices,
-    recipe: Recipe | None,
+    parts: Mapping[str, CoreMLModule],
+    options: CoreMLOptions,
+    recipe: WeightRecipe | None,
     kept: Set[str],
-    progress: Progress,
+    progress: TellStage,
 ) -> Packages:
     """The UNet's functions, in one package or two chunks where the target knows functions, else in one each.
 
     Args:
         place: the folder.
         parts: by function; ``denoise`` is the default one.
-        choices: how.
-        recipe: of single weights; others are as `choices` says.
+        options: how.
+        recipe: of single weights; others are as `options` says.
         kept: names of activations that stay in 32 bits.
         progress: told what begins.
 
@@ -66,15 +65,15 @@ def write_unet(
     work.mkdir()
     try:
         ready = {
-            name: _pieces(work, name, part, choices, recipe, kept, progress) for name, part in parts.items()
+            name: _pieces(work, name, part, options, recipe, kept, progress) for name, part in parts.items()
         }
         alone = sum(map(_bytes, ready["denoise"])), sum(map(_weight_bytes, ready["denoise"]))
         models: dict[str, CoreMLModel] = {}
         graphs: dict[str, list[CoreMLPiece]] = {name: [] for name in parts}
         for index in range(len(ready["denoise"])):
-            chunk = f"Chunk{index + 1}" if choices.chunked else ""
+            chunk = f"Chunk{index + 1}" if options.chunk_unet else ""
             step = {name: pieces[index] for name, pieces in ready.items()}
-            for model, functions in _grouped(step, choices).items():
+            for model, functions in _grouped(step, options).items():
                 package = f"{UNET}{model}{chunk}"
                 target = place / f"{package}.mlpackage"
                 if functions.keys() == {"main"}:
@@ -91,7 +90,7 @@ def write_unet(
     finally:
         shutil.rmtree(work)
     targets = [place / Path(model.package).name for model in models.values()]
-    if choices.shares and len(parts) == 2:
+    if options.shares and len(parts) == 2:
         check_disk(sum(map(_weight_bytes, targets)), alone[1])
     return Packages(
         models, {name: tuple(pieces) for name, pieces in graphs.items()}, sum(map(_bytes, targets)) / alone[0]
@@ -101,10 +100,10 @@ def write_unet(
 def write_component(
     place: Path,
     name: str,
-    parts: Mapping[str, Part],
-    choices: Choices,
+    parts: Mapping[str, CoreMLModule],
+    options: CoreMLOptions,
     kept: Set[str],
-    progress: Progress,
+    progress: TellStage,
 ) -> Packages:
     """Text encoder or VAE: a function for each resolution, or a package for each where functions are not known.
 
@@ -112,7 +111,7 @@ def write_component(
         place: the folder.
         name: of the package.
         parts: by graph; the first one is the default.
-        choices: how.
+        options: how.
         kept: names of activations that stay in 32 bits.
         progress: told what begins.
 
@@ -132,12 +131,12 @@ def write_component(
                 part.inputs,
                 part.outputs,
                 ready[graph],
-                target=choices.target,
+                target=options.target,
                 kept=touching(kept),
             )
         models: dict[str, CoreMLModel] = {}
         graphs: dict[str, tuple[CoreMLPiece, ...]] = {}
-        if choices.shares and len(parts) > 1:
+        if options.shares and len(parts) > 1:
             called = {graph: "main" + graph.removeprefix(first) for graph in parts}
             target = place / f"{name}.mlpackage"
             merge_functions({called[graph]: path for graph, path in ready.items()}, target, "main")
@@ -163,11 +162,11 @@ def write_component(
 def _pieces(
     work: Path,
     name: str,
-    part: Part,
-    choices: Choices,
-    recipe: Recipe | None,
+    part: CoreMLModule,
+    options: CoreMLOptions,
+    recipe: WeightRecipe | None,
     kept: Set[str],
-    progress: Progress,
+    progress: TellStage,
 ) -> list[Path]:
     """One package, or its two chunks, of a single function."""
     progress(f"Core ML: {name}")
@@ -177,15 +176,15 @@ def _pieces(
         part.inputs,
         part.outputs,
         ready,
-        target=choices.target,
+        target=options.target,
         kept=touching(kept),
     )
-    if choices.weights != "fp16":
-        progress(f"Core ML: {name}, weights as {choices.weights}")
-        exact, ready = ready, work / f"{name}-{choices.weights}.mlpackage"
-        compress_package(exact, ready, recipe.of(exact) if recipe else {}, choices.default_format)
+    if options.weights != "fp16":
+        progress(f"Core ML: {name}, weights as {options.weights}")
+        exact, ready = ready, work / f"{name}-{options.weights}.mlpackage"
+        compress_package(exact, ready, recipe.of(exact) if recipe else {}, options.default_format)
         shutil.rmtree(exact)
-    if not choices.chunked:
+    if not options.chunk_unet:
         return [ready]
     progress(f"Core ML: {name} in two chunks")
     chunks = bisect_package(ready, work / f"{name}-chunks")
@@ -193,9 +192,9 @@ def _pieces(
     return list(chunks)
 
 
-def _grouped(ready: Mapping[str, Path], choices: Choices) -> dict[str, dict[str, str]]:
+def _grouped(ready: Mapping[str, Path], options: CoreMLOptions) -> dict[str, dict[str, str]]:
     """By what a package's name ends in, its functions' names and the graphs that they are of."""
-    if choices.shares:
+    if options.shares:
         return {"": {name: name for name in ready}}
     return {_ending(name): {"main": name} for name in ready}
 
@@ -205,8 +204,8 @@ def _ending(name: str) -> str:
     return name.capitalize().removeprefix("Denoise")
 
 
-def _declare(package: Path, called: str, part: Part) -> CoreMLFunction:
-    """The saved function's borders, in the contract's names where it is whole, and its own between chunks."""
+def _declare(package: Path, called: str, part: CoreMLModule) -> CoreMLFunction:
+    """The saved function's tensors, in the contract's names where it is whole, and its own between chunks."""
     saved = saved_function(package, called)
     known = {coreml_name(spec.name): spec for spec in (*part.inputs, *part.outputs)}
     shapes = {tensor.name: (tensor.shape, tensor.dtype) for one in saved.operations for tensor in one.outputs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.unet import is_topmost
+from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.distillation import Sampling
 from dreamcache.models.conditioned import ConditionedUNet
@@ -40,8 +42,7 @@ def declare_architecture(
     conditioned: ConditionedUNet,
     resolution: int | None,
     batch: int,
-    key_value_pool: int = 1,
-    reference_pool: int = 1,
+    approximations: Approximations = EXACT,
     max_references: int = 1,
 ) -> Architecture:
     """Every number that fixes a tensor's shape.
@@ -52,8 +53,7 @@ def declare_architecture(
         conditioned: its UNet with adapters.
         resolution: pixels of the square picture; None is the base's own.
         batch: of the denoiser graph.
-        key_value_pool: see `graphs.DenoiserGraph`.
-        reference_pool: see `graphs.CachingGraph`.
+        approximations: of attention at the topmost level.
         max_references: how many references it takes at once.
 
     Raises:
@@ -72,14 +72,14 @@ def declare_architecture(
     if batch < 1:
         raise ExportError(f"batch is {batch}; give 1 or more")
     latent_side = side // base.vae_factor
-    for option, pool in (("--kv-downsample", key_value_pool), ("--reference-downsample", reference_pool)):
-        if pool < 1 or latent_side % pool:
+    for option, cells in asdict(approximations).items():
+        if cells < 1 or latent_side % cells:
             raise ExportError(
-                f"{option} is {pool}; give a number that divides the latent's {latent_side} rows"
+                f"--{option.replace('_', '-')} is {cells}; give a number that divides the latent's {latent_side} rows"
             )
     if max_references < 1:
         raise ExportError(f"--max-references is {max_references}; give 1 or more")
-    sites, deep = _site_specs(base, conditioned, latent_side, reference_pool)
+    sites, deep = _site_specs(base, conditioned, latent_side, approximations.reference_downsample)
     return Architecture(
         name=name,
         latent_channels=int(unet.config.in_channels),
@@ -92,7 +92,7 @@ def declare_architecture(
         batch=batch,
         sites=sites,
         deep=deep,
-        key_value_pool=key_value_pool,
+        key_value_pool=approximations.kv_downsample,
         max_references=max_references,
     )
 
@@ -170,7 +170,7 @@ def _version(package: str) -> str | None:
 
 @torch.no_grad()
 def _site_specs(
-    base: Base, conditioned: ConditionedUNet, latent_side: int, reference_pool: int
+    base: Base, conditioned: ConditionedUNet, latent_side: int, reference_downsample: int
 ) -> tuple[tuple[SiteSpec, ...], DeepSpec]:
     """Sites with their token grids, and the shape of the deep features, from a walk that computes shapes alone."""
     wanted = {site.name for site in conditioned.sites}
@@ -179,7 +179,7 @@ def _site_specs(
 
     def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, _: Tensor) -> Tensor:
         if name in wanted:
-            pool = reference_pool if is_topmost(unet, transformer) else 1
+            pool = reference_downsample if is_topmost(unet, transformer) else 1
             grids[name] = (hidden.shape[2] // pool, hidden.shape[3] // pool)
         return hidden
 

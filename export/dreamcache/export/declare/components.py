@@ -1,4 +1,4 @@
-"""The tensors at the borders of text encoder and VAE, whatever they are exported to.
+"""Inputs and outputs of text encoder and VAE, whatever they are exported to.
 
 Names are those of optimum's ONNX exporter, which people know.
 """
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from dreamcache.models.bases.base import Base
-from dreamcache.runtime.bundle.architecture import DType, TensorSpec
+from dreamcache.runtime.bundle.tensors import DType, TensorSpec
 
 
 @dataclass(frozen=True)
-class Borders:
+class GraphTensors:
     """What a graph takes and returns, in order."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
 
-def declare_text_encoder(base: Base) -> Borders:
+def declare_text_encoder(base: Base) -> GraphTensors:
     """Token ids to the prompt's embedding."""
     width = int(base.text_encoder.config.hidden_size)
-    return _borders(
+    return _tensors(
         _spec(
             "input_ids", (1, base.text_length), "token ids of a prompt, padded to the text length", "int64"
         ),
@@ -32,19 +32,19 @@ def declare_text_encoder(base: Base) -> Borders:
     )
 
 
-def declare_vae_encoder(vae: AutoencoderKL, latent_height: int, latent_width: int) -> Borders:
+def declare_vae_encoder(vae: AutoencoderKL, latent_height: int, latent_width: int) -> GraphTensors:
     """A picture to its latent."""
     latent, picture = _vae_shapes(vae, latent_height, latent_width)
     meaning = "unscaled latent: the mean of the encoder's distribution"
-    return _borders(
+    return _tensors(
         _spec("sample", picture, "picture in -1 to 1"), _spec("latent_parameters", latent, meaning)
     )
 
 
-def declare_vae_decoder(vae: AutoencoderKL, latent_height: int, latent_width: int) -> Borders:
+def declare_vae_decoder(vae: AutoencoderKL, latent_height: int, latent_width: int) -> GraphTensors:
     """A latent to its picture."""
     latent, picture = _vae_shapes(vae, latent_height, latent_width)
-    return _borders(
+    return _tensors(
         _spec("latent_sample", latent, "unscaled latent"), _spec("sample", picture, "picture in -1 to 1")
     )
 
@@ -59,8 +59,8 @@ def _vae_shapes(
     return latent, (1, int(config.out_channels), factor * latent_height, factor * latent_width)
 
 
-def _borders(taken: TensorSpec, given: TensorSpec) -> Borders:
-    return Borders((taken,), (given,))
+def _tensors(taken: TensorSpec, given: TensorSpec) -> GraphTensors:
+    return GraphTensors((taken,), (given,))
 
 
 def _spec(name: str, shape: tuple[int, ...], meaning: str, dtype: DType = "float32") -> TensorSpec:

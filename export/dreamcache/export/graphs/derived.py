@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 _STRENGTH = "reference_strength"
 
@@ -23,7 +23,7 @@ def derive_plain(denoiser: ir.Model, inputs: Sequence[TensorSpec], outputs: Sequ
 
     Args:
         denoiser: left as it is.
-        inputs: declared borders of the plain graph.
+        inputs: declared inputs of the plain graph.
         outputs: likewise.
 
     Raises:
@@ -53,7 +53,7 @@ def derive_shallow(
 
     Args:
         denoiser: has the output `deep`; left as it is.
-        inputs: declared borders of the shallow graph, `deep` among them.
+        inputs: declared inputs of the shallow graph, `deep` among them.
         outputs: likewise.
     """
     model = denoiser.clone()
@@ -68,7 +68,7 @@ def derive_shallow(
 
 
 def _cut(model: ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> ir.Model:
-    """Leave the declared borders and what lies between them."""
+    """Leave the declared inputs and outputs and what lies between them."""
     graph = model.graph
     kept = [_value(graph.outputs, spec.name) for spec in outputs]
     graph.outputs.clear()

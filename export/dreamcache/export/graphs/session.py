@@ -8,11 +8,13 @@ from typing import Any
 import onnxruntime
 
 from dreamcache.export.errors import ExportError
+from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.errors import first_line
 from dreamcache.runtime.sessions.profiles import session_options
+from dreamcache.runtime.sessions.session import GraphSession
 
 
-def open_unfinished(name: str, path: Path, *, pack: bool = False) -> Any:
+def open_session(name: str, path: Path, *, pack: bool = False) -> Any:
     """ONNX Runtime's session on the CPU.
 
     Args:
@@ -32,3 +34,8 @@ def open_unfinished(name: str, path: Path, *, pack: bool = False) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
         raise ExportError(f"graph {name} does not load in ONNX Runtime: {first_line(error)}") from error
+
+
+def open_exported(name: str, path: Path, spec: GraphSpec, *, pack: bool = False) -> GraphSession:
+    """As `open_session`, with the runner's checks of what goes in and out."""
+    return GraphSession(name, spec, open_session(name, path, pack=pack))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamcache.export.errors import ExportError
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.tensors import ONNX_TYPES, TensorSpec
 from dreamcache.runtime.errors import first_line
 
 OPSET = 18
@@ -39,10 +39,10 @@ def export_graph(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Seque
     """Export with the declared names and static shapes; the weights stay in memory, shared with PyTorch.
 
     Raises:
-        ExportError: the exporter fails, or the graph's borders are not the declared ones.
+        ExportError: the exporter fails, or the graph's inputs and outputs are not the declared ones.
     """
     try:
-        with _quiet():
+        with quiet_exporters():
             program = torch.onnx.export(
                 module.eval(),
                 tuple(sample_input(spec) for spec in inputs),
@@ -57,8 +57,8 @@ def export_graph(module: nn.Module, inputs: Sequence[TensorSpec], outputs: Seque
     assert program is not None
     model = program.model
     _strip(model)
-    _check_borders(type(module).__name__, "inputs", model.graph.inputs, inputs)
-    _check_borders(type(module).__name__, "outputs", model.graph.outputs, outputs)
+    _check_tensors(type(module).__name__, "inputs", model.graph.inputs, inputs)
+    _check_tensors(type(module).__name__, "outputs", model.graph.outputs, outputs)
     return model
 
 
@@ -78,7 +78,7 @@ def _strip(model: ir.Model) -> None:
     model.producer_version = None
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
-    borders = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    ends = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     named: set[str] = set()
     for i, node in enumerate(model.graph):
         layer = _layer(node)
@@ -90,7 +90,7 @@ def _strip(model: ir.Model) -> None:
             value.metadata_props.clear()
             # What a convolution reads keeps its shape: 8 bits unfold it.
             convolved = any(use.node.op_type == "Conv" for use in value.uses())
-            if value.name not in borders and not convolved:
+            if value.name not in ends and not convolved:
                 value.shape = None
                 value.type = None
     for value in model.graph.initializers.values():
@@ -109,11 +109,11 @@ def _layer(node: ir.Node) -> str | None:
     return path[-2] if len(path) > 1 and path[-2] else None
 
 
-def _check_borders(
+def _check_tensors(
     graph: str, what: str, received: Sequence[ir.Value], declared: Sequence[TensorSpec]
 ) -> None:
     have = [(value.name, tuple(value.shape or ()), value.dtype) for value in received]
-    want = [(spec.name, spec.shape, ir.DataType[_ONNX_TYPES[spec.dtype]]) for spec in declared]
+    want = [(spec.name, spec.shape, ir.DataType[ONNX_TYPES[spec.dtype].upper()]) for spec in declared]
     for one, other in zip(have, want, strict=False):
         if one != other:
             raise ExportError(
@@ -123,11 +123,8 @@ def _check_borders(
         raise ExportError(f"{graph} {what}: expected {len(want)} tensors, received {len(have)}")
 
 
-_ONNX_TYPES = {"float32": "FLOAT", "float16": "FLOAT16", "int64": "INT64", "int32": "INT32"}
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporters() -> Iterator[None]:
     """The exporters warn about their own insides; what matters to a user is checked afterwards."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "optimum")]
     levels = [logger.level for logger in loggers]
@@ -140,6 +137,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-quiet_exporters = _quiet

@@ -16,11 +16,14 @@ from pathlib import Path
 import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.int8.formats import Format, QuantisedWeight, Range, quantise
+from dreamcache.export.graphs.session import open_exported
+from dreamcache.export.int8.calibration import Range
 from dreamcache.export.int8.layers import Layer, group_layers
-from dreamcache.export.int8.trajectories import Array, Record, Sampling, Score, compare, open_graph
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
+from dreamcache.export.int8.rewrite import Format, quantise
+from dreamcache.export.int8.trajectories import Array, Score, TrajectoryRecord, TrajectorySampler, compare
+from dreamcache.export.int8.weights import QuantisedWeight
 from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB
 from dreamcache.runtime.progress import StageProgress
 from dreamcache.runtime.sessions.session import GraphSession
 
@@ -33,7 +36,7 @@ Formats = dict[str, Format]
 
 
 @dataclass(frozen=True)
-class Choice:
+class LayerChoice:
     """What was chosen.
 
     Attributes:
@@ -50,7 +53,7 @@ class Choice:
     score: Score | None
 
 
-class Judge:
+class LayerJudge:
     """Draws trajectories with some layers in 8 bits and compares them with the exact ones.
 
     Args:
@@ -71,7 +74,7 @@ class Judge:
         cache: tuple[ir.Model, GraphSpec],
         weights: Mapping[str, QuantisedWeight],
         ranges: Mapping[str, Mapping[str, Range]],
-        sampling: Sampling,
+        sampling: TrajectorySampler,
         references: Mapping[int, Array],
         steps: int,
     ) -> None:
@@ -85,7 +88,7 @@ class Judge:
         """Of trajectories with these layers in 8 bits."""
         return compare(self.exact, self._draw(formats))
 
-    def _draw(self, formats: Formats) -> list[Record]:
+    def _draw(self, formats: Formats) -> list[TrajectoryRecord]:
         with self._variant("cache", formats) as graph:
             caches = {index: graph.run({"latent": reference}) for index, reference in self.references.items()}
         with self._variant("denoiser", formats) as graph:
@@ -101,20 +104,22 @@ class Judge:
         ir.save(quantise(model, formats, self.weights, self.ranges[name]), path)
         try:
             # Packing copies the weights: worth it for products of integers, in vain for the rest.
-            yield open_graph(name, path, spec, pack=2 * len(formats) > len(self.weights))
+            yield open_exported(name, path, spec, pack=2 * len(formats) > len(self.weights))
         finally:
             path.unlink()
 
 
-def fastest(layers: Mapping[str, Layer]) -> Choice:
+def fastest(layers: Mapping[str, Layer]) -> LayerChoice:
     """Every layer in its fastest format, unjudged: random weights draw nothing that could be kept."""
     formats: Formats = {
         name: "static" if layer.kind == "convolution" else "dynamic" for name, layer in layers.items()
     }
-    return Choice(formats, (), {}, None)
+    return LayerChoice(formats, (), {}, None)
 
 
-def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: StageProgress) -> Choice:
+def choose_layers(
+    judge: LayerJudge, layers: Mapping[str, Layer], fine: bool, progress: StageProgress
+) -> LayerChoice:
     """Answer the three questions.
 
     Args:
@@ -153,7 +158,7 @@ def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: Stag
         everything: Formats = {**dynamic, **dict.fromkeys(names, "static")}
         score = judge.score(everything)
         if passes(score):
-            return Choice(everything, tuple(kept), {}, score)
+            return LayerChoice(everything, tuple(kept), {}, score)
     alone = _alone(judge, convolutions, "static", progress)
     order = sorted(convolutions, key=lambda group: margin_db(alone[group]))
 
@@ -172,7 +177,7 @@ def choose(judge: Judge, layers: Mapping[str, Layer], fine: bool, progress: Stag
     sensitivity = {
         group: round(alone[group].final_db, 2) for group in sorted(alone, key=lambda g: margin_db(alone[g]))
     }
-    return Choice(dynamic, tuple(kept), sensitivity, score)
+    return LayerChoice(dynamic, tuple(kept), sensitivity, score)
 
 
 def passes(score: Score) -> bool:
@@ -189,7 +194,7 @@ def margin_db(score: Score) -> float:
 
 
 def _alone(
-    judge: Judge, groups: Mapping[str, list[str]], how: Format, progress: StageProgress
+    judge: LayerJudge, groups: Mapping[str, list[str]], how: Format, progress: StageProgress
 ) -> dict[str, Score]:
     """The score of each group in 8 bits by itself."""
     found = {}

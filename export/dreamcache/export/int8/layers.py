@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Kind = Literal["convolution", "product", "embedding"]
 
 KEPT = ("unet.conv_in", "unet.conv_out", "unet.time_embedding.", "unet.time_proj", "unet.add_embedding.")
-"""Never quantised: the UNet's border convolutions and the time embedding, whose errors reach every layer."""
+"""Never quantised: the UNet's first and last convolutions and the time embedding, whose errors reach every layer."""
 
 
 EMBEDDING_VALUES = 1 << 20

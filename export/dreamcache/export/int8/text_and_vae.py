@@ -2,7 +2,7 @@
 
 Products and the table of embeddings need no calibration. The VAE's convolutions are calibrated on pictures that the
 base drew; the decoder's graphs (whole, head and strips) hold the same weights, so a range that was seen in a strip
-serves the whole decoder too, whose maps at full size are too many to watch at once.
+serves the whole decoder too, whose maps at full size are too many to expose_activations at once.
 """
 
 from __future__ import annotations
@@ -17,17 +17,25 @@ import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass
 
 from dreamcache.export.graphs.shared_weights import rewrite_shared
-from dreamcache.export.int8.formats import Range, input_of, output_of, quantise, quantise_weight
+from dreamcache.export.int8.calibration import (
+    Observer,
+    Range,
+    expose_activations,
+    input_of,
+    open_observed,
+    output_of,
+    ranges_by_layer,
+)
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
-from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.int8.trajectories import Array, on_white, open_graph
-from dreamcache.export.int8.watching import by_layer, watch
+from dreamcache.export.int8.rewrite import quantise
+from dreamcache.export.int8.trajectories import Array, on_white
+from dreamcache.export.int8.weights import quantise_weight
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
 from dreamcache.runtime.progress import StageProgress
 from dreamcache.runtime.sampling.decoding import OpenGraph, open_decoder
 from dreamcache.runtime.sessions.session import GraphSession
 
-BORDER_CHANNELS = 32
+OUTER_CHANNELS = 32
 """A convolution from or to so few channels is one from or to pixels or latents: small, and seen by every value."""
 
 
@@ -48,17 +56,20 @@ def quantise_components(
     named = graphs.by_name()
     decoder = {name: spec for name, spec in named.items() if name.startswith("vae_decoder")}
     tiled = graphs.vae_decoder_head is not None
-    watched = {name: spec for name, spec in decoder.items() if not tiled or name != "vae_decoder"}
+    observed = {name: spec for name, spec in decoder.items() if not tiled or name != "vae_decoder"}
     pictures: list[Array] = []
     progress(title, 1, 4)
-    with _watching(folder, watched) as (open_watched, ranges):
+    with _observing(folder, observed) as (open_observed_graph, ranges):
         for latent in latents:
-            with open_decoder(graphs, open_watched, tiled) as decode:
+            with open_decoder(graphs, open_observed_graph, tiled) as decode:
                 pictures.append(np.clip(decode(latent), -1, 1))
     progress(title, 2, 4)
     _rewrite(folder, decoder, ranges)
     encoder = {"vae_encoder": graphs.vae_encoder}
-    with _watching(folder, encoder) as (open_watched, ranges), open_watched("vae_encoder") as graph:
+    with (
+        _observing(folder, encoder) as (open_observed_graph, ranges),
+        open_observed_graph("vae_encoder") as graph,
+    ):
         for picture in [*pictures, *(on_white(picture) for picture in pictures)]:
             graph.run({graphs.vae_encoder.inputs[0].name: picture})
     progress(title, 3, 4)
@@ -66,42 +77,42 @@ def quantise_components(
 
 
 def _chosen(model: ir.Model) -> dict[str, Layer]:
-    """Every layer but the convolutions at the borders."""
+    """Every layer but the convolutions of pixels and latents."""
     layers = find_layers(model)
     for node in model.graph:
         layer = layers.get(node.name or "")
         if (
             layer is not None
             and layer.kind == "convolution"
-            and min(weight_of(node).shape[:2]) <= BORDER_CHANNELS
+            and min(weight_of(node).shape[:2]) <= OUTER_CHANNELS
         ):
             del layers[layer.name]
     return layers
 
 
 @contextmanager
-def _watching(folder: Path, specs: Mapping[str, GraphSpec]) -> Iterator[tuple[OpenGraph, dict[str, Range]]]:
-    """Graphs whose convolutions are watched while the block runs; the ranges are there when it ends.
+def _observing(folder: Path, specs: Mapping[str, GraphSpec]) -> Iterator[tuple[OpenGraph, dict[str, Range]]]:
+    """Graphs whose convolutions are observed while the block runs; the ranges are there when it ends.
 
     Ranges are kept by the digest of the convolution's weight (see `_keys`), which several graphs may hold.
     """
     observers = {name: Observer() for name in specs}
-    paths = {name: (folder / spec.file).with_suffix(".watched.onnx") for name, spec in specs.items()}
+    paths = {name: (folder / spec.file).with_suffix(".observed.onnx") for name, spec in specs.items()}
     models = {name: _load(folder / spec.file) for name, spec in specs.items()}
-    watched = {name: watch(model, paths[name]) for name, model in models.items()}
+    observed = {name: expose_activations(model, paths[name]) for name, model in models.items()}
     ranges: dict[str, Range] = {}
 
     @contextmanager
-    def open_watched(name: str) -> Iterator[GraphSession]:
-        yield open_graph(name, paths[name], specs[name], tuple(watched[name]), observers[name])
+    def open_observed_graph(name: str) -> Iterator[GraphSession]:
+        yield open_observed(name, paths[name], specs[name], tuple(observed[name]), observers[name])
 
     try:
-        yield open_watched, ranges
+        yield open_observed_graph, ranges
     finally:
         for path in paths.values():
             path.unlink(missing_ok=True)
     for name, model in models.items():
-        found = by_layer(observers[name].ranges(), watched[name])
+        found = ranges_by_layer(observers[name].ranges(), observed[name])
         for layer, key in _keys(model).items():
             for place in (input_of, output_of):
                 if place(layer) in found:

@@ -6,9 +6,8 @@ itself, so that nothing has to be brought along.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.session import open_unfinished
-from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.parity.gates import psnr_db
 from dreamcache.models.bases.base import Base
-from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.bundle.architecture import Architecture
-from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.bundle.contract import GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.sampling.denoiser import Denoiser
 from dreamcache.runtime.sampling.guidance import Guidance
+from dreamcache.runtime.sampling.noise import noise_source, noised_reference
 from dreamcache.runtime.sampling.schedulers import make_scheduler
-from dreamcache.runtime.sampling.schedulers.noise_schedule import signal_levels
+from dreamcache.runtime.sampling.trajectory import trajectory
 from dreamcache.runtime.sessions.session import GraphSession
 
 Array = NDArray[np.float32]
@@ -44,7 +41,7 @@ PROMPTS = (
 
 
 @dataclass(frozen=True)
-class Record:
+class TrajectoryRecord:
     """One trajectory.
 
     Attributes:
@@ -77,7 +74,7 @@ class Score:
         return max(abs(self.reference_ratio - 1.0), abs(self.text_ratio - 1.0))
 
 
-def compare(exact: Sequence[Record], found: Sequence[Record]) -> Score:
+def compare(exact: Sequence[TrajectoryRecord], found: Sequence[TrajectoryRecord]) -> Score:
     """The score over several trajectories: the mean error of the latents, and the summed effects."""
     steps = zip(
         *(zip(e.latents, f.latents, strict=True) for e, f in zip(exact, found, strict=True)), strict=True
@@ -93,31 +90,7 @@ def compare(exact: Sequence[Record], found: Sequence[Record]) -> Score:
     )
 
 
-class ObservedGraph(GraphSession):
-    """A graph with more outputs than declared, which an observer sees."""
-
-    def __init__(
-        self, name: str, spec: GraphSpec, session: Any, watched: Sequence[str], observer: Observer
-    ) -> None:
-        super().__init__(name, spec, session)
-        self._declared = [output.name for output in spec.outputs]
-        self._all = list(dict.fromkeys([*self._declared, *watched]))
-        self._watched, self._observer, self._open = watched, observer, session
-
-    def run(
-        self, inputs: Mapping[str, NDArray[Any]], wanted: Sequence[str] | None = None
-    ) -> dict[str, NDArray[Any]]:
-        """As `GraphSession.run`; what is watched goes to the observer."""
-        del wanted
-        feed = {
-            name: np.ascontiguousarray(inputs[name]) for name in (i.name for i in self._open.get_inputs())
-        }
-        results = dict(zip(self._all, self._open.run(self._all, feed), strict=True))
-        self._observer.see({name: results[name] for name in self._watched})
-        return {name: results[name] for name in self._declared}
-
-
-class Sampling:
+class TrajectorySampler:
     """How trajectories of a base are drawn.
 
     Args:
@@ -164,10 +137,7 @@ class Sampling:
         drawn = torch.from_numpy(self.trajectory(graph, index, steps, None).latents[-1])
         picture = on_white(self.base.decode_latents(drawn).clamp(-1, 1).numpy())
         latent = self.base.encode_images(torch.from_numpy(picture)).numpy()
-        signal = float(signal_levels(self.scheduler)[self.cache_timestep])
-        noise = draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:])
-        noised: Array = (np.sqrt(signal) * latent + np.sqrt(1 - signal) * noise).astype(np.float32)
-        return noised
+        return noised_reference(latent, self.scheduler, self.cache_timestep)
 
     def trajectory(
         self,
@@ -176,27 +146,20 @@ class Sampling:
         steps: int,
         cache: Mapping[str, NDArray[Any]] | None,
         tick: Ticker = lambda: None,
-    ) -> Record:
+    ) -> TrajectoryRecord:
         """A picture of prompt `index` by the runner's own denoiser, sampler and guidance."""
         texts = {"null": self.null, "prompt": self.texts[index % len(self.texts)]}
         denoiser = Denoiser(graph, self.architecture, texts, cache)
-        guidance = self.guidance()
-        branches = guidance.branches(cache is not None)
         sampler = make_scheduler(self.scheduler, self.defaults.scheduler, steps)
-        generator = np.random.default_rng(index)
-        noise = _noise(generator, self.architecture.latent_shape)
-        latent = (next(noise) * np.float32(sampler.init_noise_sigma)).astype(np.float32)
+        noise = noise_source(index, self.architecture.latent_shape)
         latents, reference_effect, text_effect = [], 0.0, 0.0
-        for step, timestep in enumerate(sampler.timesteps):
-            predictions = denoiser.predict(sampler.scale_input(latent, step), float(timestep), branches)
-            if len(predictions) == 3:
-                reference_effect += float(np.linalg.norm(predictions[1] - predictions[0]))
-            text_effect += float(np.linalg.norm(predictions[-1] - predictions[-2]))
-            combined = guidance.combine(predictions)
-            latent = sampler.step(combined, step, latent, lambda: next(noise))
-            latents.append(latent)
+        for step in trajectory(denoiser, sampler, self.guidance(), noise):
+            if len(step.predictions) == 3:
+                reference_effect += float(np.linalg.norm(step.predictions[1] - step.predictions[0]))
+            text_effect += float(np.linalg.norm(step.predictions[-1] - step.predictions[-2]))
+            latents.append(step.latent)
             tick()
-        return Record(tuple(latents), reference_effect, text_effect)
+        return TrajectoryRecord(tuple(latents), reference_effect, text_effect)
 
 
 def on_white(picture: Array) -> Array:
@@ -206,36 +169,3 @@ def on_white(picture: Array) -> Array:
     rows, columns = slice(height // 8, -height // 8), slice(width // 8, -width // 8)
     white[:, :, rows, columns] = picture[:, :, rows, columns]
     return white
-
-
-def open_graph(
-    name: str,
-    path: Path,
-    spec: GraphSpec,
-    watched: Sequence[str] = (),
-    observer: Observer | None = None,
-    *,
-    pack: bool = False,
-) -> GraphSession:
-    """A session on a graph that is not part of a bundle yet.
-
-    Args:
-        name: of the graph.
-        path: its file.
-        spec: its declaration.
-        watched: further tensors, for `observer`.
-        observer: sees them after each run.
-        pack: let ONNX Runtime copy the weights into the layout of its kernels.
-
-    Raises:
-        ExportError: ONNX Runtime refuses the graph.
-    """
-    session = open_unfinished(name, path, pack=pack)
-    if observer is None:
-        return GraphSession(name, spec, session)
-    return ObservedGraph(name, spec, session, watched, observer)
-
-
-def _noise(generator: np.random.Generator, shape: tuple[int, ...]) -> Iterator[Array]:
-    while True:
-        yield generator.standard_normal(shape, dtype=np.float32)

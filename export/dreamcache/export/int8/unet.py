@@ -9,18 +9,20 @@ from pathlib import Path
 import onnx_ir as ir
 
 from dreamcache.export.errors import ExportError
+from dreamcache.export.graphs.session import open_exported
 from dreamcache.export.graphs.shared_weights import write_shared
-from dreamcache.export.int8.formats import (
-    QuantisedWeight,
+from dreamcache.export.int8.calibration import (
+    Observer,
     Range,
-    quantise,
-    quantise_weight,
+    expose_activations,
+    open_observed,
+    ranges_by_layer,
 )
-from dreamcache.export.int8.layer_search import Choice, Judge, choose, fastest
+from dreamcache.export.int8.layer_search import LayerChoice, LayerJudge, choose_layers, fastest
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
-from dreamcache.export.int8.ranges import Observer
-from dreamcache.export.int8.trajectories import Array, Sampling, open_graph
-from dreamcache.export.int8.watching import by_layer, watch
+from dreamcache.export.int8.rewrite import quantise
+from dreamcache.export.int8.trajectories import Array, TrajectorySampler
+from dreamcache.export.int8.weights import QuantisedWeight, quantise_weight
 from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.progress import StageProgress
 
@@ -54,7 +56,7 @@ class QuantisedUnet:
 
     denoiser: ir.Model
     cache: ir.Model
-    choice: Choice
+    choice: LayerChoice
     formats: dict[str, str]
     drawn: tuple[Array, ...]
 
@@ -69,7 +71,7 @@ def quantise_unet(
     folder: Path,
     denoiser: tuple[ir.Model, GraphSpec],
     cache: tuple[ir.Model, GraphSpec],
-    sampling: Sampling,
+    sampling: TrajectorySampler,
     effort: Effort,
     progress: StageProgress,
 ) -> QuantisedUnet:
@@ -96,8 +98,8 @@ def quantise_unet(
         choice = fastest(layers)
     else:
         judged = {index: references[index] for index in range(trajectories)}
-        judge = Judge(folder, denoiser, cache, weights, ranges, sampling, judged, steps)
-        choice = choose(judge, layers, effort.fine, progress)
+        judge = LayerJudge(folder, denoiser, cache, weights, ranges, sampling, judged, steps)
+        choice = choose_layers(judge, layers, effort.fine, progress)
     chosen = [
         quantise(model, choice.formats, weights, ranges[name])
         for name, model in zip(("denoiser", "cache"), models, strict=True)
@@ -111,7 +113,7 @@ def quantise_unet(
     )
 
 
-def format_names(layers: Mapping[str, Layer], choice: Choice) -> dict[str, str]:
+def format_names(layers: Mapping[str, Layer], choice: LayerChoice) -> dict[str, str]:
     """How the parity report names the format of every layer."""
     return {name: f"int8 {choice.formats[name]}" if name in choice.formats else "fp32" for name in layers}
 
@@ -120,15 +122,15 @@ def _calibrate(
     folder: Path,
     denoiser: tuple[ir.Model, GraphSpec],
     cache: tuple[ir.Model, GraphSpec],
-    sampling: Sampling,
+    sampling: TrajectorySampler,
     effort: Effort,
     progress: StageProgress,
 ) -> tuple[dict[int, Array], dict[str, dict[str, Range]]]:
     """References that the base drew, and by graph the range of every convolution's input and output."""
     trajectories, steps = effort.calibration
     observers = {"denoiser": Observer(), "cache": Observer()}
-    watched = {
-        name: watch(model, folder / f"{name}-watched.onnx")
+    observed = {
+        name: expose_activations(model, folder / f"{name}-observed.onnx")
         for name, (model, _) in (("denoiser", denoiser), ("cache", cache))
     }
     total, done = 2 * trajectories * steps, 0
@@ -138,27 +140,27 @@ def _calibrate(
         progress("calibrating on real trajectories", done, total)
         done += 1
 
-    exact = open_graph("denoiser", folder / "denoiser.onnx", denoiser[1])
+    exact = open_exported("denoiser", folder / "denoiser.onnx", denoiser[1])
     references = {}
     for index in range(trajectories):
         references[index] = sampling.draw_reference(exact, index, steps)
         done = (index + 1) * steps
         progress("calibrating on real trajectories", done, total)
     del exact
-    graph = open_graph(
-        "cache", folder / "cache-watched.onnx", cache[1], tuple(watched["cache"]), observers["cache"]
+    graph = open_observed(
+        "cache", folder / "cache-observed.onnx", cache[1], tuple(observed["cache"]), observers["cache"]
     )
     caches = {index: graph.run({"latent": reference}) for index, reference in references.items()}
-    path = folder / "denoiser-watched.onnx"
-    graph = open_graph("denoiser", path, denoiser[1], tuple(watched["denoiser"]), observers["denoiser"])
+    path = folder / "denoiser-observed.onnx"
+    graph = open_observed("denoiser", path, denoiser[1], tuple(observed["denoiser"]), observers["denoiser"])
     for index, keys_and_values in caches.items():
         sampling.trajectory(graph, index, steps, keys_and_values, tick)
     del graph
-    for name in watched:
-        (folder / f"{name}-watched.onnx").unlink()
+    for name in observed:
+        (folder / f"{name}-observed.onnx").unlink()
     try:
         return references, {
-            name: by_layer(observer.ranges(), watched[name]) for name, observer in observers.items()
+            name: ranges_by_layer(observer.ranges(), observed[name]) for name, observer in observers.items()
         }
     except ValueError as error:
         raise ExportError(f"calibration: {error}; are the base's weights sound?") from error

@@ -224,11 +224,11 @@ class _MiddleAttention:
 def _with_attention(decoder: Decoder, kind: AttentionKind) -> Decoder:
     """A copy of the decoder that shares every weight, with its attention written out."""
     shared = {id(tensor): tensor for tensor in (*decoder.parameters(), *decoder.buffers())}
-    twin = cast(Decoder, copy.deepcopy(decoder, shared))
-    for module in twin.modules():
+    copied = cast(Decoder, copy.deepcopy(decoder, shared))
+    for module in copied.modules():
         if isinstance(module, Attention) and _is_plain(module):
             module.set_processor(_MiddleAttention(kind))
-    return twin
+    return copied
 
 
 def _is_plain(attention: Attention) -> bool:

@@ -2,7 +2,7 @@
 
 `TokensLast` is PyTorch's: [b, n, d], products with matrices. `ChannelsFirst` is [b, d, 1, n] and 1 × 1 convolutions,
 which is what Apple's Neural Engine computes fast (Apple, "Deploying Transformers on the Apple Neural Engine",
-principles 1 and 2). The graphs' borders are the same in both: keys and values are [1, tokens, d].
+principles 1 and 2). The graphs' inputs and outputs are the same in both: keys and values are [1, tokens, d].
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TokensLast:
         return as_picture(tokens, like)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """Of [b, n, d], as the graphs' borders have them."""
+        """Of [b, n, d], as the graphs' inputs and outputs are."""
         return tokens
 
     def given(self, tokens: Tensor) -> Tensor:

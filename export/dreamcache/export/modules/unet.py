@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -24,8 +23,10 @@ from torch.nn import functional
 
 from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.attention import AttentionKind, attend, check_attention
+from dreamcache.export.modules.folded_adapter import FoldedAdapter
 from dreamcache.export.modules.token_layouts import TokensLast, layout_of
-from dreamcache.export.modules.unet_copies import twin_at_timestep, twin_of
+from dreamcache.export.modules.unet_copies import copy_at_timestep, copy_for_attention
+from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.adapter import ConditioningAdapter
 from dreamcache.models.conditioned import ConditionedUNet, first_block
 from dreamcache.models.transformer import as_tokens, feed_forward
@@ -46,9 +47,7 @@ class CachingGraph(nn.Module):
         conditioned: UNet and adapters.
         text: [1, n, c] embedding of the caching prompt.
         attention: how attention is written.
-        pool: as the denoiser's.
-        reference_pool: rows and columns over which the reference's tokens are averaged at the topmost level,
-            before they become keys and values; 1 is exact.
+        approximations: of attention at the topmost level.
         added: `ADDED_CONDITIONS` of the caching prompt, for UNets like SDXL's; constants too.
     """
 
@@ -57,20 +56,18 @@ class CachingGraph(nn.Module):
         conditioned: ConditionedUNet,
         text: Tensor,
         attention: AttentionKind,
-        pool: int = 1,
-        reference_pool: int = 1,
+        approximations: Approximations = EXACT,
         added: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         check_exportable(conditioned)
         self.attention = attention
         self.layout = layout_of(attention)
-        self.pool = pool
-        self.reference_pool = reference_pool
+        self.approximations = approximations
         self.sites = [site.name for site in conditioned.sites]
         timestep = conditioned.config.cache_timestep
         self.added = None if added is None else dict(added)
-        self.unet = twin_at_timestep(conditioned.unet, timestep, text, self.added, attention)
+        self.unet = copy_at_timestep(conditioned.unet, timestep, text, self.added, attention)
         self.adapters = nn.ModuleDict({_key(site): _projections(conditioned, site) for site in self.sites})
         self.register_buffer("text", text, persistent=False)
         projected = self.layout.read(
@@ -91,7 +88,7 @@ class CachingGraph(nn.Module):
             if asked.name in self.sites:
                 topmost = is_topmost(self.unet, asked.transformer)
                 outputs += self._keys_and_values(
-                    asked.name, asked.hidden, self.reference_pool if topmost else 1
+                    asked.name, asked.hidden, self.approximations.reference_downsample if topmost else 1
                 )
             if len(outputs) == 2 * len(self.sites):
                 steps.close()
@@ -105,7 +102,7 @@ class CachingGraph(nn.Module):
 
     def _transform(self, name: str, transformer: Transformer2DModel, hidden: Tensor) -> Tensor:
         tokens = _enter(transformer, hidden, self.layout)
-        pool = self.pool if is_topmost(self.unet, transformer) else 1
+        pool = self.approximations.kv_downsample if is_topmost(self.unet, transformer) else 1
         for i, block in enumerate(transformer.transformer_blocks):
             own = _attended(block, tokens, hidden, self.attention, pool)
             tokens = block.attn1.to_out[0](own) + tokens
@@ -122,18 +119,22 @@ class DenoiserGraph(nn.Module):
     Args:
         conditioned: UNet and adapters.
         attention: how attention is written.
-        pool: rows and columns over which the topmost level's self-attention averages its keys and values;
-            1 is exact. (Token downsampling: Smith et al. 2024.)
+        approximations: of attention at the topmost level.
     """
 
-    def __init__(self, conditioned: ConditionedUNet, attention: AttentionKind, pool: int = 1) -> None:
+    def __init__(
+        self,
+        conditioned: ConditionedUNet,
+        attention: AttentionKind,
+        approximations: Approximations = EXACT,
+    ) -> None:
         super().__init__()
         check_exportable(conditioned)
         self.attention = attention
         self.layout = layout_of(attention)
-        self.pool = pool
+        self.approximations = approximations
         self.sites = [site.name for site in conditioned.sites]
-        self.unet = twin_of(conditioned.unet, attention)
+        self.unet = copy_for_attention(conditioned.unet, attention)
         self.added = () if self.unet.config.addition_embed_type is None else ADDED_CONDITIONS
         self.folded = nn.ModuleDict(
             {
@@ -168,7 +169,7 @@ class DenoiserGraph(nn.Module):
 
         def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, context: Tensor) -> Tensor:
             tokens, read = _enter(transformer, hidden, self.layout), self.layout.read(context)
-            pool = self.pool if is_topmost(self.unet, transformer) else 1
+            pool = self.approximations.kv_downsample if is_topmost(self.unet, transformer) else 1
             for i, block in enumerate(transformer.transformer_blocks):
                 own = _attended(block, tokens, hidden, self.attention, pool)
                 added = block.attn1.to_out[0](own)
@@ -183,41 +184,6 @@ class DenoiserGraph(nn.Module):
             return _leave(transformer, tokens, hidden, self.layout)
 
         return tuple(finish(visits(self.unet, latent, timestep, text, added), visit))  # type: ignore[return-value]
-
-
-class FoldedAdapter(nn.Module):
-    """A tapped block's self-attention and adapter, their output projections folded into [A | B] and c."""
-
-    def __init__(
-        self, adapter: ConditioningAdapter, block: BasicTransformerBlock, attention: AttentionKind
-    ) -> None:
-        super().__init__()
-        self.attention = attention
-        self.heads = adapter.heads
-        layout = layout_of(attention)
-        self.channels = layout.channels
-        self.norm = layout.norm(adapter.norm)
-        self.to_q = layout.linear(adapter.to_q)
-        width = adapter.to_out.out_features
-        delta = nn.Linear(2 * width, width)
-        own, reference = block.attn1.to_out[0], adapter.to_out
-        with torch.no_grad():
-            # In double precision: these products are made once and used in every step.
-            fuse = adapter.fuse.weight.double()
-            change = fuse[:, :width] - torch.eye(width, dtype=fuse.dtype, device=fuse.device)
-            second = fuse[:, width:]
-            weight = torch.cat([change @ own.weight.double(), second @ reference.weight.double()], dim=1)
-            bias = second @ reference.bias.double() + adapter.fuse.bias.double()
-            if own.bias is not None:
-                bias = bias + change @ own.bias.double()
-            delta.weight.copy_(weight)
-            delta.bias.copy_(bias)
-        self.delta = layout.linear(delta)
-
-    def forward(self, tokens: Tensor, own: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Δ [b, n, d] of a block's input `tokens`, its self-attention `own`, and keys and values [1, m, d]."""
-        reference = attend(self.to_q(self.norm(tokens)), key, value, self.heads, self.attention)
-        return cast(Tensor, self.delta(torch.cat([own, reference], dim=self.channels)))
 
 
 def check_exportable(conditioned: ConditionedUNet) -> None:
@@ -263,7 +229,7 @@ def is_topmost(unet: UNet2DConditionModel, transformer: Transformer2DModel) -> b
 
 
 def _enter(transformer: Transformer2DModel, hidden: Tensor, layout: TokensLast) -> Tensor:
-    """As `dreamcache.models.transformer.enter`, in a twin whose projections take tokens."""
+    """As `dreamcache.models.transformer.enter`, in a copy whose projections take tokens."""
     return cast(Tensor, transformer.proj_in(layout.tokens(transformer.norm(hidden))))
 
 

@@ -55,48 +55,48 @@ class PointwisePicture(Pointwise):
 
 
 @torch.no_grad()
-def twin_with_products(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+def copy_with_products(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Transformer blocks project tokens (`Pointwise` or a linear layer), and shortcuts are products."""
-    twin = _twin(unet)
-    for module in twin.modules():
+    copied = _sharing_copy(unet)
+    for module in copied.modules():
         if isinstance(module, Transformer2DModel) and not module.use_linear_projection:
             module.proj_in, module.proj_out = Pointwise(module.proj_in), Pointwise(module.proj_out)
         if isinstance(module, ResnetBlock2D) and module.conv_shortcut is not None:
             module.conv_shortcut = PointwisePicture(module.conv_shortcut)
-    return twin
+    return copied
 
 
 @torch.no_grad()
-def twin_of(unet: UNet2DConditionModel, kind: AttentionKind) -> UNet2DConditionModel:
-    """The twin whose transformer blocks take tokens as a kind of attention does."""
+def copy_for_attention(unet: UNet2DConditionModel, kind: AttentionKind) -> UNet2DConditionModel:
+    """The copy whose transformer blocks take tokens as a kind of attention does."""
     if kind != "split_einsum":
-        return twin_with_products(unet)
-    twin = _twin(unet)
-    for module in twin.modules():
+        return copy_with_products(unet)
+    copied = _sharing_copy(unet)
+    for module in copied.modules():
         if isinstance(module, Transformer2DModel):
             put_channels_first(module)
-    return twin
+    return copied
 
 
 @torch.no_grad()
-def twin_at_timestep(
+def copy_at_timestep(
     unet: UNet2DConditionModel,
     timestep: int,
     text: Tensor,
     added: Mapping[str, Tensor] | None,
     kind: AttentionKind = "plain",
 ) -> UNet2DConditionModel:
-    """As `twin_of`, with the time projections replaced by their results at one timestep."""
+    """As `copy_for_attention`, with the time projections replaced by their results at one timestep."""
     sample = torch.zeros(1, 1, 1, 1, dtype=unet.dtype, device=unet.device)
     embedding = time_embedding(unet, sample, timestep, text, added)
-    twin = twin_of(unet, kind)
-    for module in twin.modules():
+    copied = copy_for_attention(unet, kind)
+    for module in copied.modules():
         if isinstance(module, ResnetBlock2D) and module.time_emb_proj is not None:
             activated = embedding if module.skip_time_act else module.nonlinearity(embedding)
             module.time_emb_proj = Constant(module.time_emb_proj(activated))
-    return twin
+    return copied
 
 
-def _twin(unet: UNet2DConditionModel) -> UNet2DConditionModel:
+def _sharing_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     shared = {id(tensor): tensor for tensor in (*unet.parameters(), *unet.buffers())}
     return cast(UNet2DConditionModel, copy.deepcopy(unet, shared))

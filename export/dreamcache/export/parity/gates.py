@@ -5,25 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dreamcache.export.errors import ExportError
-
-MIN_PSNR_DB = 80.0
-"""For fp32, each graph."""
-MIN_FP16_PSNR_DB = 50.0
-"""For fp16, each graph."""
-MIN_INT8_LATENT_DB = 30.0
-"""For int8, the final latent of a trajectory; single graphs are reported."""
-MIN_SEAM_DB = 45.0
-"""For the decoder in strips against the whole one, below which a seam can be seen."""
-CONDITION_TOLERANCE = 0.05
-MAX_DISK_RATIO = 1.05
-DISK_GRANT_BYTES = 1 << 18
-"""The description of a second graph costs 130 kilobytes, in 8 bits 250, however small the model is."""
-MAX_DB = 200.0
-"""Stands for exact equality, since the contract holds no infinities."""
+from dreamcache.runtime.bundle.parity import (
+    CONDITION_TOLERANCE,
+    DISK_GRANT_BYTES,
+    MAX_DISK_RATIO,
+    MIN_INT8_LATENT_DB,
+    MIN_PSNR_DB,
+)
 
 
 class Finding(TypedDict):
@@ -47,17 +36,6 @@ class Finding(TypedDict):
     swapped: float
 
 
-def psnr_db(expected: NDArray[np.generic], received: NDArray[np.generic]) -> float:
-    """Peak signal-to-noise ratio in dB; the peak is the largest expected magnitude. At most `MAX_DB`."""
-    if not np.isfinite(received).all():
-        return -MAX_DB
-    error = float(np.sqrt(np.mean((expected.astype(np.float64) - received.astype(np.float64)) ** 2)))
-    peak = float(np.abs(expected).max())
-    if error == 0.0:
-        return MAX_DB
-    return max(-MAX_DB, min(MAX_DB, 20.0 * float(np.log10(peak / error)))) if peak > 0.0 else -MAX_DB
-
-
 def check_psnr(
     name: str,
     db: float,
@@ -69,11 +47,6 @@ def check_psnr(
         raise ExportError(
             f"graph {name} is {db:.1f} dB from PyTorch, at least {least_db:g} dB is expected; {remedy}"
         )
-
-
-def least_psnr_db(precision: str) -> float:
-    """What a graph of a precision must reach; int8 is judged by the final latent instead."""
-    return {"fp32": MIN_PSNR_DB, "fp16": MIN_FP16_PSNR_DB, "int8": 0.0}[precision]
 
 
 def check_final_latent(db: float) -> None:

@@ -17,37 +17,38 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dreamcache.export.graphs.session import open_unfinished
+from dreamcache.export.graphs.session import open_exported
+from dreamcache.export.options import EXACT, Approximations
 from dreamcache.export.parity.gates import (
-    MIN_SEAM_DB,
     check_condition,
     check_disk,
     check_final_latent,
     check_psnr,
     check_sensitivity,
     condition_ratios,
-    least_psnr_db,
-    psnr_db,
 )
 from dreamcache.export.parity.torch_reference import (
     GUIDANCE_SCALE,
     PROMPT,
     STOCK,
     Point,
-    TorchSide,
+    TorchModel,
 )
 from dreamcache.export.parity.unet import UnetParity, measure_unet
-from dreamcache.export.parts.unet import Precision, is_large
+from dreamcache.export.resources import is_large
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import Architecture
-from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
+from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport, Precision
+from dreamcache.runtime.bundle.parity import (
+    MAX_INT8_STRIPS_LOSS_DB,
+    MIN_PSNR_DB_BY_PRECISION,
+    MIN_SEAM_DB,
+    psnr_db,
+)
 from dreamcache.runtime.sampling.decoding import OpenGraph, decode_in_strips
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.session import GraphSession
-
-INT8_STRIPS_DB = 1.0
-"""How much further from PyTorch than the whole decoder its strips may be in 8 bits."""
 
 Array = NDArray[np.float32]
 Ticker = Callable[[], None]
@@ -66,7 +67,7 @@ def measure_parity(
     precision: Precision = "fp32",
     enforce: bool = True,
     brief: bool = False,
-    reference_pool: int = 1,
+    approximations: Approximations = EXACT,
 ) -> ParityReport:
     """Measure an unfinished bundle and raise where it fails.
 
@@ -81,33 +82,36 @@ def measure_parity(
         precision: of the graphs, which decides how close they must be.
         enforce: False reports what 8 bits cost random weights, and refuses nothing for it.
         brief: one step of a large base in place of two, for random weights.
-        reference_pool: see `graphs.CachingGraph`.
+        approximations: of attention, in PyTorch too.
 
     Raises:
         ExportError: names the gate, what was expected and what was measured.
     """
     check_disk(*disk)
-    side = TorchSide(base, conditioned, architecture, reference_pool)
+    torch_model = TorchModel(base, conditioned, architecture, approximations)
     # The second one only takes the first one's place; a small base compares its cache all the same.
-    references = [side.reference(0), side.substitute(1) if is_large(base) else side.reference(1)]
+    references = [
+        torch_model.reference(0),
+        torch_model.substitute(1) if is_large(base) else torch_model.reference(1),
+    ]
     psnr = {"cache": 0.0, "denoiser": 0.0}
     for name, db in _component_psnr(folder, graphs, base, precision).items():
         psnr[name] = db
         tick()
     release_freed()
     steps, full = (4, 4) if not is_large(base) else (1, 1) if brief else (2, 1)
-    points = side.trajectory(references[0], steps, full)
+    points = torch_model.trajectory(references[0], steps, full)
     release_freed()
     specs = graphs.by_name()
     together = None
     if architecture.max_references > 1:
         # A substitute has no cache in PyTorch; the same reference twice is a set of tokens like any other.
         second = 1 if references[1].cache else 0
-        together = second, side.predict_together((references[0], references[second]), points[0])
+        together = second, torch_model.predict_together((references[0], references[second]), points[0])
     found = measure_unet(
-        lambda name: _open(folder, name, specs[name]),
+        lambda name: open_exported(name, folder / specs[name].file, specs[name]),
         architecture,
-        side,
+        torch_model,
         references,
         points,
         shallow=graphs.shallow is not None,
@@ -119,7 +123,7 @@ def measure_parity(
     if found.together is not None:
         psnr["several references"] = found.together
     if graphs.plain is not None:
-        psnr["plain"] = _plain_psnr(folder, graphs.plain, points[0], side.texts["prompt"].numpy())
+        psnr["plain"] = _plain_psnr(folder, graphs.plain, points[0], torch_model.texts["prompt"].numpy())
     tick()
     condition = condition_ratios(found.findings)
     if enforce:
@@ -137,7 +141,7 @@ def measure_parity(
 
 def _enforce(psnr: dict[str, float], found: UnetParity, precision: Precision) -> None:
     """Raise where a precision's gates are missed."""
-    least = least_psnr_db(precision)
+    least = MIN_PSNR_DB_BY_PRECISION.get(precision, 0.0)
     for name, db in psnr.items():
         check_psnr(name, db, least)
     check_condition(found.findings)
@@ -154,7 +158,7 @@ def _plain_psnr(folder: Path, spec: GraphSpec, point: Point, text: NDArray[Any])
         "timestep": np.full(rows, point.timestep, np.float32),
         "text": np.repeat(text, rows, 0),
     }
-    prediction = _open(folder, "plain", spec).run(feed)["prediction"]
+    prediction = open_exported("plain", folder / spec.file, spec).run(feed)["prediction"]
     return psnr_db(point.predictions[STOCK], prediction[:1])
 
 
@@ -173,7 +177,9 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
     found = {}
     for name, (value, expected) in wanted.items():
         spec = graphs.by_name()[name]
-        received = _open(folder, name, spec).run({spec.inputs[0].name: value})[spec.outputs[0].name]
+        received = open_exported(name, folder / spec.file, spec).run({spec.inputs[0].name: value})[
+            spec.outputs[0].name
+        ]
         found[name] = psnr_db(expected, received)
     if graphs.vae_decoder_head is not None:
         # The loop's last graph was the decoder.
@@ -181,7 +187,7 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
         found["vae_decoder_strips"] = psnr_db(expected, strips)
         if precision == "int8":
             # Both round, and not alike: what strips may cost is judged against PyTorch, as the whole is.
-            least = found["vae_decoder"] - INT8_STRIPS_DB
+            least = found["vae_decoder"] - MAX_INT8_STRIPS_LOSS_DB
             check_psnr("vae_decoder_strips", found["vae_decoder_strips"], least)
         else:
             check_psnr("vae_decoder_strips (against the whole)", psnr_db(received, strips), MIN_SEAM_DB)
@@ -193,10 +199,7 @@ def _opener(folder: Path, graphs: Graphs) -> OpenGraph:
 
     @contextmanager
     def open_graph(name: str) -> Iterator[GraphSession]:
-        yield _open(folder, name, graphs.by_name()[name])
+        spec = graphs.by_name()[name]
+        yield open_exported(name, folder / spec.file, spec)
 
     return open_graph
-
-
-def _open(folder: Path, name: str, spec: GraphSpec) -> GraphSession:
-    return GraphSession(name, spec, open_unfinished(name, folder / spec.file))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.bases.base import Base
 from dreamcache.models.caching import cache_reference, join_caches, noise_reference
 from dreamcache.models.conditioned import Cache, ConditionedUNet
@@ -68,28 +69,32 @@ class Point:
     after: Array
 
 
-class TorchSide:
+class TorchModel:
     """The base and its adapters in PyTorch.
 
     Args:
         base: the text-to-image model.
         conditioned: its UNet with adapters.
-        architecture: shapes, and over how many tokens attention is averaged.
-        reference_pool: see `graphs.CachingGraph`.
+        architecture: shapes.
+        approximations: of attention, in PyTorch too.
     """
 
     def __init__(
-        self, base: Base, conditioned: ConditionedUNet, architecture: Architecture, reference_pool: int = 1
+        self,
+        base: Base,
+        conditioned: ConditionedUNet,
+        architecture: Architecture,
+        approximations: Approximations = EXACT,
     ) -> None:
         self.base = base
         self.conditioned = conditioned
         self.architecture = architecture
-        self.reference_pool = reference_pool
+        self.approximations = approximations
         self.texts = {"null": base.encode_text([""]), "prompt": base.encode_text([PROMPT])}
         self._averaged: DenoiserGraph | None = None
         # A reference that was averaged is no set of tokens that the adapters know, but keys and values are.
-        if architecture.key_value_pool > 1 or reference_pool > 1:
-            self._averaged = DenoiserGraph(conditioned, "plain", architecture.key_value_pool)
+        if approximations != EXACT:
+            self._averaged = DenoiserGraph(conditioned, "plain", approximations)
 
     @property
     def embeddings(self) -> dict[str, Array]:
@@ -118,8 +123,7 @@ class TorchSide:
                 )
             ]
         else:
-            pools = (self.architecture.key_value_pool, self.reference_pool)
-            values = list(CachingGraph(self.conditioned, text, "plain", *pools)(latent))
+            values = list(CachingGraph(self.conditioned, text, "plain", self.approximations)(latent))
         projected = {name: value.numpy() for name, value in zip(names, values, strict=True)}
         return Reference(latent.numpy(), cache if self._averaged is None else {}, projected)
 

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.export.parity.gates import MAX_DB, Finding, psnr_db
+from dreamcache.export.parity.gates import Finding
 from dreamcache.export.parity.torch_reference import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference
 from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.parity import MAX_DB, psnr_db
 from dreamcache.runtime.sampling.denoiser import Denoiser
 from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sessions.session import RunnableGraph
@@ -21,8 +22,8 @@ Array = NDArray[np.float32]
 OpenUnet = Callable[[str], RunnableGraph]
 
 
-class Sampled(Protocol):
-    """Where a trajectory came from: `TorchSide`, or a recording of it."""
+class TrajectoryOrigin(Protocol):
+    """Where a trajectory came from: `TorchModel`, or a recording of it."""
 
     @property
     def embeddings(self) -> Mapping[str, Array]: ...
@@ -57,7 +58,7 @@ class UnetParity:
 def measure_unet(
     open_graph: OpenUnet,
     architecture: Architecture,
-    side: Sampled,
+    origin: TrajectoryOrigin,
     references: Sequence[Reference],
     points: Sequence[Point],
     *,
@@ -70,13 +71,13 @@ def measure_unet(
         open_graph: gives ``cache``, ``denoiser`` and ``shallow``; what it gave may go when the next is asked for, but
             for the denoiser beside the shallow graph.
         architecture: shapes and sites.
-        side: for its texts and its sampler.
+        origin: for its texts and its sampler.
         references: two; the second one takes the first one's place.
         points: of PyTorch's trajectory with the first reference.
         shallow: whether there is a shallow graph.
         together: which reference to read beside the first one, and what PyTorch predicts of both at the first point.
     """
-    texts = side.embeddings
+    texts = origin.embeddings
     caches, cache_db = _caches(open_graph("cache"), references)
     graph = open_graph("denoiser")
     shallow_graph = open_graph("shallow") if shallow else None
@@ -107,7 +108,7 @@ def measure_unet(
             if index == 0
             else own.predict(latent, float(point.timestep), GUIDING)
         )
-        latent = side.advance(latent, point.timestep, dict(zip(GUIDING, guiding, strict=True)))
+        latent = origin.advance(latent, point.timestep, dict(zip(GUIDING, guiding, strict=True)))
         trajectory_db.append(psnr_db(point.after, latent))
     together_db = None
     if together is not None:

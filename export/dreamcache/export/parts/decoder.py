@@ -26,9 +26,9 @@ from dreamcache.export.modules.decoder import (
     can_cut,
     cut_strips,
 )
-from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.contract import GraphSpec, StripSpec
 from dreamcache.runtime.bundle.decoder_strips import even_rows, scale_of, strip_inputs, strip_outputs
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 VAE_DECODER = "vae_decoder/model.onnx"
 VAE_DECODER_HEAD = "vae_decoder/head.onnx"
@@ -91,8 +91,8 @@ def plan_decoder(
     window_bytes: int = WINDOW_BYTES,
 ) -> DecoderSpecs:
     """The graphs as the contract declares them, before any is written."""
-    borders = declare_vae_decoder(vae, latent_height, latent_width)
-    (latent,), (sample,) = borders.inputs, borders.outputs
+    tensors = declare_vae_decoder(vae, latent_height, latent_width)
+    (latent,), (sample,) = tensors.inputs, tensors.outputs
     whole = _spec(VAE_DECODER, latent, sample)
     cut = find_cut(vae, latent_height, latent_width, cut_bytes)
     if cut is None:

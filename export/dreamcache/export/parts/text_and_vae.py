@@ -9,38 +9,26 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 from diffusers.configuration_utils import FrozenDict
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from optimum.exporters.onnx import export as optimum_export
 from optimum.exporters.onnx.model_configs import (
     CLIPTextOnnxConfig,
     VaeEncoderOnnxConfig,
 )
-from torch import Tensor, nn
+from torch import nn
 
-from dreamcache.export.declare.components import Borders, declare_text_encoder, declare_vae_encoder
+from dreamcache.export.declare.components import GraphTensors, declare_text_encoder, declare_vae_encoder
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.shared_weights import rewrite_shared
 from dreamcache.export.graphs.trace import quiet_exporters
+from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.models.bases.base import Base
-from dreamcache.runtime.bundle.architecture import TensorSpec
 from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import first_line
 
 TEXT_ENCODER = "text_encoder/model.onnx"
 VAE_ENCODER = "vae_encoder/model.onnx"
 WEIGHTS_NAME = "weights.data"
-
-
-class VaeMean(nn.Module):
-    """The VAE encoder's mean: sample [1, 3, H, W] to latent_parameters [1, z, h, w]; nothing is drawn."""
-
-    def __init__(self, vae: AutoencoderKL) -> None:
-        super().__init__()
-        self.vae = vae
-        self.config = vae.config
-
-    def forward(self, sample: Tensor) -> dict[str, Tensor]:
-        return {"latent_parameters": self.vae.encode(sample).latent_dist.mean}
 
 
 def export_components(
@@ -85,7 +73,7 @@ def _export(
     folder: Path,
     file: str,
     shapes: Mapping[str, int],
-    borders: Borders,
+    tensors: GraphTensors,
 ) -> GraphSpec:
     try:
         with quiet_exporters():
@@ -99,11 +87,11 @@ def _export(
             )
     except Exception as error:
         raise ExportError(f"{file} does not export: {first_line(error)}") from error
-    _keep_output(folder / file, borders.outputs[0])
+    _keep_output(folder / file, tensors.outputs[0])
     path = folder / file
     # In a file beside the graph, which a runner can map instead of reading it onto the heap.
     rewrite_shared(path.parent, {path.name: ir.load(path)}, WEIGHTS_NAME)
-    return _declare(folder, file, borders)
+    return _declare(folder, file, tensors)
 
 
 def _keep_output(path: Path, wanted: TensorSpec) -> None:
@@ -120,10 +108,10 @@ def _keep_output(path: Path, wanted: TensorSpec) -> None:
     onnx.save(model, path)
 
 
-def _declare(folder: Path, file: str, borders: Borders) -> GraphSpec:
-    """The graph as the contract has it, once the written file was seen to have those borders."""
+def _declare(folder: Path, file: str, tensors: GraphTensors) -> GraphSpec:
+    """The graph as the contract has it, once the written file was seen to have those inputs and outputs."""
     graph = onnx.load(folder / file, load_external_data=False).graph
-    for value, spec in zip((*graph.input, *graph.output), (*borders.inputs, *borders.outputs), strict=True):
+    for value, spec in zip((*graph.input, *graph.output), (*tensors.inputs, *tensors.outputs), strict=True):
         shape = tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
         if (value.name, shape, dtype) != (spec.name, spec.shape, spec.dtype):
@@ -134,6 +122,6 @@ def _declare(folder: Path, file: str, borders: Borders) -> GraphSpec:
     return GraphSpec(
         file=file,
         weights=tuple(f"{Path(file).parent}/{name}" for name in stored),
-        inputs=borders.inputs,
-        outputs=borders.outputs,
+        inputs=tensors.inputs,
+        outputs=tensors.outputs,
     )

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -17,16 +16,17 @@ from dreamcache.export.graphs.derived import derive_plain, derive_shallow
 from dreamcache.export.graphs.fp16 import store_half
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.graphs.trace import export_graph, free_tokens
-from dreamcache.export.int8.layer_search import Choice
-from dreamcache.export.int8.trajectories import PROMPTS, Sampling
+from dreamcache.export.int8.layer_search import LayerChoice
+from dreamcache.export.int8.trajectories import PROMPTS, TrajectorySampler
 from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
 from dreamcache.export.modules.attention import AttentionKind
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.options import Approximations
+from dreamcache.export.resources import is_large
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
-    TensorSpec,
     cache_tensors,
     caching_graph_inputs,
     denoiser_inputs,
@@ -36,6 +36,7 @@ from dreamcache.runtime.bundle.architecture import (
     shallow_inputs,
 )
 from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.progress import StageProgress
 
 CACHE_FILE = "unet/cache.onnx"
@@ -43,11 +44,6 @@ DENOISER_FILE = "unet/model.onnx"
 PLAIN_FILE = "unet/plain.onnx"
 SHALLOW_FILE = "unet/shallow.onnx"
 WEIGHTS_FILE = "unet/weights.data"
-
-LARGE_PARAMETERS = 200_000_000
-"""From this size on, one prediction takes seconds on two cores, and checks make do with fewer."""
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -79,18 +75,13 @@ class Written:
     """
 
     disk: tuple[int, int]
-    choice: Choice | None = None
+    choice: LayerChoice | None = None
     formats: dict[str, str] = field(default_factory=dict)
     drawn: tuple[NDArray[np.float32], ...] = ()
 
 
-def is_large(base: Base) -> bool:
-    """Whether checks must make do with fewer predictions."""
-    return int(base.unet.num_parameters()) >= LARGE_PARAMETERS
-
-
 def declare_unet(architecture: Architecture) -> UnetSpecs:
-    """The graphs' files and borders, before any is written."""
+    """The graphs' files and tensors, before any is written."""
     return UnetSpecs(
         cache=_spec(CACHE_FILE, caching_graph_inputs(architecture), cache_tensors(architecture)),
         denoiser=_spec(DENOISER_FILE, denoiser_inputs(architecture), denoiser_outputs(architecture)),
@@ -106,9 +97,9 @@ def export_unet(
     folder: Path,
     architecture: Architecture,
     attention: AttentionKind,
-    reference_pool: int,
+    approximations: Approximations,
     progress: StageProgress,
-    sampling: Sampling | None = None,
+    sampling: TrajectorySampler | None = None,
     *,
     half: bool = False,
     judged: bool = True,
@@ -121,7 +112,7 @@ def export_unet(
         folder: of the bundle.
         architecture: shapes.
         attention: how attention is written.
-        reference_pool: see `graphs.CachingGraph`.
+        approximations: of attention at the topmost level.
         progress: called with what begins, and how much of how much is done.
         sampling: how to draw the trajectories that decide about 8 bits; None is full precision.
         half: store weights in 16 bits.
@@ -132,11 +123,11 @@ def export_unet(
     """
     specs = declare_unet(architecture)
     progress("denoiser graph", 0, 2)
-    graph = DenoiserGraph(conditioned, attention, architecture.key_value_pool)
+    graph = DenoiserGraph(conditioned, attention, approximations)
     denoiser = export_graph(graph, specs.denoiser.inputs, specs.denoiser.outputs)
     progress("caching graph", 1, 2)
     text = base.encode_text([conditioned.config.cache_prompt])
-    caching = CachingGraph(conditioned, text, attention, architecture.key_value_pool, reference_pool)
+    caching = CachingGraph(conditioned, text, attention, approximations)
     cache = export_graph(caching, specs.cache.inputs, specs.cache.outputs)
     del graph, caching
     place = (folder / DENOISER_FILE).parent
@@ -156,21 +147,23 @@ def export_unet(
     return Written(disk, quantised.choice, quantised.formats, quantised.drawn)
 
 
-def make_sampling(
+def make_sampler(
     base: Base,
     conditioned: ConditionedUNet,
     architecture: Architecture,
     scheduler: SchedulerSpec,
     guidance: GuidanceDefaults,
     prompts: Sequence[str] | None,
-) -> Sampling:
+) -> TrajectorySampler:
     """Trajectories of a base under its bundle's own sampler and guidance; None takes the default prompts.
 
     Raises:
         ExportError: an empty list of prompts.
     """
     chosen = PROMPTS if prompts is None else prompts
-    return Sampling(base, architecture, scheduler, guidance, chosen, conditioned.config.cache_timestep)
+    return TrajectorySampler(
+        base, architecture, scheduler, guidance, chosen, conditioned.config.cache_timestep
+    )
 
 
 def _write(place: Path, denoiser: ir.Model, cache: ir.Model, specs: UnetSpecs) -> tuple[int, int]:

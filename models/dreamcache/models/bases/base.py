@@ -19,13 +19,14 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.diffusers_folder import load_folder
 from dreamcache.models.bases.distillation import Sampling, fold_guidance, recognise_sampling
+from dreamcache.models.bases.files import PICKLE_SUFFIXES
 from dreamcache.models.bases.hub import fetch_base, is_model_id
 from dreamcache.models.bases.parts import Parts, check_together
 from dreamcache.models.bases.single_file import load_single_file
 from dreamcache.models.errors import AdapterError
 
-MINI_DIR = Path(__file__).parent / "weights" / "mini"
-"""The shipped miniature: a diffusers folder and, beside it, its trained adapters."""
+MINI_DIR = Path(__file__).parents[1] / "weights" / "mini"
+"""The shipped miniature: a diffusers folder with its trained adapters in it."""
 
 MINI_ADAPTERS = MINI_DIR / "adapters.safetensors"
 
@@ -140,16 +141,18 @@ def load_base(
 
     Raises:
         AdapterError: a base of a kind that is not supported, withdrawn, incomplete, or stored as a pickle.
-        FileNotFoundError: the folder lacks a part, or there is no such source.
+        FileNotFoundError: the source is absent, or the folder lacks a part.
         OSError: a part cannot be read (diffusers and transformers say which).
     """
     path = resolve_base(source, variant)
     if path.is_dir():
         if config is not None:
-            raise AdapterError(f"{source} brings its own configs; a config is for single checkpoints alone")
+            raise AdapterError(
+                f"{source} brings its own configs; leave the config out, it is for single checkpoints"
+            )
         parts = load_folder(path, variant)
     elif variant is not None:
-        raise AdapterError(f"{source} is one checkpoint; a variant is for folders and ids alone")
+        raise AdapterError(f"{source} is one checkpoint; leave the variant out, it is for folders and ids")
     else:
         parts = load_single_file(path, config)
     base = Base.of(parts, path, sampling)
@@ -170,7 +173,7 @@ def resolve_base(source: str | Path, variant: str | None = None) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
-    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+    if path.suffix in PICKLE_SUFFIXES:
         raise AdapterError(
             f"{source} is a pickle, which is never opened as a base; where you trust it, convert it: python -c "
             "\"import torch, safetensors.torch as s; s.save_file(torch.load('FILE', weights_only=True)"

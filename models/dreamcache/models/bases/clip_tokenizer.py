@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import CLIPTokenizerFast
 
-from dreamcache.models.bases.parts import read_json
+from dreamcache.models.bases.files import read_json
 from dreamcache.models.errors import AdapterError, reason
 
 WHOLE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"

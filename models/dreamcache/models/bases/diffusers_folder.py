@@ -17,7 +17,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from dreamcache.models.bases.clip_tokenizer import load_tokenizer
-from dreamcache.models.bases.parts import Parts, read_json
+from dreamcache.models.bases.files import pickles_in, read_json
+from dreamcache.models.bases.parts import Parts
 from dreamcache.models.errors import AdapterError
 
 INDEX = "model_index.json"
@@ -28,11 +29,10 @@ _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>[A-Za-z][\w-]*?))?(?:-\d{5}-of-\d{5})?"
     r"(?:\.(?P<late>[A-Za-z]\w*))?\.safetensors"
 )
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def check_index(name: str, folder: Path) -> None:
-    """Refuse, by its table of contents, what is no Stable Diffusion of one UNet and one text encoder.
+    """Refuse, by its table of contents, all but a Stable Diffusion of one UNet and one text encoder.
 
     A folder without a table of contents is judged by its subfolders.
 
@@ -111,7 +111,7 @@ def _variant(path: Path) -> str | None:
 
 
 def _chosen(folder: Path, variant: str | None) -> dict[str, str]:
-    """The variant of each part's weights that is taken, after everything that can be said without reading them."""
+    """Chosen variant of each part's weights, after every check that needs no weights."""
     check_index(str(folder), folder)
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if missing:
@@ -129,10 +129,9 @@ def _choose(part: Path, wanted: str | None) -> str:
     for choice in (wanted, "", "fp16", *sorted(found)):
         if choice is not None and choice in found:
             return choice
-    pickles = sorted(path.name for pattern in _PICKLES for path in part.glob(pattern))
-    if pickles:
+    if pickles := pickles_in(part):
         raise AdapterError(
-            f"{part} holds {pickles[0]}, a pickle, which is never opened; save the base again where you trust "
+            f"{part} holds {pickles[0].name}, a pickle, which is never opened; save the base again where you trust "
             "it, with diffusers' save_pretrained(safe_serialization=True)"
         )
     raise AdapterError(f"{part} holds no safetensors weights; download the base again")
@@ -155,9 +154,11 @@ def refuse_missing(name: str, missing: list[str] | set[str]) -> None:
     if missing:
         keys = sorted(missing)
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        raise AdapterError(f"{name} lacks {', '.join(keys[:3])}{more}; the base is incomplete")
+        raise AdapterError(
+            f"{name} lacks {', '.join(keys[:3])}{more}; the base is incomplete: download it again"
+        )
 
 
 def known_entries(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without the private entries that diffusers writes beside the arguments."""
+    """A config without the private entries that diffusers adds to the arguments."""
     return {name: value for name, value in config.items() if not name.startswith("_")}

@@ -68,7 +68,9 @@ def fold_guidance(unet: UNet2DConditionModel, scale: float = LCM_GUIDANCE_SCALE)
         return
     embedding = unet.time_embedding
     if embedding.linear_1.bias is None:
-        raise AdapterError("the UNet's time embedding has no bias, so its guidance scale cannot be fixed")
+        raise AdapterError(
+            "the UNet's time embedding has no bias, which a fixed guidance scale needs; give another base"
+        )
     condition = guidance_embedding(scale, int(width)).to(embedding.cond_proj.weight.device)
     shift = embedding.linear_1.weight.double() @ (embedding.cond_proj.weight.double() @ condition)
     embedding.linear_1.bias.add_(shift.to(embedding.linear_1.bias.dtype))

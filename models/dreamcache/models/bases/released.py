@@ -72,7 +72,9 @@ def adapters_from_released(
     """
     layers = unet.config.layers_per_block
     if not isinstance(layers, int):
-        raise AdapterError(f"the base has levels of different lengths ({layers}); {name} fits none like that")
+        raise AdapterError(
+            f"the base has levels of different lengths ({layers}), expected equal ones for {name}; give another base"
+        )
     names = {key: released_name(str(key), layers) for key in released}
     unknown = sorted(str(key) for key, ours in names.items() if ours is None)
     if unknown:
@@ -97,7 +99,7 @@ def adapters_from_released(
 
 def _checked(name: str, key: str, value: object, parameter: Tensor) -> Tensor:
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
-        raise AdapterError(f"{name}: {key} is no tensor of numbers; give a cross_attention-*.pt file")
+        raise AdapterError(f"{name}: {key} is not a tensor of numbers; give a cross_attention-*.pt file")
     if value.shape != parameter.shape:
         raise AdapterError(
             f"{name}: {key} is {list(value.shape)}, expected {list(parameter.shape)}; "

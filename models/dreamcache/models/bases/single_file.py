@@ -26,7 +26,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
 from dreamcache.models.bases.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.diffusers_folder import known_entries, refuse_missing
-from dreamcache.models.bases.parts import Parts, read_json
+from dreamcache.models.bases.files import read_json
+from dreamcache.models.bases.parts import Parts
 from dreamcache.models.errors import AdapterError
 
 _UNET = "model.diffusion_model."
@@ -60,7 +61,7 @@ def load_single_file(path: Path, config: str | Path | None = None) -> Parts:
         folder, name = None, recognise(path, shapes) if config is None else str(config)
         if name not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
-            raise AdapterError(f"no folder and no known architecture at {name!r}; give one of {known}")
+            raise AdapterError(f"{name!r} is neither a folder nor a known architecture; give one of {known}")
         known_one = ARCHITECTURES[name]
         vae, text, unet = VAE_CONFIG, text_config(known_one), known_one.unet
         scheduler = known_one.scheduler
@@ -85,11 +86,11 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
         with safe_open(path, framework="pt") as stored:
             return {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{path} is no safetensors checkpoint ({error}); download it again") from error
+        raise AdapterError(f"{path} is not a safetensors checkpoint ({error}); download it again") from error
 
 
 def check_layout(path: Path, shapes: Shapes) -> None:
-    """Refuse, by its keys, what is no Stable Diffusion 1 or 2 in the original layout.
+    """Refuse, by its keys, all but Stable Diffusion 1 and 2 in the original layout.
 
     Raises:
         AdapterError: names what the file is instead.
@@ -198,6 +199,6 @@ def _tokenizer(folder: Path | None, pads_with_zero: bool) -> CLIPTokenizerFast:
         return CLIPTokenizerFast.from_pretrained(_TOKENIZER, **arguments)
     except OSError as error:
         raise AdapterError(
-            f"a checkpoint holds no tokenizer, and {_TOKENIZER} cannot be fetched; "
+            f"a checkpoint comes without a tokenizer, and {_TOKENIZER} cannot be fetched; "
             "give --base-config with a diffusers folder that has one"
         ) from error

@@ -1,4 +1,4 @@
-"""The tensors of the two graphs that share the UNet, declared once.
+"""The inputs and outputs of the UNet's graphs, declared once.
 
 Exporter, sample inputs and validation all derive names, shapes and dtypes from here (docs/bundle.md). The
 caching graph turns a noised reference latent into one key and one value per tapped site;
@@ -7,51 +7,11 @@ the denoiser takes them back as inputs.
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
-DType = Literal["float32", "float16", "int64", "int32"]
-
-# Far above any tensor at a graph's border (a 4096 px picture has 5e7), far below what exhausts a machine.
-MAX_ELEMENTS = 1 << 28
-
-
-class ContractModel(BaseModel):
-    """Base of every part of the contract: unknown fields are refused, nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class TensorSpec(ContractModel):
-    """One input or output of a graph, with its static shape.
-
-    multiples: axis 1 may be 1 to so many times as long: tokens of as many references, one after the other.
-    """
-
-    name: str
-    shape: tuple[PositiveInt, ...]
-    dtype: DType
-    meaning: str = ""
-    multiples: PositiveInt = 1
-
-    @model_validator(mode="after")
-    def _can_be_allocated(self) -> TensorSpec:
-        if prod(self.shape) * self.multiples > MAX_ELEMENTS:
-            raise ValueError(
-                f"tensor {self.name}: at most {MAX_ELEMENTS} elements are expected, "
-                f"received shape {list(self.shape)}, {self.multiples} times"
-            )
-        return self
-
-    def takes(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of this shape can be given or returned."""
-        if self.multiples == 1:
-            return shape == self.shape
-        times, rest = divmod(shape[1] if len(shape) > 1 else 0, self.shape[1])
-        others = shape[:1] + shape[2:] == self.shape[:1] + self.shape[2:]
-        return others and rest == 0 and 1 <= times <= self.multiples
+from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
 
 
 class SiteSpec(ContractModel):
@@ -145,7 +105,7 @@ class Architecture(ContractModel):
             raise ValueError(f"every site is expected once, received {names}")
         unknown = set(() if self.deep is None else self.deep.sites) - set(names)
         if unknown:
-            raise ValueError(f"the deep features name {sorted(unknown)}, which are no tapped sites")
+            raise ValueError(f"the deep features name {sorted(unknown)}, which are not tapped sites")
         return self
 
     @property

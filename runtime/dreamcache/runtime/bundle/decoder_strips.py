@@ -20,12 +20,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 StripKind = Literal["upsample", "first_convolution", "second_convolution", "output"]
 
 HALO_ROWS = 1
-"""A 3 x 3 convolution's result is wrong in the row beside a cut."""
+"""A 3 x 3 convolution's result is wrong in the row next to a cut."""
 LEAST_ROWS = 2 * HALO_ROWS + 1
 
 
@@ -98,7 +98,7 @@ def strip_outputs(
     rows, width: of the input. groups: of the normalisation that follows; None when none does.
     """
     k = scale_of(kind)
-    specs = [_map("result", channels, k * rows, k * width, "rows of the next map, wrong beside a cut")]
+    specs = [_map("result", channels, k * rows, k * width, "rows of the next map, wrong next to a cut")]
     if shortcut:
         specs.append(_map("shortcut", channels, rows, width, "rows of the residual"))
     if groups is not None:

@@ -28,9 +28,9 @@ class Bundle:
     contract: Contract
 
     def path(self, relative: str) -> Path:
-        """Where a listed file lies.
+        """Path of a listed file.
 
-        Raises: BundleError when it is missing, no regular file, or a link that leaves the bundle.
+        Raises: BundleError when it is missing, not a regular file, or a link that leaves the bundle.
         """
         place = self.folder / relative
         try:
@@ -42,11 +42,11 @@ class Bundle:
         if not real.is_relative_to(self.folder):
             raise BundleError(f"{relative} leads out of the bundle to {real}; a bundle holds its own files")
         if not real.is_file():
-            raise BundleError(f"{relative} is no regular file; export or copy the bundle again")
+            raise BundleError(f"{relative} is not a regular file; export or copy the bundle again")
         return place
 
     def total_bytes(self) -> int:
-        """Size of every listed file together."""
+        """Total size of the listed files."""
         return sum(record.size for record in self.contract.files.values())
 
 
@@ -93,7 +93,7 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise BundleError(f"{folder} is no folder; a bundle made by `dreamcache export` is expected")
+        raise BundleError(f"{folder} is not a folder; a bundle made by `dreamcache export` is expected")
     contract_path = folder / CONTRACT_NAME
     if contract_path.is_symlink() and not contract_path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
@@ -103,7 +103,7 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
         text = contract_path.read_bytes()
     except OSError as error:
         raise BundleError(
-            f"{folder} holds no readable {CONTRACT_NAME}; a bundle made by `dreamcache export` is expected"
+            f"{folder} has no readable {CONTRACT_NAME}; a bundle made by `dreamcache export` is expected"
         ) from error
     return Bundle(folder.resolve(), parse_contract(text))
 
@@ -143,7 +143,7 @@ def check_tensors(tensors: Iterable[StoredTensor], bundle: Bundle, graph: GraphS
     Raises: BundleError.
     """
     folder = bundle.path(graph.file).parent
-    allowed = _weights_beside(graph)
+    allowed = _weights_in_its_folder(graph)
     for tensor in tensors:
         check_location(tensor, folder, allowed)
 
@@ -151,14 +151,14 @@ def check_tensors(tensors: Iterable[StoredTensor], bundle: Bundle, graph: GraphS
 def non_finite_weights(bundle: Bundle, graph: GraphSpec) -> Iterator[str]:
     """Names of the stored tensors that hold a NaN or an infinity. Raises: BundleError as `check_storage`."""
     folder = bundle.path(graph.file).parent
-    allowed = _weights_beside(graph)
+    allowed = _weights_in_its_folder(graph)
     for tensor in stored_tensors(bundle.path(graph.file)):
         check_location(tensor, folder, allowed)
         if not is_finite(tensor, folder):
             yield tensor.name
 
 
-def _weights_beside(graph: GraphSpec) -> set[str]:
+def _weights_in_its_folder(graph: GraphSpec) -> set[str]:
     """The declared weights files as the ONNX file names them: relative to its own folder."""
     folder = PurePosixPath(graph.file).parent
     return {

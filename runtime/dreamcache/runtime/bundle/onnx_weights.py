@@ -56,7 +56,7 @@ class StoredTensor:
 
     @property
     def size(self) -> int | None:
-        """Bytes that shape and type ask for; None for a type that is not known here."""
+        """Bytes that shape and type need; None for an unknown type."""
         bits = _BITS.get(self.data_type)
         return None if bits is None else (prod(self.shape) * bits + 7) // 8
 
@@ -64,7 +64,7 @@ class StoredTensor:
 def stored_tensors(path: Path) -> Iterator[StoredTensor]:
     """Every stored tensor of an ONNX file, without copying it.
 
-    Raises: BundleError when the file is no ONNX protobuf.
+    Raises: BundleError when the file is not an ONNX protobuf.
     """
     with path.open("rb") as stream:
         if stream.seek(0, 2) == 0:
@@ -74,9 +74,9 @@ def stored_tensors(path: Path) -> Iterator[StoredTensor]:
 
 
 def tensors_in(model: memoryview, name: str) -> Iterator[StoredTensor]:
-    """Every stored tensor of an ONNX model in memory; `name` stands in the error.
+    """Every stored tensor of an ONNX model in memory; `name` is for the error.
 
-    Raises: BundleError when it is no ONNX protobuf.
+    Raises: BundleError when it is not an ONNX protobuf.
     """
     try:
         for number, value in _fields(model):
@@ -112,7 +112,7 @@ def is_finite(tensor: StoredTensor, folder: Path) -> bool:
 
 
 def check_location(tensor: StoredTensor, folder: Path, allowed: set[str]) -> None:
-    """External data must be an allowed file, lie inside it and be as long as its shape asks.
+    """External data must be an allowed file, lie inside it and be as long as its shape needs.
 
     Raises: BundleError.
     """
@@ -128,7 +128,7 @@ def check_location(tensor: StoredTensor, folder: Path, allowed: set[str]) -> Non
     wanted = tensor.size
     if tensor.offset + length > held or (wanted is not None and length != wanted):
         raise BundleError(
-            f"weight {tensor.name} of shape {list(tensor.shape)} asks for {wanted} bytes, "
+            f"weight {tensor.name} of shape {list(tensor.shape)} needs {wanted} bytes, "
             f"received {length} at {tensor.offset} of {held} in {tensor.location}; export it again"
         )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, NonNegativeInt, StringConstraints
 
-from dreamcache.runtime.bundle.architecture import ContractModel
+from dreamcache.runtime.bundle.tensors import ContractModel
 
 
 def _check_relative(path: str) -> str:

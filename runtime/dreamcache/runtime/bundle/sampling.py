@@ -1,4 +1,4 @@
-"""How a base wants to be sampled: the contract's `scheduler` and `guidance` (docs/bundle.md, "Guidance")."""
+"""How a base is sampled: the contract's `scheduler` and `guidance` (docs/bundle.md, "Guidance")."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from dreamcache.runtime.bundle.architecture import ContractModel
+from dreamcache.runtime.bundle.tensors import ContractModel
 
 GuidanceMode = Literal["dual", "text_first", "classic", "none"]
 SchedulerKind = Literal["ddim", "euler", "dpm", "lcm"]
@@ -29,7 +29,7 @@ class SchedulerSpec(ContractModel):
 
 
 class GuidanceDefaults(ContractModel):
-    """What `generate` does when nothing is asked (docs/bundle.md, "Guidance")."""
+    """Defaults of `generate` (docs/bundle.md, "Guidance")."""
 
     mode: GuidanceMode = "dual"
     guidance_scale: NonNegativeFloat = 7.5

@@ -1,1 +1,1 @@
-"""Words for people: the command line of the runner."""
+"""The command line."""

@@ -5,22 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from dreamcache.runtime.cli import options
 from dreamcache.runtime.errors import OutputError
 
 
 def cache(
     bundle: options.BundleFolder,
-    reference: Annotated[
-        Path,
-        typer.Option(help="Picture of the subject (PNG, JPEG or WebP).", rich_help_panel=options.PICTURE),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(help="Subject file to write: *.subject.safetensors.", rich_help_panel=options.OUTPUT),
-    ],
+    reference: Annotated[Path, options.picture(help="Picture of the subject (PNG, JPEG or WebP).")],
+    out: Annotated[Path, options.output(help="Subject file to write: *.subject.safetensors.")],
     mask: options.Mask = None,
     profile: options.SessionProfile = "speed",
     provider: options.Provider = None,
@@ -35,7 +27,7 @@ def cache(
     if not out.name.endswith(SUFFIX):
         raise OutputError(f"--out: a name that ends in {SUFFIX} is expected, received {out.name}")
     check_output(out, overwrite)
-    subject = options.load_pipeline(bundle, provider, threads, profile).cache(reference, mask)
+    subject = options.open_pipeline(bundle, provider, threads, profile).cache(reference, mask)
     subject.save(out, overwrite)
     options.print_result(
         {"subject": str(out), "background": subject.background, "bytes": out.stat().st_size},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dreamcache.runtime.cli import options
-from dreamcache.runtime.cli.options import OUTPUT, PICTURE, SPEED
+from dreamcache.runtime.cli.options import output, picture, speed
 from dreamcache.runtime.errors import OutputError, SettingsError
 from dreamcache.runtime.progress import progress_bar
 
@@ -19,80 +19,46 @@ if TYPE_CHECKING:
     from dreamcache.runtime.pipeline import Pipeline
     from dreamcache.runtime.subject import Subject
 
-Prompt = Annotated[str, typer.Option(help="Text prompt; empty = unconditional.", rich_help_panel=PICTURE)]
-Reference = Annotated[
-    Path | None, typer.Option(help="Picture of the subject (PNG, JPEG or WebP).", rich_help_panel=PICTURE)
-]
+_BUNDLE = "default: the bundle's"
+Prompt = Annotated[str, picture(help="Text prompt; empty = unconditional.")]
+Reference = Annotated[Path | None, picture(help="Picture of the subject (PNG, JPEG or WebP).")]
 SubjectFiles = Annotated[
     list[Path] | None,
-    typer.Option(
+    picture(
         "--subject",
         metavar="FILE",
         help="Subject file of `dreamcache cache`; repeatable where the bundle takes several.",
-        rich_help_panel=PICTURE,
     ),
 ]
-Steps = Annotated[
-    int | None, typer.Option(help="Denoising steps; default: the bundle's.", rich_help_panel=PICTURE)
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(help="Random seed; image i uses seed + i; default: random.", rich_help_panel=PICTURE),
-]
+Steps = Annotated[int | None, picture(help=f"Denoising steps; {_BUNDLE}.")]
+Seed = Annotated[int | None, picture(help="Random seed; image i uses seed + i; default: random.")]
+NumImages = Annotated[int, picture(help="Number of images.")]
 SchedulerName = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler", help="ddim, euler, dpm or lcm; default: the bundle's.", rich_help_panel=PICTURE
-    ),
-]
-GuidanceScale = Annotated[
-    float | None,
-    typer.Option("--guidance", help="Text guidance scale; default: the bundle's.", rich_help_panel=PICTURE),
-]
-ReferenceGuidance = Annotated[
-    float | None,
-    typer.Option(help="Reference guidance scale; default: the bundle's.", rich_help_panel=PICTURE),
-]
-GuidanceModeName = Annotated[
-    str | None,
-    typer.Option(
-        "--guidance-mode",
-        help="dual, text_first, classic or none; default: the bundle's.",
-        rich_help_panel=PICTURE,
-    ),
+    str | None, picture("--scheduler", help=f"Scheduler: ddim, euler, dpm or lcm; {_BUNDLE}.")
 ]
 Strength = Annotated[
-    float | None,
-    typer.Option(
-        help="Reference strength; 0 = base model, 1 = full DreamCache; default: the bundle's.",
-        rich_help_panel=PICTURE,
-    ),
+    float | None, picture(help=f"Reference strength; 0 = base model, 1 = full DreamCache; {_BUNDLE}.")
 ]
-NegativePrompt = Annotated[str, typer.Option(help="Negative prompt.", rich_help_panel=PICTURE)]
-NumImages = Annotated[int, typer.Option(help="Number of images.", rich_help_panel=PICTURE)]
-TiledVae = Annotated[
-    bool | None,
-    typer.Option(
-        "--tiled-vae/--whole-vae",
-        help="VAE decoding in strips: same picture, less memory; default: with --profile memory.",
-        rich_help_panel=SPEED,
-    ),
+GuidanceScale = Annotated[float | None, picture("--guidance", help=f"Text guidance scale; {_BUNDLE}.")]
+ReferenceGuidance = Annotated[float | None, picture(help=f"Reference guidance scale; {_BUNDLE}.")]
+GuidanceModeName = Annotated[
+    str | None,
+    picture("--guidance-mode", help=f"Guidance mode: dual, text_first, classic or none; {_BUNDLE}."),
 ]
+NegativePrompt = Annotated[str, picture(help="Negative prompt.")]
 MaxRam = Annotated[
     str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Budget of private memory, e.g. 600M; chooses --profile and --tiled-vae.",
-        rich_help_panel=SPEED,
+    speed(metavar="SIZE", help="Budget of private memory, e.g. 600M; chooses --profile and --tiled-vae."),
+]
+TiledVae = Annotated[
+    bool | None,
+    speed(
+        "--tiled-vae/--whole-vae",
+        help="VAE decoding in strips: same picture, less memory; default: with --profile memory.",
     ),
 ]
 PngFile = Annotated[
-    Path,
-    typer.Option(
-        "--out",
-        help="PNG file to write; several images become NAME-0.png, NAME-1.png, …",
-        rich_help_panel=OUTPUT,
-    ),
+    Path, output("--out", help="PNG file to write; several images become NAME-0.png, NAME-1.png, …")
 ]
 
 
@@ -136,7 +102,7 @@ def generate(
         shallow = step_cache is not None and step_cache > 1
         plan = (max_ram, provider, shallow, reference is not None, tiled_vae, count)
         profile, tiled_vae = _plan(bundle, *plan)
-    pipeline = options.load_pipeline(bundle, provider, threads, profile, math)
+    pipeline = options.open_pipeline(bundle, provider, threads, profile, math)
     if (done := describe_math(pipeline.sessions.math)) is not None:
         typer.echo(f"dreamcache: {done}", err=True)
     if tiled_vae:
@@ -244,5 +210,5 @@ def _places(out: Path, count: int, overwrite: bool) -> list[Path]:
 def _write_png(image: Image.Image, place: Path, overwrite: bool) -> None:
     from dreamcache.runtime.files import replacing
 
-    with replacing(place, overwrite) as beside:
-        image.save(beside, "PNG")
+    with replacing(place, overwrite) as temporary:
+        image.save(temporary, "PNG")

@@ -25,7 +25,7 @@ GROUP = "dreamcache.commands"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command and leave with its status: 0; 1 after one line that says what is wrong; 2 for usage.
+    """Run one command and exit: status 0; 1 after a one-line error; 2 for wrong usage.
 
     `--debug` anywhere lets the traceback through.
     """
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         warnings.showwarning = _show_warning
         try:
             app = _build(commands, wanted)
+            _refuse_renamed(arguments, commands.get(wanted or ""))
             typer.main.get_command(app).main(arguments, prog_name="dreamcache")
         except Exception as error:
             if debug:
@@ -66,6 +67,16 @@ def _build(commands: dict[str, EntryPoint], wanted: str | None) -> typer.Typer:
         else:
             app.command(name, help=_summary(entry))(_never_run)
     return app
+
+
+def _refuse_renamed(arguments: Sequence[str], entry: EntryPoint | None) -> None:
+    """Leave with 2 and one line for an old spelling: a module's `RENAMED` maps each to its answer."""
+    renamed = {} if entry is None else getattr(sys.modules.get(entry.module), "RENAMED", {})
+    for argument in arguments:
+        spelling = argument.partition("=")[0]
+        if spelling in renamed:
+            sys.stderr.write(f"dreamcache: {spelling} {renamed[spelling]}\n")
+            sys.exit(2)
 
 
 def _print_version(asked: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,54 +15,31 @@ if TYPE_CHECKING:
     from dreamcache.runtime.pipeline import Pipeline
 
 PICTURE, SPEED, OUTPUT = "Picture", "Memory and speed", "Output"
+picture = partial(typer.Option, rich_help_panel=PICTURE)
+speed = partial(typer.Option, rich_help_panel=SPEED)
+output = partial(typer.Option, rich_help_panel=OUTPUT)
 
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`.")]
-Mask = Annotated[
-    Path | None,
-    typer.Option(help="Mask of the reference, same size; white = subject.", rich_help_panel=PICTURE),
-]
+Mask = Annotated[Path | None, picture(help="Mask of the reference, same size; white = subject.")]
 GuidanceInterval = Annotated[
     tuple[float, float] | None,
-    typer.Option(
-        metavar="START END", help="Part of the steps with guidance; default 0 1.", rich_help_panel=PICTURE
-    ),
+    picture(metavar="START END", help="Part of the steps with guidance; default 0 1."),
 ]
-StepCache = Annotated[
-    int | None,
-    typer.Option(metavar="K", help="Steps per run of the whole denoiser; default 1.", rich_help_panel=SPEED),
-]
+StepCache = Annotated[int | None, speed(metavar="K", help="Steps per run of the whole denoiser; default 1.")]
 SessionProfile = Annotated[
-    str,
-    typer.Option(
-        "--profile", help="Session settings: speed, or memory (slower, less RAM).", rich_help_panel=SPEED
-    ),
+    str, speed("--profile", help="Session settings: speed, or memory (slower, less RAM).")
 ]
 Provider = Annotated[
     list[str] | None,
-    typer.Option(
-        "--provider",
-        metavar="NAME",
-        help="ONNX Runtime provider; repeatable; default cpu.",
-        rich_help_panel=SPEED,
-    ),
+    speed("--provider", metavar="NAME", help="ONNX Runtime provider; repeatable; default cpu."),
 ]
-MathOption = Annotated[
-    str,
-    typer.Option(
-        "--math", help="Arithmetic: exact, or fast (bf16 with provider openvino).", rich_help_panel=SPEED
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="Threads within an operator; default: ONNX Runtime's choice.", rich_help_panel=SPEED),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=OUTPUT)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Result as JSON on stdout.", rich_help_panel=OUTPUT)]
+MathOption = Annotated[str, speed("--math", help="Arithmetic: exact, or fast (bf16 with provider openvino).")]
+Threads = Annotated[int | None, speed(help="Threads within an operator; default: ONNX Runtime's choice.")]
+Overwrite = Annotated[bool, output("--overwrite", help="Replace existing outputs.")]
+AsJson = Annotated[bool, output("--json", help="Result as JSON on stdout.")]
 
 
-def load_pipeline(
+def open_pipeline(
     bundle: Path,
     providers: list[str] | None,
     threads: int | None,

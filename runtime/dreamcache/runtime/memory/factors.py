@@ -1,20 +1,18 @@
 """How much private memory a stage takes, as a linear function of a few quantities of its bundle.
 
 The factors were fitted to measured peaks (docs/memory.md says how). There is one set for each profile and precision, on
-the CPU: 8 bits keep other maps beside the weights than floats do, and weights stored in 16 bits are widened into
+the CPU: 8 bits keep other maps in memory than floats do, and weights stored in 16 bits are widened into
 private memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Literal
 
 import numpy as np
 
+from dreamcache.runtime.bundle.contract import Precision
 from dreamcache.runtime.sessions.profiles import Profile
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True)

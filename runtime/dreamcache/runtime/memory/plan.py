@@ -1,24 +1,24 @@
 """How much private memory each stage will need, known from the contract alone, and what fits a budget.
 
-A stage's peak is linear in a few quantities of the bundle (`memory_factors.py`): the weights that its graph has in
-weights files and inside the graph, the UNet's and the VAE's largest activation, the decoder's maps in strips, and the
-tensors that are held beside.
+A stage's peak is linear in a few quantities of the bundle (`factors.py`): the weights that its graph has in weights
+files and inside the graph, the largest activation of UNet and VAE, the decoder's maps in strips, and tensors held
+meanwhile.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import Literal, get_args
 
-from dreamcache.runtime.bundle.architecture import (
-    TensorSpec,
-    cache_tensors,
-    deep_tensor,
-)
+import numpy as np
+
+from dreamcache.runtime.bundle.architecture import cache_tensors, deep_tensor
 from dreamcache.runtime.bundle.contract import Contract, GraphSpec
 from dreamcache.runtime.bundle.decoder_strips import scale_of
+from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.memory.factors import FACTORS, Quantities
 from dreamcache.runtime.sessions.profiles import Profile
@@ -27,7 +27,6 @@ MB = 1e6
 Stage = Literal["text", "vae_encode", "cache", "denoise", "vae_decode"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4}
 # Stable Diffusion's decoder, by which a decoder's width at the picture's size is judged from its weights.
 _DECODER_WIDTH, _DECODER_BYTES = 128, 198e6
 _SHALLOW_SHARE = 0.1
@@ -52,7 +51,7 @@ def stage_quantities(
         deep = deep_tensor(shape)
         if shallow and deep is not None:
             # Three branches' deep features at the most, for one picture.
-            held += 3 * prod(deep.shape) // shape.batch * _BYTES[deep.dtype]
+            held += 3 * prod(deep.shape) // shape.batch * np.dtype(deep.dtype).itemsize
             weights = replace(weights, mapped=weights.mapped * (1 + _SHALLOW_SHARE))
         return replace(weights, held=held, **_unet_activations(contract, batch=shape.batch))
     if tiled and graphs.vae_decoder_head is not None:
@@ -152,24 +151,26 @@ def plan_memory(
     )
 
 
-def parse_bytes(text: str, name: str) -> float:
-    """Bytes from a number of MB, or one with the unit K, M or G (powers of ten). Raises: SettingsError."""
-    units = {"K": 1e3, "M": 1e6, "G": 1e9}
-    bare = text.strip().upper().removesuffix("B")
-    unit = units.get(bare[-1:], MB)
-    try:
-        value = float(bare[:-1] if bare[-1:] in units else bare) * unit
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9, "KI": 2.0**10, "MI": 2.0**20, "GI": 2.0**30}
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", re.IGNORECASE)
+
+
+def parse_bytes(text: str, name: str, bare: float = MB) -> float:
+    """Bytes from a number with the unit K, M, G (powers of ten) or Ki, Mi, Gi; bare: the unit of one without.
+
+    Raises: SettingsError.
+    """
+    found = _AMOUNT.fullmatch(text.strip())
+    size = 0.0 if found is None else float(found[1]) * (_UNITS[found[2].upper()] if found[2] else bare)
+    if size <= 0:
         raise SettingsError(
-            f"{name}: an amount of memory such as 600M or 1.5G is expected, received {text!r}"
+            f"{name}: an amount of memory such as 600M, 1.5G or 512Mi is expected, received {text!r}"
         )
-    return value
+    return size
 
 
 def _bytes(specs: Iterable[TensorSpec]) -> int:
-    return sum(prod(spec.shape) * _BYTES[spec.dtype] for spec in specs)
+    return sum(prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs)
 
 
 def _weights(contract: Contract, graph: GraphSpec) -> Quantities:

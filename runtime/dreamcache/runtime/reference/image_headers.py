@@ -1,4 +1,4 @@
-"""What the bytes of a PNG, JPEG or WebP file tell before anything is decoded.
+"""Format, size and completeness of a PNG, JPEG or WebP file, read before it is decoded.
 
 PNG specification (W3C), sections 5.2 and 5.3; WebP container specification; RFC 6386, section 9.1.
 """

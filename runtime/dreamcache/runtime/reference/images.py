@@ -1,4 +1,4 @@
-"""Pictures in: PNG, JPEG and WebP files as upright 8-bit RGB on white, with their transparency as a mask.
+"""Reading pictures: PNG, JPEG and WebP files as upright 8-bit RGB on white, with their transparency as a mask.
 
 A file is judged by its content, never by its ending, and its size in pixels is read from its header
 before anything is decoded. Nothing of Pillow's global state is touched.
@@ -54,7 +54,7 @@ class LoadedImage:
 def load_image(source: Source) -> LoadedImage:
     """Read a PNG, JPEG or WebP file; a picture in memory is brought to the same form.
 
-    Raises: ImageError when the file is absent, no regular file, empty, of another format, over MAX_PIXELS,
+    Raises: ImageError when the file is absent, not a regular file, empty, of another format, over MAX_PIXELS,
     truncated, broken or animated.
     """
     if not isinstance(source, Image.Image):
@@ -102,7 +102,7 @@ def _read(path: Path, name: str) -> LoadedImage:
         if not path.is_file():
             raise ImageError(
                 f"{name}: a PNG, JPEG or WebP file is expected, received "
-                f"{'a folder' if path.is_dir() else 'no regular file'}; name one picture"
+                f"{'a folder' if path.is_dir() else 'not a regular file'}; name one picture"
             )
         with path.open("rb") as file:
             return _decode(file, name)
@@ -131,7 +131,7 @@ def _decode(file: BinaryIO, name: str) -> LoadedImage:
     if not is_complete(file, kind):
         raise ImageError(_broken(kind, name, "its end is missing"))
     with warnings.catch_warnings():
-        # Damaged metadata is no concern of the user's; a header that promises too much is.
+        # Damaged metadata does not matter to the user; a header that promises too much does.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:

@@ -114,7 +114,7 @@ def _filled_runs(reached: Mask, allowed: Mask) -> Mask:
 
 
 def _without_specks(foreground: Mask) -> Mask:
-    """Only what hangs together with a place at least three pixels thick, unless there is no such place."""
+    """Only parts that are somewhere at least three pixels thick; unchanged when there are none."""
     cores = np.asarray(_as_image(foreground).filter(ImageFilter.MinFilter(3))) > 0
     return connected(cores, foreground) if cores.any() else foreground
 
@@ -131,7 +131,7 @@ def _largest_parts(foreground: Mask) -> Mask:
 
 def _reduced(rgb: Image.Image, side: int) -> Image.Image:
     copy = rgb.copy()
-    # Averages keep a flat background flat; sharper filters ring beside edges.
+    # Averages keep a flat background flat; sharper filters ring at edges.
     copy.thumbnail((side, side), Image.Resampling.BOX)
     return copy
 

@@ -1,4 +1,4 @@
-"""From an unscaled latent to a picture: the decoder in one graph, or in strips of rows (`strips.py`)."""
+"""From an unscaled latent to a picture: the decoder in one graph, or in strips of rows (`decoder_strips.py`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dreamcache.runtime.bundle.contract import Graphs, StripSpec, strip_name
 from dreamcache.runtime.bundle.decoder_strips import next_start, scale_of, windows
@@ -40,11 +41,17 @@ def open_decoder(graphs: Graphs, open_graph: OpenGraph, tiled: bool) -> Iterator
         yield lambda latent: graph.run({whole.inputs[0].name: latent})[whole.outputs[0].name]
 
 
+def to_image(pixels: Pixels) -> Image.Image:
+    """The 8-bit RGB picture of pixels [3, H, W] in -1…1."""
+    unit = np.clip(pixels.astype(np.float32) / 2 + 0.5, 0, 1)
+    return Image.fromarray((unit * 255).round().astype(np.uint8).transpose(1, 2, 0))
+
+
 def check_tiled(graphs: Graphs) -> None:
     """Raises: SettingsError for a bundle whose decoder has no strips."""
     if graphs.vae_decoder_head is None:
         raise SettingsError(
-            "this bundle's VAE decoder has no strips (pictures as small as its own gain nothing by them); "
+            "this bundle's VAE decoder has no strips (at its picture size they would save nothing); "
             "leave the tiled VAE out"
         )
 

@@ -29,7 +29,7 @@ class Denoiser:
     cache: per site keys and values, [1, tokens, width], shared by every row; None for no reference. Tokens of one
     reference, or of several where the graph takes them.
     texts: prompt embeddings [1, n, c] under the names that branches use. shallow: the graph of step caching.
-    step_cache: the whole graph runs at every so many steps; above 1 needs the shallow one.
+    step_cache: steps per run of the whole graph; above 1 needs the shallow one.
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class Denoiser:
         self._batch = architecture.batch
         self._texts = texts
         self._deep: dict[Row, NDArray[Any]] = {}
-        # Without a reference the strength is 0, and what stands here is multiplied away.
+        self.has_reference = cache is not None
+        # Without a reference the strength is 0, and these values are multiplied by it.
         self._cache = {
             spec.name: np.zeros(spec.shape, spec.dtype) if cache is None else cache[spec.name]
             for spec in cache_tensors(architecture)
@@ -78,7 +79,7 @@ class Denoiser:
         if not np.isfinite(predicted).all():
             raise BundleError(
                 f"the denoiser predicts NaN or infinite values at timestep {timestep:g}; "
-                "`dreamcache verify` says whether its weights are sound"
+                "`dreamcache verify` checks its weights"
             )
         return list(predicted.reshape(len(branches), *latent.shape))
 

@@ -120,7 +120,10 @@ class OptimisedGraph:
                 return
             graph = written.read_bytes()
         check_tensors(tensors_in(memoryview(graph), self.spec.file), self.bundle, self.spec)
-        with replacing(self.place, overwrite=True) as beside, open(beside, "xb", opener=_private) as stream:
+        with (
+            replacing(self.place, overwrite=True) as temporary,
+            open(temporary, "xb", opener=_private) as stream,
+        ):
             stream.write(self._header(graph))
             stream.write(graph)
 

@@ -1,4 +1,4 @@
-"""Two ways to hold a graph: as fast as it goes, or in as little private memory as it goes.
+"""Two ways to open a graph: for speed, or for little private memory.
 
 "speed" is ONNX Runtime's own defaults: weights are copied into the layout its kernels like best.
 "memory" leaves the weights in their file, mapped, and gives each activation back as soon as it is dead. What each
@@ -60,7 +60,7 @@ def session_options(
         # Planned reuse keeps a buffer from its first use to its last; without it each goes when it is dead.
         options.enable_mem_reuse = False
     elif not repeated:
-        # From the second run on the pattern is one block beside the arena that the first run filled: SD's decoder
+        # From the second run on the pattern is one block next to the arena that the first run filled: SD's decoder
         # would take twice its memory for another picture, and be no faster.
         options.enable_mem_pattern = False
     return options

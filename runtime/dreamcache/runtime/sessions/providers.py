@@ -1,4 +1,4 @@
-"""ONNX Runtime's providers: which there are, with what options each is opened, and what it cannot do.
+"""ONNX Runtime's providers: which are installed, their options, and what they cannot do.
 
 `math` says how a provider may round. "exact" is fp32 wherever the graph is; "fast" lets it compute in the machine's
 own 16 bits, which only OpenVINO on a CPU with bf16 instructions does today.
@@ -32,7 +32,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 class ProviderWarning(UserWarning):
-    """A provider can run the bundle, but not all of it by itself."""
+    """A provider runs only a part of the bundle itself."""
 
 
 def short_name(provider: str) -> str:
@@ -69,8 +69,8 @@ def warn_of_attention(contract: Contract, providers: Sequence[str]) -> None:
     first = short_name(providers[0])
     if contract.attention == "multi_head_attention" and first in _WITHOUT_ATTENTION:
         warnings.warn(
-            f"{first} has no operator for this bundle's attention, which the CPU provider computes instead; "
-            "a bundle exported with --attention plain runs on it as a whole",
+            f"{first} has no operator for this bundle's attention, so the CPU provider computes it; "
+            "a bundle exported with --attention plain runs on it entirely",
             ProviderWarning,
             stacklevel=3,
         )
@@ -118,7 +118,7 @@ def provider_options(
 
 
 def cpu_has_bf16(cpuinfo: str | None = None) -> bool:
-    """Whether the CPU says that it has bf16 instructions; False where its system does not tell.
+    """Whether the CPU reports bf16 instructions; False where the system does not report any.
 
     cpuinfo: the text of Linux's /proc/cpuinfo; None reads it.
     """
@@ -135,7 +135,7 @@ def cpu_has_bf16(cpuinfo: str | None = None) -> bool:
 
 
 def _openvino(math: Math, constant_keys: bool) -> dict[str, str]:
-    # "exact" is said too: what OpenVINO takes by default is its own affair, and may change with a version.
+    # "exact" is set too: OpenVINO's default may change with a version.
     config = {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISION[math]}
     if constant_keys:
         # Fused attention over constant keys gives noise in fp32, and at 77 keys in bf16 too

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dreamcache.runtime.bundle.contract import GraphSpec, TensorSpec
 from dreamcache.runtime.bundle.folder import Bundle
+from dreamcache.runtime.bundle.tensors import ONNX_TYPES
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.kept_graphs import OptimisedGraph, graph_folder
@@ -35,6 +36,7 @@ __all__ = [
     "Profile",
     "RunnableGraph",
     "SessionOpener",
+    "check_finite",
     "check_profile",
     "check_threads",
 ]
@@ -44,7 +46,6 @@ Array = NDArray[Any]
 # The caching graph reads the null text, so that its cross-attention's keys and values are stored, not computed.
 _CONSTANT_KEYS = {"cache"}
 _EVERY_STEP = {"denoiser", "shallow", "plain"}
-_DTYPES = {"float32": "float", "float16": "float16", "int64": "int64", "int32": "int32"}
 
 
 class RunnableGraph(Protocol):
@@ -163,6 +164,16 @@ class SessionOpener:
         return kept.open(self.threads)
 
 
+def check_finite(graph: str, tensors: Mapping[str, Array]) -> None:
+    """Raises: BundleError when an output of a graph holds NaN or infinite values."""
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise BundleError(
+                f"the {graph} graph returns NaN or infinite values ({name}); "
+                "`dreamcache verify` checks its weights"
+            )
+
+
 def check_threads(threads: int | None) -> int | None:
     """Raises: SettingsError for fewer than one thread."""
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
@@ -185,7 +196,7 @@ def _check_signature(graph: str, declared: Sequence[TensorSpec], found: Sequence
         fits = len(received) == len(spec.shape) and all(
             not isinstance(have, int) or have == want for have, want in zip(received, spec.shape, strict=True)
         )
-        if not fits or node.type != f"tensor({_DTYPES[spec.dtype]})":
+        if not fits or node.type != f"tensor({ONNX_TYPES[spec.dtype]})":
             raise BundleError(
                 f"graph {graph}: {what} {spec.name} {list(spec.shape)} {spec.dtype} is expected, "
                 f"received {received} {node.type}; export the bundle again"

@@ -17,10 +17,11 @@ from dreamcache.export.coreml.mil.blobs import unpack
 from dreamcache.export.coreml.mil.interpreter import Interpreter
 from dreamcache.export.coreml.mil.package import open_package
 from dreamcache.export.coreml.mil.program import Function, read_program
-from dreamcache.export.coreml.weights.compress import FORMATS, WeightFormat, compress_package
+from dreamcache.export.coreml.weights.compress import compress_package
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.gates import psnr_db
-from dreamcache.runtime.bundle.architecture import TensorSpec
+from dreamcache.export.options import WEIGHT_FORMATS, WeightFormat
+from dreamcache.runtime.bundle.parity import psnr_db
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 SPEC = TensorSpec(name="x", shape=(1, 16, 6, 6), dtype="float32", meaning="anything")
 OUT = TensorSpec(name="y", shape=(1, 8, 6, 6), dtype="float32", meaning="anything")
@@ -64,7 +65,7 @@ def psnr(function: Function) -> float:
 
 def test_smaller_is_worse_and_in_order(exact: Path, tmp_path: Path) -> None:
     found = {}
-    for kind in FORMATS:
+    for kind in WEIGHT_FORMATS:
         place = tmp_path / f"{kind}.mlpackage"
         compress_package(exact, place, {}, kind)
         found[kind] = (weight_bytes(place), psnr(read(place)))

@@ -14,14 +14,15 @@ from scipy.cluster.vq import kmeans
 
 from dreamcache.export.coreml.checks.recording import Recording, without_cache
 from dreamcache.export.coreml.convert import convert_graph
-from dreamcache.export.coreml.modules import unet_parts
-from dreamcache.export.coreml.options import FORMATS, Choices, WeightFormat
+from dreamcache.export.coreml.modules import unet_modules
+from dreamcache.export.coreml.weights.allocation import FormatCost, allocate
 from dreamcache.export.coreml.weights.compress import compress_package
-from dreamcache.export.coreml.weights.mixed import Sensitivities, Step, choose
+from dreamcache.export.coreml.weights.mixed import Sensitivities
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
 from dreamcache.export.declare.architecture import declare_architecture, declare_scheduler
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.torch_reference import TorchSide
+from dreamcache.export.options import WEIGHT_FORMATS, CoreMLOptions, WeightFormat
+from dreamcache.export.parity.torch_reference import TorchModel
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 
@@ -29,9 +30,9 @@ WEIGHT = np.random.default_rng(0).standard_t(5, (32, 96)).astype(np.float32)
 
 
 def test_fewer_bits_cost_more() -> None:
-    errors = [float(np.square(rounded(WEIGHT, kind) - WEIGHT).sum()) for kind in FORMATS]
+    errors = [float(np.square(rounded(WEIGHT, kind) - WEIGHT).sum()) for kind in WEIGHT_FORMATS]
     assert errors == sorted(errors)
-    sizes = [stored_bytes(WEIGHT.shape, kind) for kind in FORMATS]
+    sizes = [stored_bytes(WEIGHT.shape, kind) for kind in WEIGHT_FORMATS]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == pytest.approx(2 * WEIGHT.size, rel=0.05)
     scale = np.abs(WEIGHT).max(1, keepdims=True) / 127
@@ -52,7 +53,10 @@ def test_bits_go_where_they_save_most() -> None:
     sensitivities = (1.0, 100.0, 10.0)
     shrink: dict[WeightFormat, float] = {"fp16": 0.0, "int8": 0.01, "palette6": 0.1, "palette4": 1.0}
     costs = [
-        {kind: Step(kind, stored_bytes((64, 64), kind), share * shrink[kind]) for kind in FORMATS}
+        {
+            kind: FormatCost(kind, stored_bytes((64, 64), kind), share * shrink[kind])
+            for kind in WEIGHT_FORMATS
+        }
         for share in sensitivities
     ]
     everything = [
@@ -60,19 +64,19 @@ def test_bits_go_where_they_save_most() -> None:
         for steps in product(*(cost.values() for cost in costs))
     ]
     for allowed in (111.0, 20.0, 2.0, 0.2):
-        chosen = choose(costs, lambda error, _: error <= allowed)  # noqa: B023 (called at once)
+        chosen = allocate(costs, lambda error, _: error <= allowed)  # noqa: B023 (called at once)
         error, size = sum(step.error for step in chosen), sum(step.bytes for step in chosen)
         assert error <= allowed
         assert size <= 1.15 * min(other for reached, other in everything if reached <= allowed)
-    assert [step.format for step in choose(costs, lambda error, _: error <= 20)][::2] == ["palette4"] * 2
-    assert {step.format for step in choose(costs, lambda *_: True)} == {"palette4"}
+    assert [step.format for step in allocate(costs, lambda error, _: error <= 20)][::2] == ["palette4"] * 2
+    assert {step.format for step in allocate(costs, lambda *_: True)} == {"palette4"}
 
 
 def test_a_recipe_meets_its_target(small_base: Path, small_adapters: Path, tmp_path: Path) -> None:
     base = load_base(small_base)
     conditioned = load_adapters(small_adapters, base.unet)
     architecture = declare_architecture("tiny", base, conditioned, None, 1)
-    side = TorchSide(base, conditioned, architecture)
+    side = TorchModel(base, conditioned, architecture)
     references = (side.reference(0), side.reference(1))
     points = tuple(side.trajectory(references[0], 2, 2))
     recording = Recording(
@@ -82,27 +86,27 @@ def test_a_recipe_meets_its_target(small_base: Path, small_adapters: Path, tmp_p
         {},
         declare_scheduler(base),
     )
-    part = unet_parts(base, conditioned, architecture, "plain")["denoise"]
+    part = unet_modules(base, conditioned, architecture, "plain")["denoise"]
     package = tmp_path / "denoise.mlpackage"
     convert_graph(part.module, part.inputs, part.outputs, package)
     said: list[str] = []
     sensitivities = Sensitivities(package, part, recording, architecture, said.append)
     assert said[0].startswith("Core ML: sensitivity of weight 1 of ")
-    recipe = sensitivities.recipe(Choices(weights="mixed", least_db=45.0))
+    recipe = sensitivities.recipe(CoreMLOptions(weights="mixed", psnr_db=45.0))
     assert len(set(recipe.formats.values())) > 1
     assert recipe.of(package) == recipe.formats
-    fewer = sensitivities.recipe(Choices(weights="mixed", least_db=35.0))
-    bits = {kind: index for index, kind in enumerate(reversed(FORMATS))}
+    fewer = sensitivities.recipe(CoreMLOptions(weights="mixed", psnr_db=35.0))
+    bits = {kind: index for index, kind in enumerate(reversed(WEIGHT_FORMATS))}
     assert sum(bits[kind] for kind in fewer.formats.values()) < sum(
         bits[kind] for kind in recipe.formats.values()
     )
     with pytest.raises(ExportError, match=r"no recipe for 120 dB"):
-        sensitivities.recipe(Choices(weights="mixed", least_db=120.0))
+        sensitivities.recipe(CoreMLOptions(weights="mixed", psnr_db=120.0))
     stored = sum(path.stat().st_size for path in package.rglob("weight.bin")) / 1e6
-    sized = sensitivities.recipe(Choices(weights="mixed", most_mb=0.5 * stored))
+    sized = sensitivities.recipe(CoreMLOptions(weights="mixed", size_mb=0.5 * stored))
     compress_package(package, tmp_path / "sized.mlpackage", sized.of(package), "int8")
     written = sum(path.stat().st_size for path in (tmp_path / "sized.mlpackage").rglob("weight.bin")) / 1e6
     assert 0.3 * stored < written < 0.55 * stored
     assert len(set(sized.formats.values())) > 1
-    with pytest.raises(ExportError, match=r"--coreml-size: the weights take"):
-        sensitivities.recipe(Choices(weights="mixed", most_mb=0.01))
+    with pytest.raises(ExportError, match=r"--coreml size_mb: the weights take"):
+        sensitivities.recipe(CoreMLOptions(weights="mixed", size_mb=0.01))

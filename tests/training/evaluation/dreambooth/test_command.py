@@ -1,4 +1,4 @@
-"""`dreamcache evaluate --benchmark`: the whole way from the command line, and one line for what is wrong."""
+"""`dreamcache evaluate dreambooth`: the whole way from the command line, and one line for what is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dreamcache.training.evaluation.dreambooth.report.published import PUBLISHED
 
 def status(*arguments: object) -> int:
     with pytest.raises(SystemExit) as left:
-        cli.main(["evaluate", *(str(argument) for argument in arguments)])
+        cli.main(["evaluate", "dreambooth", *(str(argument) for argument in arguments)])
     return int(left.value.code or 0)
 
 
@@ -40,7 +40,7 @@ def test_two_bundles_and_pytorch_in_one_table(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, record = tmp_path / "out", tmp_path / "deep" / "result.json"
-    common = ("--benchmark", dataset, "--out", out, "--images", 1, "--prompts", 2, "--steps", 2, *metrics)
+    common = (dataset, "--out", out, "--images", 1, "--prompts", 2, "--steps", 2, *metrics)
     rows = ("--bundle", bundles[0], "--bundle", bundles[1])
     assert status(*common, *rows, "--json", record) == 0
     said = capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_the_stages_apart(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    common = ("--benchmark", dataset, "--out", tmp_path / "out", "--subject", "coffee", "--images", 1)
+    common = (dataset, "--out", tmp_path / "out", "--subject", "coffee", "--images", 1)
     assert status(*common, "--bundle", bundles[0], "--steps", 1, "--stage", "generate") == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["pictures"]
     capsys.readouterr()
@@ -102,8 +102,8 @@ def test_the_stages_apart(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--benchmark", "{dataset}/nowhere"), "holds no prompts_and_classes.txt"),
-        (("--benchmark", "{damaged}"), "lacks photographs of 1 of its 3 subjects: tabby"),
+        (("{dataset}/nowhere",), "holds no prompts_and_classes.txt"),
+        (("{damaged}",), "lacks photographs of 1 of its 3 subjects: tabby"),
         (("--dino", "{empty}"), "DINO ViT-S/16: {empty} holds no weights; to get safetensors, on a machine"),
         (("--clip", "{dataset}"), "CLIP ViT-B/32"),
         (("--reference-image", 7), "tabby has photographs 0 to 2"),
@@ -128,7 +128,9 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(
     (tmp_path / "empty").mkdir()
     places = {"dataset": dataset, "damaged": own_dataset, "empty": tmp_path / "empty"}
     before = sorted(tmp_path.rglob("*"))
-    usual: list[object] = ["--benchmark", dataset, *metrics, "--out", tmp_path / "out"]
+    usual: list[object] = [*metrics, "--out", tmp_path / "out"]
+    if not str(arguments[0]).startswith("{"):
+        usual.append(dataset)
     if "--bundle" not in arguments:
         usual += ["--bundle", bundles[0]]
     assert status(*usual, *(str(a).format(**places) for a in arguments)) == 1
@@ -139,14 +141,13 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--benchmark", ".", "--identities", "3"), "'--identities': does not go with --benchmark"),
-        (("--reference-image", "1"), "'--reference-image': belongs to --benchmark"),
-        (("--bundle", "a", "--bundle", "b"), "give one, or several with --benchmark"),
-        (("--benchmark", ".", "--bundle", "x/a", "--bundle", "y/a"), "give each another name"),
-        (("--benchmark", ".", "--bundle", "pytorch"), "none of them pytorch"),
-        (("--benchmark", ".", "--stage", "draw"), "one of all, generate, score is expected"),
-        (("--benchmark", ".", "--mode", "triple"), "one of dual, text_first, classic, none is expected"),
-        (("--step-cache", "2"), "belongs to --bundle"),
+        ((".", "--identities", "3"), "No such option: --identities"),
+        ((), "Missing argument 'FOLDER'"),
+        ((".", "--bundle", "x/a", "--bundle", "y/a"), "give each another name"),
+        ((".", "--bundle", "pytorch"), "none of them pytorch"),
+        ((".", "--stage", "draw"), "one of all, generate, score is expected"),
+        ((".", "--mode", "triple"), "one of dual, text_first, classic, none is expected"),
+        ((".", "--step-cache", "2"), "belongs to --bundle"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -154,18 +155,3 @@ def test_options_that_do_not_go_together(
 ) -> None:
     assert status(*arguments) == 2
     assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())
-
-
-def test_without_a_benchmark_the_toys_are_evaluated(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert status("--condition", "dreamcache", "--condition", "nothing") == 2
-    assert "one of text_only, dreamcache, wrong_cache is expected" in " ".join(
-        capsys.readouterr().err.replace("│", " ").split()
-    )
-    assert status("--identities", 1, "--scenes", 13) == 2
-    capsys.readouterr()
-    # the toys are drawn and the judge is loaded before the bundle is opened
-    assert status("--identities", 1, "--scenes", 1, "--bundle", tmp_path / "nowhere") == 1
-    assert "nowhere" in one_line(capsys)
-    assert not list(tmp_path.iterdir())

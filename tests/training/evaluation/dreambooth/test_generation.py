@@ -185,7 +185,7 @@ def test_a_killed_run_continues_to_the_same_pictures(
     bundles: tuple[Path, Path], dataset: Path, tmp_path: Path
 ) -> None:
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
-    command = [sys.executable, "-m", "dreamcache.runtime.cli", "evaluate", "--benchmark", str(dataset)]
+    command = [sys.executable, "-m", "dreamcache.runtime.cli", "evaluate", "dreambooth", str(dataset)]
     command += ["--bundle", str(bundles[0]), "--out", str(killed), "--stage", "generate", "--steps", "150"]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     folder = row_folder(killed, ROW)

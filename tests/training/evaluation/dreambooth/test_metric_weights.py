@@ -80,7 +80,7 @@ def test_an_incomplete_folder(own: dict[Metric, Path], name: str) -> None:
 def test_the_wrong_kind_of_model(own: dict[Metric, Path]) -> None:
     assert "a vit model is expected" in refusal("dino", own["clip"])
     (own["dino"] / "config.json").write_text("{")
-    assert "is no JSON" in refusal("dino", own["dino"])
+    assert "is not JSON" in refusal("dino", own["dino"])
 
 
 def test_missing_and_broken_weights_are_noticed_when_they_load(own: dict[Metric, Path]) -> None:

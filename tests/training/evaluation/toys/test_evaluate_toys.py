@@ -1,4 +1,4 @@
-"""`dreamcache evaluate` on drawn toys: what is written and shown, and one line for what does not go together."""
+"""`dreamcache evaluate toys`: what is written and shown, and one line for what does not go together."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dreamcache.training.evaluation.toys.pairs import PAIR_CONDITIONS
 FEW = ("--identities", "2", "--scenes", "1", "--steps", "2")
 
 
-def status(*arguments: str) -> int:
+def status(*arguments: str, command: tuple[str, ...] = ("toys",)) -> int:
     with pytest.raises(SystemExit) as left:
-        cli.main(["evaluate", *arguments])
+        cli.main(["evaluate", *command, *arguments])
     return int(left.value.code or 0)
 
 
@@ -44,10 +44,56 @@ def test_without_pairs_there_are_none(tmp_path: Path) -> None:
     assert "pairs" not in record
 
 
-@pytest.mark.parametrize("other", ["--bundle", "--benchmark"])
-def test_pairs_are_made_by_pytorch_from_drawn_toys(
-    other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--pairs", "3", "--bundle", "{folder}"), "Invalid value for '--pairs'"),
+        (("--pairs", "3", "--benchmark", "{folder}"), "No such option: --benchmark"),
+        (("--reference-image", "1"), "No such option: --reference-image"),
+        (("--step-cache", "2"), "belongs to --bundle"),
+        (("--scenes", "13"), "Invalid value for '--scenes'"),
+        (
+            ("--condition", "dreamcache", "--condition", "nothing"),
+            "one of text_only, dreamcache, wrong_cache is expected",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status("--pairs", "3", other, str(tmp_path), "--json", str(tmp_path / "record.json")) == 2
-    assert "Invalid value for '--pairs'" in capsys.readouterr().err
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    assert status(*given, "--json", str(tmp_path / "record.json")) == 2
+    assert said in " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("--identities", "1", "--scenes", "1", "--bundle", str(tmp_path / "nowhere")) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "nowhere" in captured.err
+    assert captured.err.count("\n") == 1, captured.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--identities", "3", "--json", "a b"), "`dreamcache evaluate toys --identities 3 --json 'a b'`"),
+        (
+            ("--bundle", "x", "--benchmark", "folder", "--images", "2"),
+            "`dreamcache evaluate dreambooth folder --bundle x --images 2`",
+        ),
+        (("--benchmark=folder",), "`dreamcache evaluate dreambooth folder`"),
+    ],
+)
+def test_old_spellings_are_answered_with_the_new_one(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(*arguments, command=()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1, captured.err
+    assert said in captured.err
+    assert status("--help", command=()) == 0
+    assert "dreambooth" in capsys.readouterr().out

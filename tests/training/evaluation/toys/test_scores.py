@@ -190,7 +190,7 @@ def test_a_judge_is_the_same_from_its_file(
     ours, theirs = rounded.eval().classify(pictures), loaded.classify(pictures)
     assert all(np.array_equal(ours.classes[name], theirs.classes[name]) for name in ATTRIBUTES)
     assert np.array_equal(ours.masks, theirs.masks)
-    with pytest.raises(FileNotFoundError, match="dreamcache train judge"):
+    with pytest.raises(FileNotFoundError, match="dreamcache train miniature judge"):
         load_classifier(tmp_path / "absent.safetensors")
 
 

@@ -13,10 +13,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 
-from dreamcache.runtime.errors import ImageError, SettingsError
+from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.reference.images import load_image
+from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.training.world.render import SIZE
 from dreamcache.training.world.samples import draw_sample
 
@@ -45,24 +47,20 @@ class Triplet(Protocol):
         """The subject on white, uint8 [r, r, 3]; augmented later."""
 
 
-class TripletReader(Protocol):
-    """What reads triplets in an order that is always the same."""
+class TripletSource(Protocol):
+    """What reads triplets in an order that is always the same, and knows what it reads without reading it."""
 
     @property
     def resolution(self) -> int:
         """Side of the pictures in pixels."""
 
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Triplet]: ...
-
-
-class TripletSource(TripletReader, Protocol):
-    """A reader that knows what it reads without reading it."""
-
     @property
     def fingerprint(self) -> str:
         """Changes when any sample does."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Triplet]: ...
 
 
 class PlainTriplet(NamedTuple):
@@ -99,7 +97,8 @@ class DrawnWorld:
 class TripletFolder:
     """NAME.txt, NAME.target.png and NAME.reference.png of each sample (or .jpg, .webp), sorted by name.
 
-    Targets are cut to their middle square, references padded with white; both are scaled to `resolution`.
+    Targets are cut to their middle square and scaled to `resolution`; references are prepared as at generation, so that
+    training sees the same subjects.
     """
 
     def __init__(self, folder: Path, resolution: int) -> None:
@@ -118,7 +117,7 @@ class TripletFolder:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over names and contents of all files, and the resolution."""
-        digest = hashlib.sha256(str(self.resolution).encode())
+        digest = hashlib.sha256(f"{self.resolution} prepared".encode())
         for paths in self._samples:
             for path in paths:
                 digest.update(f"{path.name}\0{sha256_file(path)}".encode())
@@ -134,36 +133,9 @@ class TripletFolder:
             yield PlainTriplet(
                 text.stem,
                 text.read_text(encoding="utf-8").strip(),
-                np.asarray(ImageOps.fit(_open(target), side)),
-                np.asarray(ImageOps.pad(_open(reference), side, color="white")),
+                np.asarray(ImageOps.fit(load_image(target).rgb, side)),
+                np.asarray(prepare_reference(reference, size=self.resolution).image),
             )
-
-
-@dataclass(frozen=True)
-class Shards:
-    """A reader of a folder of shards, with the fingerprint that the records beside the shards give."""
-
-    reader: TripletReader
-    folder: Path
-
-    @property
-    def resolution(self) -> int:
-        """As the shards were made."""
-        return self.reader.resolution
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over the folder's JSON records, each of which holds the SHA-256 of its shard."""
-        digest = hashlib.sha256()
-        for path in sorted(self.folder.glob("*.json")):
-            digest.update(f"{path.name}\0{sha256_file(path)}".encode())
-        return digest.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __iter__(self) -> Iterator[Triplet]:
-        return iter(self.reader)
 
 
 def open_source(name: str, resolution: int) -> TripletSource:
@@ -190,7 +162,7 @@ def open_source(name: str, resolution: int) -> TripletSource:
     return source
 
 
-def _open_shards(folder: Path) -> Shards:
+def _open_shards(folder: Path) -> TripletSource:
     try:
         from dreamcache.training.data.shards.distribution import ProcessRank
         from dreamcache.training.data.shards.triplets import TripletDataset
@@ -200,7 +172,7 @@ def _open_shards(folder: Path) -> Shards:
             'pip install "dreamcache[synthesize]"'
         ) from error
     # every process reads all and encodes its part: the shards are not dealt out here
-    return Shards(TripletDataset(folder, process=ProcessRank()), folder)
+    return TripletDataset(folder, process=ProcessRank())
 
 
 def _beside(text: Path, kind: str) -> Path:
@@ -210,11 +182,3 @@ def _beside(text: Path, kind: str) -> Path:
     raise SettingsError(
         f"{text}: {text.stem}.{kind}.png is expected beside it, received none; add it, or take the caption away"
     )
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: a picture is expected, received {error}; replace it") from error

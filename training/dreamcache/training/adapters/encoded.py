@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.runtime.progress import track
 from dreamcache.training.adapters.data import Picture, Triplet, TripletSource
 from dreamcache.training.adapters.preset import Preset
@@ -202,6 +203,6 @@ def _latents(base: Base, pictures: Sequence[Picture]) -> Tensor:
     parts = []
     for first in range(0, len(pictures), ENCODED_AT_ONCE):
         values: NDArray[np.uint8] = np.stack(pictures[first : first + ENCODED_AT_ONCE])
-        pixels = torch.from_numpy(values).permute(0, 3, 1, 2).to(weight.device, weight.dtype) / 127.5 - 1
+        pixels = to_tensor(values).to(weight.device, weight.dtype)
         parts.append(base.encode_images(pixels).half().cpu())
     return torch.cat(parts)

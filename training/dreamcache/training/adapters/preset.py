@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dreamcache.models.config import AdapterConfig, Fusion, SiteSet
+from dreamcache.runtime.assignments import read_assignments, with_values
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.augmentation import ERASE, FLIP, JITTER, Chances
 
@@ -85,19 +86,7 @@ class Preset(BaseModel):
 
         Raises: SettingsError naming the first value that is unknown, of another type or out of range.
         """
-        read = {name: None if value == "none" else value for name, value in values.items()}
-        try:
-            return Preset.model_validate({**self.model_dump(), **read})
-        except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            if name not in Preset.model_fields:
-                raise SettingsError(
-                    f"{name!r} is no value of a preset; expected one of {', '.join(Preset.model_fields)}"
-                ) from error
-            raise SettingsError(
-                f"{name} is {values.get(name)!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
-            ) from error
+        return with_values(self, values, "a preset")
 
 
 FREE = frozenset(
@@ -134,11 +123,5 @@ def choose_preset(name: str, assignments: Sequence[str] = (), **given: Any) -> P
     """
     if name not in PRESETS:
         raise SettingsError(f"the preset is {name!r}; choose one of {', '.join(PRESETS)}")
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals:
-            raise SettingsError(f"--set {assignment!r} is no assignment; expected NAME=VALUE")
-        values[key.strip()] = value.strip()
-    values |= {key: value for key, value in given.items() if value is not None}
-    return PRESETS[name].replaced(**values)
+    values = {key: value for key, value in given.items() if value is not None}
+    return PRESETS[name].replaced(**read_assignments("--set", assignments) | values)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.pixels import to_pictures
 from dreamcache.models.caching import cache_clean
-from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
-from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
+from dreamcache.models.guidance import GuidanceMode
+from dreamcache.models.pipeline import CACHE_NOISE_SEED, denoise_batch, draw_noise
 from dreamcache.training.adapters.encoded import Encoded, EncodedData
 from dreamcache.training.adapters.objective import AdapterLoss, plain_products
 from dreamcache.training.adapters.order import Order
@@ -98,15 +99,9 @@ def _sample(loss: AdapterLoss, encoded: Encoded, shape: tuple[int, int, int], pr
     device, count = loss.null.device, len(encoded.targets)
     conditioned, scheduler = loss.conditioned, loss.scheduler
     dtype = conditioned.unet.dtype
-    branches = BRANCHES[MODE]
     noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, shape)).to(device).expand_as(encoded.references)
-    null = loss.null.expand_as(encoded.text)
-    text = torch.cat([encoded.text if branch.text else null for branch in branches]).to(dtype)
-    strength = torch.tensor([float(branch.reference) for branch in branches], device=device)
-    strength = strength.repeat_interleave(count)
-    latent = torch.from_numpy(np.concatenate([draw_noise(i, shape) for i in range(count)])).to(device)
     with plain_products(device):
-        tokens = cache_clean(
+        cache = cache_clean(
             conditioned.unet,
             conditioned.sites,
             scheduler,
@@ -115,19 +110,20 @@ def _sample(loss: AdapterLoss, encoded: Encoded, shape: tuple[int, int, int], pr
             noise,
             loss.cache_text,
         )
-        cache = {name: token.repeat(len(branches), 1, 1) for name, token in tokens.items()}
-        scheduler.set_timesteps(preset.sheet_steps)
-        for timestep in scheduler.timesteps:
-            batch = latent.repeat(len(branches), 1, 1, 1).to(dtype)
-            predicted = conditioned(batch, timestep.to(device), text, cache, strength).float()
-            joined = combine(MODE, predicted.chunk(len(branches)), preset.guidance, preset.reference_guidance)
-            latent = scheduler.step(joined, timestep, latent).prev_sample
-    return latent
+        *_, last = denoise_batch(
+            conditioned,
+            scheduler,
+            torch.from_numpy(draw_noise(0, shape, count)).to(device),
+            encoded.text.to(dtype),
+            loss.null.to(dtype),
+            cache,
+            steps=preset.sheet_steps,
+            guidance_mode=MODE,
+            guidance_scale=preset.guidance,
+            reference_guidance_scale=preset.reference_guidance,
+        )
+    return last.latent
 
 
 def _pictures(base: Base, latents: Tensor) -> NDArray[np.uint8]:
-    pixels = torch.cat([base.decode_latents(latent[None]) for latent in latents]).float().clamp(-1, 1)
-    pictures: NDArray[np.uint8] = (
-        ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    )
-    return pictures
+    return to_pictures(torch.cat([base.decode_latents(latent[None]) for latent in latents]))

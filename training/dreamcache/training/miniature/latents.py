@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.runtime.progress import track
 from dreamcache.training.augmentation import augment_reference
 from dreamcache.training.device import autocast
-from dreamcache.training.pixels import to_tensor
 from dreamcache.training.world.dataset import SHARD, Of, read_shard, write_npz
 
 FOLDERS: dict[Of, tuple[str, str]] = {
@@ -111,7 +111,7 @@ def load_latents(
             path = directory / f"{kind}-{shard:05d}.npz"
             if not path.exists():
                 raise FileNotFoundError(
-                    f"no {path}: run `dreamcache train latents --samples {samples}` first"
+                    f"no {path}: run `dreamcache train miniature latents --samples {samples}` first"
                 )
             with np.load(path, allow_pickle=False) as arrays:
                 for name in names:

@@ -58,8 +58,8 @@ Hardware: {hardware}. Seconds are those of the steps alone.
 Reconstruction by the autoencoder on held-out toys: {psnr_db:.1f} dB, {toy_psnr_db:.1f} dB on the toy's own pixels.
 
 ```sh
-dreamcache train all --run runs/mini     # data, autoencoder, latents, base, adapters, judge, ship
-dreamcache evaluate                      # the table of the README
+dreamcache train miniature all --run runs/mini     # data, autoencoder, latents, base, adapters, judge, ship
+dreamcache evaluate toys                           # the table of the README
 ```
 
 Schedules:

@@ -14,6 +14,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
+from dreamcache.runtime.sampling.prompts import CLIP_WORDS
 from dreamcache.training.world.captions import draw_words
 from dreamcache.training.world.identity import draw_identity
 from dreamcache.training.world.samples import SCENE_NAMES
@@ -22,8 +23,6 @@ from dreamcache.training.world.styles import STYLE_NAMES
 TEXT_LENGTH = 32
 VOCABULARY = 1024
 START, END = "<|startoftext|>", "<|endoftext|>"
-# CLIP splits words, numbers and punctuation like this before merging bytes (Radford et al. 2021).
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def training_captions(count: int = 20_000, seed: int = 1) -> Iterator[str]:
@@ -41,7 +40,7 @@ def make_tokenizer() -> CLIPTokenizer:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.Split(Regex(CLIP_WORDS), behavior="removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -117,7 +117,7 @@ def read_shard(directory: Path, shard: int, samples: int) -> Batch:
     """
     path = shard_path(directory, shard)
     if not path.exists():
-        raise FileNotFoundError(f"no {path}: run `dreamcache train data --samples {samples}` first")
+        raise FileNotFoundError(f"no {path}: run `dreamcache train miniature data --samples {samples}` first")
     with np.load(path, allow_pickle=False) as arrays:
         return Batch(**{name: arrays[name] for name in Batch.__dataclass_fields__})
 

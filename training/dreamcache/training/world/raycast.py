@@ -101,6 +101,33 @@ def _own_normal(part: Solid, point: Array) -> Array:
     return np.stack([point[0] / radius, _odd_power(point[1]) - slope, point[2] / radius])
 
 
+def _surface(
+    part: Solid, own: Array, toy: Array, normal: Array, colours: dict[str, Array], pattern: Pattern
+) -> Array:
+    """Unlit colours [n, 3] at points [3, n], in the part's own coordinates and in the toy's."""
+    if part.material == "body":
+        share = pattern(own, toy, normal)[:, None]
+        painted: Array = colours["body"] * (1 - share) + colours["accent"] * share
+        return painted
+    plain = colours["accent"] if part.material == "accent" else np.asarray(part.material, np.float32)
+    return np.broadcast_to(plain, (own.shape[1], 3))
+
+
+def _shade(surface: Array, normal: Array, light: Light) -> Array:
+    """Colours [n, 3] under the light (Blinn and Phong); normal: [3, n] in the viewer's coordinates."""
+    half_vector = light.direction + np.asarray([0, 0, 1], np.float32)
+    half_vector /= np.linalg.norm(half_vector)
+    lambert = np.maximum(light.direction @ normal, 0)
+    halfway = np.maximum(half_vector @ normal, 0)
+    for _ in range(4):  # the sixteenth power by squaring
+        halfway = halfway * halfway
+    lit: Array = (
+        surface * (light.ambient + (1.08 - light.ambient) * lambert)[:, None] * light.colour
+        + 0.22 * halfway[:, None]
+    )
+    return lit
+
+
 def cast(
     parts: Sequence[Solid],
     view: Array,
@@ -121,8 +148,6 @@ def cast(
     depth = np.full((height, width), -np.inf, np.float32)
     unscaled = view / np.linalg.norm(view[0])
     to_toy = np.linalg.inv(view).astype(np.float32)
-    half_vector = light.direction + np.asarray([0, 0, 1], np.float32)
-    half_vector /= np.linalg.norm(half_vector)
     for part in parts:
         turn = rotation(2, part.tilt)
         size = np.asarray(part.size, np.float32)
@@ -148,23 +173,8 @@ def cast(
         own = origin[:, chosen] + tau[chosen] * direction[:, None]
         normal: Array = turn @ (_own_normal(part, own) / size[:, None])
         normal /= np.maximum(np.linalg.norm(normal, axis=0), 1e-6)
-        if part.material == "body":
-            toy = turn @ (own * size[:, None]) + centre[:, None]
-            share = pattern(own, toy, normal)[:, None]
-            surface = colours["body"] * (1 - share) + colours["accent"] * share
-        elif part.material == "accent":
-            surface = np.broadcast_to(colours["accent"], (len(chosen), 3))
-        else:
-            surface = np.broadcast_to(np.asarray(part.material, np.float32), (len(chosen), 3))
-        seen = unscaled @ normal
-        lambert = np.maximum(light.direction @ seen, 0)
-        halfway = np.maximum(half_vector @ seen, 0)
-        for _ in range(4):  # the sixteenth power by squaring
-            halfway = halfway * halfway
-        lit = (
-            surface * (light.ambient + (1.08 - light.ambient) * lambert)[:, None] * light.colour
-            + 0.22 * halfway[:, None]
-        )
+        toy = turn @ (own * size[:, None]) + centre[:, None]
+        lit = _shade(_surface(part, own, toy, normal, colours, pattern), unscaled @ normal, light)
         ry, rx = np.divmod(chosen, x1 - x0)
         window[ry, rx] = tau[chosen]
         colour[y0 + ry, x0 + rx] = lit

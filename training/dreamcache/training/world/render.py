@@ -16,7 +16,7 @@ from dreamcache.training.world.identity import Identity
 from dreamcache.training.world.patterns import PATTERN_OF
 from dreamcache.training.world.raycast import Light, cast, rotation
 from dreamcache.training.world.scenes import SCENES, WHITE, Canvas, Scene
-from dreamcache.training.world.toys import build_parts
+from dreamcache.training.world.toys.kinds import build_parts
 
 Array = NDArray[np.float32]
 Range = tuple[float, float]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from dreamcache.export.coreml.checks.recording import Recording
-from dreamcache.export.coreml.graph import CoreMLGraph
+from dreamcache.export.coreml.graph import CoreMLGraph, OpenFunction, open_coreml_graph
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.parity.gates import (
@@ -15,22 +16,25 @@ from dreamcache.export.parity.gates import (
     check_psnr,
     check_sensitivity,
     condition_ratios,
-    psnr_db,
 )
 from dreamcache.export.parity.unet import measure_unet
 from dreamcache.runtime.bundle.architecture import Architecture
+from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.coreml import CoreMLPart
-
-LEAST_DB = {"fp16": 50.0, "int8": 35.0, "palette6": 25.0, "palette4": 10.0, "mixed": 10.0}
-"""Of the UNet against PyTorch, by how its weights are stored; what must hold beside it is the condition's size."""
-LEAST_COMPONENT_DB = 40.0
-"""Of text encoder and VAE, in 16 bits."""
+from dreamcache.runtime.bundle.parity import (
+    CONDITION_TOLERANCE,
+    MIN_COREML_COMPONENT_PSNR_DB,
+    MIN_COREML_PSNR_DB,
+    psnr_db,
+)
+from dreamcache.runtime.checks import Check
+from dreamcache.runtime.errors import DreamCacheError
 
 OpenGraph = Callable[[str], CoreMLGraph]
 
 
 @dataclass(frozen=True)
-class Measured:
+class CoreMLParity:
     """What was found.
 
     Attributes:
@@ -49,21 +53,23 @@ class Measured:
         return condition_ratios(self.findings)
 
 
-def measure_trajectory(open_graph: OpenGraph, architecture: Architecture, recording: Recording) -> Measured:
+def measure_trajectory(
+    open_coreml_graph: OpenGraph, architecture: Architecture, recording: Recording
+) -> CoreMLParity:
     """``cache`` and ``denoise`` along the recorded trajectory."""
     names = {"cache": "cache", "denoiser": "denoise"}
     found = measure_unet(
-        lambda name: open_graph(names[name]),
+        lambda name: open_coreml_graph(names[name]),
         architecture,
         recording,
         recording.references,
         recording.points,
     )
     psnr = {"cache": found.cache_db, "denoise": found.denoiser_db}
-    return Measured(psnr, tuple(found.findings), tuple(found.trajectory_db))
+    return CoreMLParity(psnr, tuple(found.findings), tuple(found.trajectory_db))
 
 
-def measure_samples(open_graph: OpenGraph, part: CoreMLPart, recording: Recording) -> dict[str, float]:
+def measure_samples(open_coreml_graph: OpenGraph, part: CoreMLPart, recording: Recording) -> dict[str, float]:
     """Every other graph on its sample inputs, the worst dB of its outputs."""
     found = {}
     for name, outputs in recording.outputs.items():
@@ -77,27 +83,68 @@ def measure_samples(open_graph: OpenGraph, part: CoreMLPart, recording: Recordin
             for spec in piece.inputs
             if spec.name not in written
         }
-        received = open_graph(name).run(given)
+        received = open_coreml_graph(name).run(given)
         found[name] = min(psnr_db(expected, received[tensor]) for tensor, expected in outputs.items())
     return found
 
 
-def check_measured(measured: Measured, samples: Mapping[str, float], weights: str, arithmetic: str) -> None:
+def check_measured(
+    measured: CoreMLParity, samples: Mapping[str, float], weights: str, arithmetic: str
+) -> None:
     """The gates.
 
     Raises:
         ExportError: one fails; a line that names it.
     """
-    least = LEAST_DB[weights]
+    least = MIN_COREML_PSNR_DB[weights]
     remedy = (
-        "give --coreml-weights more bits, or mixed" if weights != "fp16" else "report the base that fails"
+        "give --coreml weights=FORMAT more bits, or mixed"
+        if weights != "fp16"
+        else "report the base that fails"
     )
     for name, db in measured.psnr_db.items():
         check_psnr(f"Core ML {name} in {arithmetic}", db, least, remedy)
     for name, db in samples.items():
         unet = name.startswith(("cache", "denoise"))
-        check_psnr(f"Core ML {name} in {arithmetic}", db, least if unet else LEAST_COMPONENT_DB, remedy)
+        check_psnr(
+            f"Core ML {name} in {arithmetic}", db, least if unet else MIN_COREML_COMPONENT_PSNR_DB, remedy
+        )
     check_condition(measured.findings, remedy)
     if weights == "fp16":
         # What coarse weights lose may be more than a young adapter's whole effect, whose size is then all that counts.
         check_sensitivity(measured.findings, least, 1.0)
+
+
+def compared(
+    folder: Path,
+    contract: Contract,
+    part: CoreMLPart,
+    recording: Recording,
+    open_piece: OpenFunction,
+    title: str,
+) -> Iterator[Check]:
+    """Every graph beside what was recorded, in whatever `open_piece` computes with."""
+    opened = lambda name: open_coreml_graph(folder, part, name, open_piece)  # noqa: E731 (short, and passed twice)
+    try:
+        measured = measure_trajectory(opened, contract.architecture, recording)
+        samples = measure_samples(opened, part, recording)
+    except DreamCacheError as error:
+        yield Check(f"Core ML {title}", False, str(error))
+        return
+    for name, db in {**measured.psnr_db, **samples}.items():
+        unet = name.startswith(("cache", "denoise"))
+        least = MIN_COREML_PSNR_DB[part.weights] if unet else MIN_COREML_COMPONENT_PSNR_DB
+        yield Check(
+            f"{name} {title}", db >= least, f"{db:.1f} dB from PyTorch, at least {least:g} are expected"
+        )
+    yield _condition(measured, title)
+
+
+def _condition(measured: CoreMLParity, title: str) -> Check:
+    try:
+        ratios = measured.condition
+    except ExportError as error:
+        return Check(f"condition {title}", False, str(error))
+    passed = all(abs(ratio - 1) <= CONDITION_TOLERANCE for ratio in ratios.values())
+    detail = ", ".join(f"{name} {ratio:.4f}" for name, ratio in ratios.items())
+    return Check(f"condition {title}", passed, f"effects over PyTorch's: {detail}")

@@ -12,6 +12,7 @@ import coremltools as ct
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamcache.export.coreml.checks.measure import compared
 from dreamcache.export.coreml.checks.recording import Recording
 from dreamcache.export.coreml.graph import Compute, saved_function
 from dreamcache.runtime.bundle.coreml import CoreMLPart
@@ -55,8 +56,6 @@ def verify_native(
     bundle: Bundle, part: CoreMLPart, recording: Recording, tell: Callable[[str], None]
 ) -> Iterator[Check]:
     """The packages in Core ML: each graph beside PyTorch, how long each function loads and where it runs."""
-    from dreamcache.export.coreml.checks.verify import compared
-
     several = {bundle.folder / model.package for model in part.models.values() if len(model.functions) > 1}
     native = Native(several)
     tell("Core ML: running Core ML itself")

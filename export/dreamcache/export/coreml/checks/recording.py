@@ -10,15 +10,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dreamcache.export.coreml.modules import CoreMLModule
+from dreamcache.export.declare.architecture import (
+    declare_scheduler,
+)
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.torch_reference import GUIDANCE_SCALE, GUIDING, Point, Reference
+from dreamcache.export.graphs.trace import sample_input
+from dreamcache.export.options import Approximations
+from dreamcache.export.parity.torch_reference import GUIDANCE_SCALE, GUIDING, Point, Reference, TorchModel
+from dreamcache.export.resources import is_large
+from dreamcache.export.source import Source
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.sampling import SchedulerSpec
 from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sampling.schedulers import make_scheduler
+from dreamcache.runtime.sessions.allocator import release_freed
 
 Array = NDArray[np.float32]
 
@@ -28,13 +39,13 @@ _FORMAT = "dreamcache-recording-1"
 
 @dataclass(frozen=True)
 class Recording:
-    """PyTorch's side of a comparison, as `unet_parity.Sampled` wants it.
+    """PyTorch's side of a comparison, as `parity.unet.TrajectoryOrigin` wants it.
 
     Attributes:
         embeddings: [1, n, c] of null text and prompt.
         references: two, without PyTorch's own cache.
         points: of the trajectory with the first one.
-        outputs: of other graphs, by graph and tensor, for `onnx_graphs.sample_input` of every input.
+        outputs: of other graphs, by graph and tensor, for `graphs.trace.sample_input` of every input.
         scheduler: of the base; the trajectory is DDIM's.
     """
 
@@ -129,3 +140,33 @@ def _heads(tree: Mapping[str, Array]) -> set[str]:
 
 def _count(tree: Mapping[str, Array], head: str) -> int:
     return len(_heads(_below(tree, head)))
+
+
+@torch.no_grad()
+def record(
+    source: Source,
+    architecture: Architecture,
+    approximations: Approximations,
+    parts: Mapping[str, CoreMLModule],
+    components: Mapping[str, CoreMLModule],
+) -> Recording:
+    """PyTorch's trajectory, and what its modules make of sample inputs."""
+    torch_model = TorchModel(source.base, source.conditioned, architecture, approximations)
+    large = is_large(source.base)
+    references = (torch_model.reference(0), torch_model.substitute(1) if large else torch_model.reference(1))
+    steps = 4 if not large else 1 if source.weights == "random" else 2
+    points = torch_model.trajectory(references[0], steps, steps if not large else 1)
+    sampled = {name: part for name, part in parts.items() if name not in ("cache", "denoise")}
+    outputs = {}
+    for name, part in {**components, **sampled}.items():
+        found = part.module(*(sample_input(spec) for spec in part.inputs))
+        tensors = found if isinstance(found, tuple) else (found,)
+        outputs[name] = {spec.name: value.numpy() for spec, value in zip(part.outputs, tensors, strict=True)}
+    release_freed()
+    return Recording(
+        torch_model.embeddings,
+        tuple(without_cache(reference) for reference in references),
+        tuple(points),
+        outputs,
+        declare_scheduler(source.base),
+    )

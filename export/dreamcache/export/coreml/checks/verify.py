@@ -6,21 +6,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from dreamcache.export.coreml.checks.measure import (
-    LEAST_COMPONENT_DB,
-    LEAST_DB,
-    Measured,
-    measure_samples,
-    measure_trajectory,
-)
+from dreamcache.export.coreml.checks.measure import compared
 from dreamcache.export.coreml.checks.ranges import MAX_FP16, SENTINEL
-from dreamcache.export.coreml.checks.recording import Recording, load_recording
+from dreamcache.export.coreml.checks.recording import load_recording
 from dreamcache.export.coreml.convert import coreml_name
-from dreamcache.export.coreml.graph import Interpreted, Open, open_graph, saved_function
+from dreamcache.export.coreml.graph import Interpreted, saved_function
 from dreamcache.export.coreml.mil.interpreter import Arithmetic, check_known
 from dreamcache.export.errors import ExportError
-from dreamcache.export.parity.gates import CONDITION_TOLERANCE
-from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.checks import Check
@@ -62,26 +54,6 @@ def verify_coreml(bundle: Bundle, tell: Callable[[str], None] = lambda _: None) 
         )
 
 
-def compared(
-    folder: Path, contract: Contract, part: CoreMLPart, recording: Recording, open_piece: Open, title: str
-) -> Iterator[Check]:
-    """Every graph beside what was recorded, in whatever `open_piece` computes with."""
-    opened = lambda name: open_graph(folder, part, name, open_piece)  # noqa: E731 (short, and passed twice)
-    try:
-        measured = measure_trajectory(opened, contract.architecture, recording)
-        samples = measure_samples(opened, part, recording)
-    except DreamCacheError as error:
-        yield Check(f"Core ML {title}", False, str(error))
-        return
-    for name, db in {**measured.psnr_db, **samples}.items():
-        unet = name.startswith(("cache", "denoise"))
-        least = LEAST_DB[part.weights] if unet else LEAST_COMPONENT_DB
-        yield Check(
-            f"{name} {title}", db >= least, f"{db:.1f} dB from PyTorch, at least {least:g} are expected"
-        )
-    yield _condition(measured, title)
-
-
 def _read(folder: Path, part: CoreMLPart) -> str:
     """Every declared function is stored, with its tensors, and made of known operations."""
     operations = 0
@@ -104,16 +76,6 @@ def _read(folder: Path, part: CoreMLPart) -> str:
                 )
     functions = sum(len(model.functions) for model in part.models.values())
     return f"{len(part.models)} packages, {functions} functions, {operations} operations, all known"
-
-
-def _condition(measured: Measured, title: str) -> Check:
-    try:
-        ratios = measured.condition
-    except ExportError as error:
-        return Check(f"condition {title}", False, str(error))
-    passed = all(abs(ratio - 1) <= CONDITION_TOLERANCE for ratio in ratios.values())
-    detail = ", ".join(f"{name} {ratio:.4f}" for name, ratio in ratios.items())
-    return Check(f"condition {title}", passed, f"effects over PyTorch's: {detail}")
 
 
 def _range(interpreted: Interpreted, part: CoreMLPart) -> Check:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamcache.export.coreml.mil import constexpr as compressed
+from dreamcache.export.coreml.mil import layers  # noqa: F401 (registers its operators)
 from dreamcache.export.coreml.mil.arguments import Arguments, Value
 from dreamcache.export.coreml.mil.operators import OPERATORS
 from dreamcache.export.coreml.mil.program import Constant, Function, Operation

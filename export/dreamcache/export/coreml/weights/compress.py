@@ -15,9 +15,9 @@ import coremltools.optimize.coreml as cto
 import numpy as np
 
 from dreamcache.export.coreml.convert import quiet_coremltools
-from dreamcache.export.coreml.options import FORMATS, WeightFormat
 from dreamcache.export.coreml.weights.rounding import palette_of
 from dreamcache.export.errors import ExportError
+from dreamcache.export.options import WEIGHT_FORMATS, WeightFormat
 from dreamcache.runtime.errors import first_line
 
 LEAST_VALUES = 2048
@@ -41,7 +41,7 @@ def compress_package(
     try:
         with quiet_coremltools():
             model = ct.models.MLModel(str(source), skip_model_load=True)
-            for kind in FORMATS[1:]:
+            for kind in WEIGHT_FORMATS[1:]:
                 named = {name: _config(kind) if chosen == kind else None for name, chosen in formats.items()}
                 general = _config(kind) if default == kind else None
                 if general is None and not any(named.values()):

@@ -11,12 +11,12 @@ import numpy as np
 
 from dreamcache.export.coreml.graph import saved_function
 from dreamcache.export.coreml.mil.program import Function
-from dreamcache.export.coreml.options import WeightFormat
 from dreamcache.export.coreml.weights.compress import LEAST_VALUES
+from dreamcache.export.options import WeightFormat
 
 
 @dataclass(frozen=True)
-class Recipe:
+class WeightRecipe:
     """Formats of weights.
 
     Attributes:

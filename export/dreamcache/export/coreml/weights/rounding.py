@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.export.coreml.options import WeightFormat
+from dreamcache.export.options import WeightFormat
 
 Array = NDArray[np.float32]
 

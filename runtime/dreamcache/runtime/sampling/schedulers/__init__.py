@@ -59,7 +59,7 @@ def checked_steps(steps: object, train_timesteps: int) -> int:
 def make_scheduler(config: SchedulerSpec, kind: SchedulerKind, steps: int) -> Scheduler:
     """A sampler of `kind` for a base trained with `config`, ready for one trajectory of `steps` steps.
 
-    Raises: SettingsError for an unknown kind, steps that are no whole number from 1 to the number of
+    Raises: SettingsError for an unknown kind, steps that are not a whole number from 1 to the number of
     training timesteps, or more steps than this kind and spacing can place on distinct timesteps.
     """
     if kind not in _SCHEDULERS:

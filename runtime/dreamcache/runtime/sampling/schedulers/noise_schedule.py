@@ -17,7 +17,7 @@ from dreamcache.runtime.errors import SettingsError
 
 Spacing = Literal["leading", "trailing", "linspace"]
 
-# Samplers that divide by the signal level stand at this one where it is really zero: the smallest
+# Samplers that divide by the signal level use this one where it is really zero: the smallest
 # positive number of half precision, as in diffusers.
 _SMALLEST_SIGNAL = 2.0**-24
 _LARGEST_COSINE_BETA = 0.999

@@ -8,13 +8,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
-from dreamcache.runtime.errors import first_line
+from dreamcache.models.bases.files import pickles_in
+from dreamcache.models.bases.hub import fetch_files
 from dreamcache.training.data.shards.index import ModelRecord
 from dreamcache.training.errors import WeightsError
 
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _EDGE_BYTES = 1 << 20
 # What transformers folders hold besides weights; Llama's `original/` copies and other frameworks' are left.
 _TRANSFORMERS = ["*.json", "*.txt", "*.jinja", "tokenizer.model", "*.safetensors"]
@@ -59,26 +57,23 @@ def find_model(kind: ModelKind, source: str) -> Path:
             f"{source}: a {kind.role} with {kind.entry} is expected, received a folder without it; {kind.how_to_fetch}"
         )
     if not any(folder.rglob("*.safetensors")):
-        pickled = any(path for pattern in _PICKLES for path in folder.rglob(pattern))
         raise WeightsError(
             f"{source}: weights as .safetensors are expected, received "
-            f"{'pickles, which are never opened here' if pickled else 'none'}; {kind.how_to_fetch}"
+            f"{'pickles, which are never opened here' if pickles_in(folder) else 'none'}; {kind.how_to_fetch}"
         )
     return folder
 
 
 def _fetch(kind: ModelKind, model_id: str) -> Path:
+    mend = f"where its licence asks for it, accept it there and `hf auth login`, or {kind.how_to_fetch}"
     try:
-        if kind.entry == "model_index.json":
-            from diffusers import DiffusionPipeline
+        if kind.entry != "model_index.json":
+            return fetch_files(model_id, mend, allow_patterns=_TRANSFORMERS, ignore_patterns=["original/*"])
+        from diffusers import DiffusionPipeline
 
-            return Path(DiffusionPipeline.download(model_id, use_safetensors=True))
-        return Path(snapshot_download(model_id, allow_patterns=_TRANSFORMERS, ignore_patterns=["original/*"]))
-    except Exception as error:  # the Hub's errors share no base: network, licence, name, offline
-        raise WeightsError(
-            f"no folder {model_id!r}, and the Hub does not give it ({first_line(error).rstrip('.')}); where its "
-            f"licence asks for it, accept it there and `hf auth login`, or {kind.how_to_fetch}"
-        ) from error
+        return fetch_files(model_id, mend, DiffusionPipeline.download, use_safetensors=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"no folder {model_id!r}, and {error}") from error
 
 
 def describe_model(kind: ModelKind, source: str, path: Path) -> ModelRecord:

@@ -7,6 +7,7 @@ for batch in loader:      # a Triplet of tensors uint8 [12, 512, 512, 3] …, an
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
+from dreamcache.runtime.files import sha256_file
 from dreamcache.training.data.shards.distribution import ProcessRank
 from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.pictures import decode_array, decode_text, target_member
@@ -71,6 +73,14 @@ class TripletDataset(IterableDataset[MaskedTriplet]):
         self._seed = shuffle_seed
         self._process = process
         self._epoch = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the folder's JSON records, each of which holds the SHA-256 of its shard."""
+        digest = hashlib.sha256()
+        for path in sorted(self._source.folder.glob("*.json")):
+            digest.update(f"{path.name}\0{sha256_file(path)}".encode())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         """Samples of all shards, over all processes."""

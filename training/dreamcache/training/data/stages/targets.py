@@ -87,7 +87,9 @@ class TargetStage:
     @cached_property
     def _pipeline(self) -> Any:
         device = choose_device(self.device)
-        pipeline = load_pipeline(find_model(PIPELINE, self.model), device, choose_dtype(self.dtype, device))
+        pipeline = load_text_to_image(
+            find_model(PIPELINE, self.model), device, choose_dtype(self.dtype, device)
+        )
         factor = int(getattr(pipeline, "vae_scale_factor", 8))
         if self.resolution % factor:
             raise SynthesisError(
@@ -169,7 +171,7 @@ def has_safety_checker(folder: Path) -> bool:
         ) from error
 
 
-def load_pipeline(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def load_text_to_image(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     """The text-to-image pipeline of a diffusers folder, with the safety checker that it brings.
 
     Raises: WeightsError when it is of another kind or cannot be read.

@@ -1,4 +1,4 @@
-"""`dreamcache evaluate --benchmark FOLDER`: generate, score, report; every stage continues what is there."""
+"""`dreamcache evaluate dreambooth FOLDER`: generate, score, report; every stage continues what is there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Literal
 
 from rich.console import Console
 
-from dreamcache.models.bases.base import MINI_ADAPTERS
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.progress import progress_bar
 from dreamcache.runtime.settings import Options
@@ -21,10 +20,10 @@ from dreamcache.training.evaluation.dreambooth.generation import (
     SUBJECT_FILE,
     GenerationPlan,
     generate_row,
-    read_json,
+    read_result,
     read_row,
     row_folder,
-    write_json,
+    write_result,
 )
 from dreamcache.training.evaluation.dreambooth.generators import BundleGenerator, Generator, TorchGenerator
 from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights, find_weights
@@ -36,7 +35,7 @@ from dreamcache.training.evaluation.dreambooth.report.report import (
 )
 from dreamcache.training.evaluation.dreambooth.report.summary import summarise_real, summarise_row
 from dreamcache.training.evaluation.dreambooth.scoring import Scorer, read_scores, scores_path
-from dreamcache.training.evaluation.toys.painter import SamplingSettings, recommended
+from dreamcache.training.evaluation.toys.painter import sampling_settings
 
 Stage = Literal["all", "generate", "score"]
 
@@ -91,7 +90,7 @@ def evaluate_benchmark(request: Request) -> None:
     report.write(out)
     write_page(benchmark, rows, plan, out)
     if request.json_file is not None:
-        write_json(request.json_file, report.as_record())
+        write_result(request.json_file, report.as_record())
     console = Console()
     report.print(console)
     for note in left_out:
@@ -122,17 +121,8 @@ def _generate(request: Request, benchmark: Benchmark) -> list[str]:
 def _generators(request: Request) -> list[Generator]:
     generators: list[Generator] = []
     if request.base is not None:
-        usual = recommended(MINI_ADAPTERS if request.adapters is None else request.adapters)
-        asked = {
-            "steps": request.options.get("steps"),
-            "mode": request.options.get("guidance_mode"),
-            "guidance_scale": request.options.get("guidance_scale"),
-            "reference_guidance_scale": request.options.get("reference_guidance_scale"),
-        }
-        given = {name: value for name, value in asked.items() if value is not None}
-        generators.append(
-            TorchGenerator(request.base, request.adapters, SamplingSettings(**{**vars(usual), **given}))
-        )
+        how = sampling_settings(request.adapters, request.options)
+        generators.append(TorchGenerator(request.base, request.adapters, how))
     generators += [BundleGenerator(path, request.options) for path in request.bundles]
     return generators
 
@@ -196,4 +186,4 @@ def _backgrounds(folder: Path, benchmark: Benchmark) -> dict[str, int]:
     """How often each thing became of a reference's background."""
     records = [folder / subject.name / SUBJECT_FILE for subject in benchmark.subjects]
     mend = f"delete {folder} to make its pictures again"
-    return dict(Counter(read_json(path, mend)["background"] for path in records if path.exists()))
+    return dict(Counter(read_result(path, mend)["background"] for path in records if path.exists()))

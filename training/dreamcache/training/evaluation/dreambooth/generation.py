@@ -119,15 +119,15 @@ def begin_row(folder: Path, made_from: dict[str, Any]) -> None:
     for stale in folder.rglob(".*.part"):  # of a run that was killed
         stale.unlink(missing_ok=True)
     if not place.exists():
-        write_json(place, record)
+        write_result(place, record)
 
 
 def read_row(folder: Path) -> dict[str, Any]:
     """The record of a row. Raises: BenchmarkError when it is absent or damaged."""
-    return read_json(folder / ROW_FILE, f"delete {folder} to make its pictures again")
+    return read_result(folder / ROW_FILE, f"delete {folder} to make its pictures again")
 
 
-def read_json(path: Path, mend: str) -> dict[str, Any]:
+def read_result(path: Path, mend: str) -> dict[str, Any]:
     """A JSON object that this room wrote. Raises: BenchmarkError ending in `mend`."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -138,7 +138,7 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
     return record
 
 
-def write_json(path: Path, record: dict[str, Any]) -> None:
+def write_result(path: Path, record: dict[str, Any]) -> None:
     """Write a JSON object as a whole, or not at all. Raises: OutputError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, overwrite=True) as beside:
@@ -148,7 +148,7 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 def _take(generator: Generator, subject: BenchmarkSubject, plan: GenerationPlan, folder: Path) -> Taken:
     reference, mask = _reference(subject, plan)
     taken = generator.take(reference, mask)
-    write_json(folder / SUBJECT_FILE, _subject_record(subject, plan) | {"background": taken.background})
+    write_result(folder / SUBJECT_FILE, _subject_record(subject, plan) | {"background": taken.background})
     return taken
 
 
@@ -176,7 +176,7 @@ def _check_subject(folder: Path, subject: BenchmarkSubject, plan: GenerationPlan
     """
     if not (folder / SUBJECT_FILE).exists():
         return
-    known = read_json(folder / SUBJECT_FILE, f"delete {folder} to make its pictures again")
+    known = read_result(folder / SUBJECT_FILE, f"delete {folder} to make its pictures again")
     known.pop("background", None)
     now = _subject_record(subject, plan)
     both = min(len(known.get("prompts", ())), len(now["prompts"]))

@@ -126,8 +126,7 @@ class TorchGenerator:
 
     def take(self, reference: Path, mask: Path | None) -> Taken:
         """See `Generator`."""
-        side = self._pipeline.latent_shape[1] * self._pipeline.base.vae_factor
-        prepared = prepare_reference(reference, mask, size=side)
+        prepared = prepare_reference(reference, mask, size=self._pipeline.resolution)
         cache = self._pipeline.cache(prepared.image)
         how = self._how
 

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import snapshot_download
-
-from dreamcache.models.bases.hub import is_model_id
+from dreamcache.models.bases.files import pickles_in
+from dreamcache.models.bases.hub import fetch_files, is_model_id
 from dreamcache.runtime.files import sha256_file
 from dreamcache.training.errors import MetricModelError
 
 Metric = Literal["dino", "clip"]
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 _WANTED = ["*.json", "*.txt", "*.safetensors"]
 
 
@@ -105,8 +103,8 @@ def find_weights(metric: Metric, source: str) -> MetricWeights:
         folder = _fetch(metric, source)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-        held = f"{pickles[0]}, which is no safetensors and is never opened" if pickles else "no weights"
+        pickles = pickles_in(folder)
+        held = f"{pickles[0].name}, which is no safetensors and is never opened" if pickles else "no weights"
         raise MetricModelError(
             f"{kind.title}: {source} holds {held}; to get safetensors, {how_to_get(metric)}"
         )
@@ -136,13 +134,11 @@ def _fetch(metric: Metric, source: str) -> Path:
             f"{kind.title}: {source} is neither a folder nor an id of the Hub such as {kind.model_id}; "
             f"to get the weights, {how_to_get(metric)}"
         )
+    mend = f"check the id and the connection, or, {how_to_get(metric)}"
     try:
-        folder = Path(snapshot_download(model_id, revision=revision or None, allow_patterns=_WANTED))
-    except (OSError, ValueError) as error:
-        raise MetricModelError(
-            f"{kind.title}: {source} cannot be fetched from the Hub ({type(error).__name__}); "
-            f"check the id and the connection, or, {how_to_get(metric)}"
-        ) from error
+        folder = fetch_files(model_id, mend, revision=revision or None, allow_patterns=_WANTED)
+    except FileNotFoundError as error:
+        raise MetricModelError(f"{kind.title}: {error}") from error
     if not any(folder.glob("*.safetensors")):
         raise MetricModelError(
             f"{kind.title}: {source} on the Hub has no safetensors weights, and pickles are never opened; "
@@ -155,7 +151,7 @@ def _read_config(path: Path, kind: MetricKind) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MetricModelError(f"{path} is no JSON ({error}); fetch {kind.model_id} again") from error
+        raise MetricModelError(f"{path} is not JSON ({error}); fetch {kind.model_id} again") from error
     found = config.get("model_type") if isinstance(config, dict) else None
     if found != kind.model_type:
         raise MetricModelError(

@@ -29,10 +29,10 @@ from dreamcache.training.evaluation.dreambooth.generation import (
     SCHEMA,
     GenerationPlan,
     Slot,
-    read_json,
+    read_result,
     row_folder,
     slots,
-    write_json,
+    write_result,
 )
 from dreamcache.training.evaluation.dreambooth.masked import Masked, mask_of, whiten_background
 from dreamcache.training.evaluation.dreambooth.metric_weights import MetricWeights
@@ -102,12 +102,12 @@ class Scorer:
             if after["pictures"]:
                 record["subjects"][subject.name] = after
             if fresh:
-                write_json(place, record)
+                write_result(place, record)
             computed += fresh
             done += len(subject.prompts) * self._plan.images
             progress(done, total)
         if not place.exists() or read_scores(place) != record:
-            write_json(place, record)
+            write_result(place, record)
         return computed
 
     def _score_subject(
@@ -207,4 +207,4 @@ def scores_path(out: Path, row: str) -> Path:
 
 def read_scores(path: Path) -> dict[str, Any]:
     """A row's scores. Raises: BenchmarkError when they cannot be read."""
-    return read_json(path, "delete it to compute the scores again")
+    return read_result(path, "delete it to compute the scores again")

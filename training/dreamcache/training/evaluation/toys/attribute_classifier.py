@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamcache.training.pixels import to_tensor
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.training.world.render import SIZE
 from dreamcache.training.world.samples import ATTRIBUTES
 
@@ -88,7 +88,7 @@ def load_classifier(path: Path = CLASSIFIER_FILE) -> AttributeClassifier:
     Raises FileNotFoundError naming the command that trains it.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no {path}: run `dreamcache train judge` first")
+        raise FileNotFoundError(f"no {path}: run `dreamcache train miniature judge` first")
     weights = load_file(path)
     stages = len({name.split(".")[1] for name in weights if name.startswith("coarse.")})
     judge = AttributeClassifier(SMALLEST * 2 ** (stages - 2))

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
-from dreamcache.models.caching import cache_clean
+from dreamcache.models.bases.base import MINI_ADAPTERS
+from dreamcache.models.bases.pixels import to_pictures, to_tensor
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import Cache
-from dreamcache.models.guidance import BRANCHES, GuidanceMode, combine
-from dreamcache.models.pipeline import CACHE_NOISE_SEED, DreamCachePipeline, draw_noise
+from dreamcache.models.guidance import GuidanceMode
+from dreamcache.models.pipeline import DreamCachePipeline, denoise_batch, draw_noise
 from dreamcache.runtime.progress import track
+from dreamcache.runtime.reference.prepare import prepare_reference
+from dreamcache.runtime.settings import Options
 from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
-from dreamcache.training.pixels import to_pictures, to_tensor
 
 
 @dataclass(frozen=True)
@@ -33,31 +36,30 @@ class SamplingSettings:
     strength: float = 1.0
 
 
-def recommended(adapters: Path) -> SamplingSettings:
-    """What the adapters' metadata recommends under ``guidance``; else the defaults of `SamplingSettings`."""
-    _, metadata = read_adapters(adapters)
+def sampling_settings(adapters: Path | None, options: Options) -> SamplingSettings:
+    """What was asked for, over what the adapters' metadata recommends under ``guidance``.
+
+    adapters: None is the miniature's.
+    """
+    _, metadata = read_adapters(MINI_ADAPTERS if adapters is None else adapters)
     known = json.loads(metadata.get("guidance", "{}"))
+    asked = {
+        "steps": options.get("steps"),
+        "mode": options.get("guidance_mode"),
+        "guidance_scale": options.get("guidance_scale"),
+        "reference_guidance_scale": options.get("reference_guidance_scale"),
+    }
+    recommended = {name: known[name] for name in asked if name in known}
     return SamplingSettings(
-        steps=known.get("steps", SamplingSettings.steps),
-        mode=known.get("mode", SamplingSettings.mode),
-        guidance_scale=known.get("guidance_scale", SamplingSettings.guidance_scale),
-        reference_guidance_scale=known.get(
-            "reference_guidance_scale", SamplingSettings.reference_guidance_scale
-        ),
+        **recommended | {name: value for name, value in asked.items() if value is not None}
     )
 
 
-@torch.no_grad()
 def cache_batch(pipeline: DreamCachePipeline, references: NDArray[np.uint8]) -> Cache:
-    """The caches of references uint8 [n, 64, 64, 3]."""
-    base, config = pipeline.base, pipeline.conditioned.config
-    clean = base.encode_images(to_tensor(references))
-    noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, pipeline.latent_shape)).expand_as(clean)
-    text = base.encode_text([config.cache_prompt])
-    return cache_clean(base.unet, pipeline.conditioned.sites, base.scheduler, config, clean, noise, text)
+    """The caches of prepared references uint8 [n, 64, 64, 3]."""
+    return pipeline.cache_latent(pipeline.base.encode_images(to_tensor(references)))
 
 
-@torch.no_grad()
 def paint_batch(
     pipeline: DreamCachePipeline,
     prompts: list[str],
@@ -70,31 +72,23 @@ def paint_batch(
 
     visible: site to bool [n, 1, m], which of its cached tokens a picture may read; None is all.
     """
-    base, count = pipeline.base, len(prompts)
-    if cache is None and how.mode != "none":
-        # without a reference every guidance is classic guidance; two predictions do
-        how = replace(how, mode="classic")
-    branches = BRANCHES[how.mode]
-    text = torch.cat([base.encode_text(prompts if b.text else [""] * count) for b in branches])
-    strength = torch.cat([torch.full((count,), how.strength * b.reference) for b in branches])
-    repeated = (
-        None
-        if cache is None
-        else {name: tokens.repeat(len(branches), 1, 1) for name, tokens in cache.items()}
+    base = pipeline.base
+    latent = np.concatenate([draw_noise(seed, pipeline.latent_shape) for seed in seeds])
+    *_, last = denoise_batch(
+        pipeline.conditioned,
+        base.scheduler,
+        torch.from_numpy(latent),
+        base.encode_text(prompts),
+        base.encode_text([""]),
+        cache,
+        steps=how.steps,
+        guidance_mode=how.mode,
+        guidance_scale=how.guidance_scale,
+        reference_guidance_scale=how.reference_guidance_scale,
+        strength=how.strength,
+        visible=visible,
     )
-    seen = None if visible is None else {k: v.repeat(len(branches), 1, 1) for k, v in visible.items()}
-    latent = torch.from_numpy(np.concatenate([draw_noise(seed, pipeline.latent_shape) for seed in seeds]))
-    base.scheduler.set_timesteps(how.steps)
-    for timestep in base.scheduler.timesteps:
-        batch = latent.repeat(len(branches), 1, 1, 1)
-        predicted = pipeline.conditioned(
-            batch, timestep, text, repeated, None if repeated is None else strength, visible=seen
-        )
-        joined = combine(
-            how.mode, predicted.chunk(len(branches)), how.guidance_scale, how.reference_guidance_scale
-        )
-        latent = base.scheduler.step(joined, timestep, latent).prev_sample
-    return to_pictures(base.decode_latents(latent))
+    return to_pictures(base.decode_latents(last.latent))
 
 
 @dataclass(frozen=True)
@@ -115,8 +109,14 @@ class TorchPainter:
                 "dreamcache": np.stack([case.reference for case in part]),
                 "wrong_cache": np.stack([case.wrong_reference for case in part]),
             }[condition]
-            cache = None if references is None else cache_batch(self.pipeline, references)
+            cache = None if references is None else cache_batch(self.pipeline, self._prepared(references))
             pictures.append(
                 paint_batch(self.pipeline, [c.prompt for c in part], cache, [c.seed for c in part], self.how)
             )
         return np.concatenate(pictures)
+
+    def _prepared(self, references: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Framed by the runner, so that a bundle of the same weights sees the same subjects."""
+        side = self.pipeline.resolution
+        pictures = [prepare_reference(Image.fromarray(one), size=side).image for one in references]
+        return np.stack([np.asarray(picture) for picture in pictures])

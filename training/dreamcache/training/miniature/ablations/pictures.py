@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from dreamcache.models.bases.base import MINI_ADAPTERS
 from dreamcache.models.caching import join_caches
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.pipeline import DreamCachePipeline
@@ -24,7 +23,7 @@ from dreamcache.training.evaluation.toys.painter import (
     SamplingSettings,
     cache_batch,
     paint_batch,
-    recommended,
+    sampling_settings,
 )
 from dreamcache.training.evaluation.toys.pairs import PairCase, paint_pairs, score_pairs
 from dreamcache.training.evaluation.toys.scores import score
@@ -39,7 +38,7 @@ BATCH = 50
 
 def sampling(row: AblationRow, steps: int) -> SamplingSettings:
     """How a row's pictures are sampled: as the miniature recommends, but for what the row changes."""
-    how = replace(recommended(MINI_ADAPTERS), steps=steps, strength=row.strength)
+    how = replace(sampling_settings(None, {}), steps=steps, strength=row.strength)
     if row.guidance is None:
         return how
     mode, text, reference = row.guidance.mode, row.guidance.text, row.guidance.reference

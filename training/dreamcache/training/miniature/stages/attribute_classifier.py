@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.training.device import autocast, training_device
 from dreamcache.training.evaluation.toys.attribute_classifier import SMALLEST, AttributeClassifier
 from dreamcache.training.evaluation.toys.halves import halves
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
-from dreamcache.training.pixels import to_tensor
 from dreamcache.training.world.dataset import Batch, Of, draw_batch, read_shards
 from dreamcache.training.world.samples import ATTRIBUTES
 

@@ -15,11 +15,11 @@ from diffusers import AutoencoderKL
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from dreamcache.models.bases.pixels import to_pictures, to_tensor
 from dreamcache.training.device import autocast, training_device
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 from dreamcache.training.miniature.plots import save_sheet
 from dreamcache.training.miniature.stages.perceptual import FEATURES, train_features
-from dreamcache.training.pixels import to_pictures, to_tensor
 from dreamcache.training.world.dataset import Batch, draw_batch, read_shards
 
 LATENT_CHANNELS = 16

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.training.device import autocast, training_device
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
-from dreamcache.training.pixels import to_tensor
 from dreamcache.training.world.samples import ATTRIBUTES
 
 WIDTHS = (24, 48, 96, 128)

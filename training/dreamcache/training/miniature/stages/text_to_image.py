@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from dreamcache.models.bases.pixels import to_pictures
+from dreamcache.models.pipeline import denoise_batch
 from dreamcache.training.device import compiled, training_device, training_dtype
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 from dreamcache.training.miniature.plots import save_sheet
 from dreamcache.training.miniature.stages.autoencoder import LATENT_CHANNELS
 from dreamcache.training.miniature.tokenizer import TEXT_LENGTH
-from dreamcache.training.pixels import to_pictures
 from dreamcache.training.world.identity import KINDS
 from dreamcache.training.world.samples import SCENE_NAMES
 from dreamcache.training.world.scenes import SCENES
@@ -200,12 +201,15 @@ def sample(
     latent = torch.randn(len(prompts), pipeline.unet.config.in_channels, size, size, generator=generator).to(
         weight.device
     )
-    pipeline.scheduler.set_timesteps(steps)
-    for timestep in pipeline.scheduler.timesteps:
-        both = torch.cat([latent, latent]).to(weight.dtype)
-        prompted, null = pipeline.unet(both, timestep, text).sample.float().chunk(2)
-        latent = pipeline.scheduler.step(null + guidance * (prompted - null), timestep, latent).prev_sample
-    decoder = next(pipeline.vae.parameters())
-    return to_pictures(
-        pipeline.vae.decode((latent / pipeline.vae.config.scaling_factor).to(decoder.dtype)).sample
+    *_, last = denoise_batch(
+        lambda rows, timestep, text: pipeline.unet(rows, timestep, text).sample,
+        pipeline.scheduler,
+        latent,
+        *text.chunk(2),
+        steps=steps,
+        guidance_mode="classic",
+        guidance_scale=guidance,
     )
+    decoder = next(pipeline.vae.parameters())
+    scaled = last.latent / pipeline.vae.config.scaling_factor
+    return to_pictures(pipeline.vae.decode(scaled.to(decoder.dtype)).sample)

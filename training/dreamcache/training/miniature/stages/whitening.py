@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from dreamcache.training.pixels import to_tensor
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.training.world.dataset import Batch
 
 SMALLEST_VARIANCE = 1e-4

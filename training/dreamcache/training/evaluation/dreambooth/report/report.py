@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dreamcache.runtime.files import replacing
 from dreamcache.training.evaluation.dreambooth.benchmark import WHOLE_IMAGES, Benchmark
-from dreamcache.training.evaluation.dreambooth.generation import SCHEMA, GenerationPlan, write_json
+from dreamcache.training.evaluation.dreambooth.generation import SCHEMA, GenerationPlan, write_result
 from dreamcache.training.evaluation.dreambooth.metric_weights import KINDS, MetricWeights
 from dreamcache.training.evaluation.dreambooth.report.published import PUBLISHED, Published
 from dreamcache.training.evaluation.dreambooth.report.summary import RealSummary, RowSummary
@@ -139,7 +139,7 @@ class DreamBoothReport:
 
     def write(self, out: Path) -> None:
         """Write both files into a folder, replacing older ones. Raises: OutputError."""
-        write_json(out / REPORT_JSON, self.as_record())
+        write_result(out / REPORT_JSON, self.as_record())
         with replacing(out / REPORT_MARKDOWN, overwrite=True) as beside:
             beside.write_text(self.markdown(), encoding="utf-8")
 

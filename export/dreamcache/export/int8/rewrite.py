@@ -1,4 +1,4 @@
-"""How a layer is written in 8 bits.
+"""Graphs rewritten with layers in 8 bits.
 
 ``static``, for convolutions: QuantizeLinear and DequantizeLinear on every side, with ranges from calibration, which
 ONNX Runtime fuses into QLinearConv and other providers understand. Fastest; its output is rounded too, which is what
@@ -12,75 +12,20 @@ and asymmetric, one scale a tensor.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from dreamcache.export.int8.layers import Layer, find_layers
+from dreamcache.export.int8.calibration import Range, input_of, output_of
+from dreamcache.export.int8.layers import find_layers
+from dreamcache.export.int8.weights import Float, QuantisedWeight
 
-Float = NDArray[np.float32]
 Format = Literal["static", "dynamic"]
 
 _LARGEST_BIAS = float(2**30)
 """Leaves as much of a 32-bit sum to the products."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """The interval of values that a tensor's 8 bits stand for; it holds 0."""
-
-    low: float
-    high: float
-
-    @property
-    def scale(self) -> np.float32:
-        """Step between two neighbours."""
-        return np.float32(max(self.high - self.low, 1e-8) / 255.0)
-
-    @property
-    def zero_point(self) -> np.uint8:
-        """The code of 0."""
-        return np.uint8(np.clip(np.round(-self.low / float(self.scale)), 0, 255))
-
-
-@dataclass(frozen=True)
-class QuantisedWeight:
-    """A weight as int8 with one scale for each output channel.
-
-    Attributes:
-        codes: as the node takes it: [out, in, k, k] for a convolution, [in, out] for a product,
-            [rows, width] for an embedding.
-        scales: [out]; of an embedding, [rows].
-    """
-
-    codes: NDArray[np.int8]
-    scales: Float
-
-
-def input_of(layer: str) -> str:
-    """Under which name the range of a layer's input is kept."""
-    return f"{layer}, input"
-
-
-def output_of(layer: str) -> str:
-    """Under which name the range of a layer's output is kept."""
-    return f"{layer}, output"
-
-
-def quantise_weight(layer: Layer, weight: Float) -> QuantisedWeight:
-    """Symmetric, by output channel, rounded to nearest."""
-    if layer.kind == "convolution":
-        scales = _scales(np.abs(weight).max(axis=(1, 2, 3)))
-        return QuantisedWeight(_codes(weight, scales[:, None, None, None]), scales)
-    if layer.kind == "embedding":
-        scales = _scales(np.abs(weight).max(axis=1))
-        return QuantisedWeight(_codes(weight, scales[:, None]), scales)
-    matrix = weight.T if layer.transposed else weight
-    scales = _scales(np.abs(matrix).max(axis=0))
-    return QuantisedWeight(np.ascontiguousarray(_codes(matrix, scales)), scales)
 
 
 def quantise(
@@ -329,13 +274,3 @@ def _drop_unused(model: ir.Model) -> None:
     initializers = model.graph.initializers
     for name in [name for name, value in initializers.items() if not value.uses()]:
         del initializers[name]
-
-
-def _scales(largest: Float) -> Float:
-    scales: Float = (np.maximum(largest, 1e-12) / 127.0).astype(np.float32)
-    return scales
-
-
-def _codes(weight: Float, scales: Float) -> NDArray[np.int8]:
-    codes: NDArray[np.int8] = np.clip(np.round(weight / scales), -127, 127).astype(np.int8)
-    return codes

@@ -1,0 +1,65 @@
+"""Options of `dreamcache export` and `dreamcache convert`, as typer shows them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+model = partial(typer.Option, rich_help_panel="Model")
+speed = partial(typer.Option, rich_help_panel="Precision and speed")
+coreml = partial(typer.Option, rich_help_panel="Core ML")
+output = partial(typer.Option, rich_help_panel="Output")
+
+BaseName = Annotated[
+    str | None,
+    model(help="Base: diffusers folder, Hub id, .safetensors checkpoint, or mini (the shipped miniature)."),
+]
+RandomArchitecture = Annotated[
+    str | None, model(help="Architecture with random weights, to measure devices: sd15, sd21, bk-sdm-tiny …")
+]
+BaseConfig = Annotated[
+    str | None,
+    model(help="Config of a checkpoint: a diffusers folder of its kind, or sd15, sd21, sd21-base …"),
+]
+Variant = Annotated[str | None, model(help="Variant of the base's weights, such as fp16.")]
+SamplingName = Annotated[
+    str | None, model(help="Sampling of the base: standard, lcm or turbo; default: as its configs say.")
+]
+AdaptersFile = Annotated[Path | None, model(help="Adapters trained on the base (.safetensors).")]
+PrecisionName = Annotated[str, speed(help="Precision of ONNX graphs: fp32, fp16 (storage) or int8.")]
+CalibrationPrompts = Annotated[
+    Path | None, speed(help="Text file, one prompt per line, to calibrate int8; default: a built-in list.")
+]
+KvDownsample = Annotated[
+    int,
+    speed(help="Cells, N x N, over which the topmost self-attention averages keys and values; 1 = exact."),
+]
+ReferenceDownsample = Annotated[
+    int, speed(help="Cells, N x N, over which the topmost reference tokens are averaged; 1 = exact.")
+]
+MaxReferences = Annotated[
+    int, speed(help="References that the denoiser takes at once; more than 1 needs ONNX and --attention mha.")
+]
+Resolution = Annotated[
+    int | None, speed(help="Side of the square picture in pixels; default: the base's own.")
+]
+Batch = Annotated[int, speed(help="Fixed batch of the denoiser.")]
+AttentionName = Annotated[
+    str, speed(help="Attention of ONNX graphs: mha (ONNX Runtime's operator) or plain (standard operators).")
+]
+CoreMLValues = Annotated[
+    list[str] | None,
+    coreml(
+        "--coreml",
+        metavar="NAME=VALUE",
+        help="Core ML option: target, attention, weights, psnr_db, size_mb, resolutions or chunk_unet; "
+        "repeatable; docs/coreml.md describes them.",
+    ),
+]
+Target = Annotated[str, output(help="Sides of the bundle: onnx, coreml or all.")]
+BundleFolder = Annotated[Path, output(metavar="BUNDLE", help="Folder of the new bundle.")]
+Overwrite = Annotated[bool, output("--overwrite", help="Replace an existing output.")]
+AsJson = Annotated[bool, output("--json", help="Print the parity report as JSON.")]

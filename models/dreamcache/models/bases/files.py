@@ -1,0 +1,35 @@
+"""Files of a model's folder: JSON objects, and pickles, which are named and never opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dreamcache.models.errors import AdapterError
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
+"""Endings of weights that can run code when they are opened, or that PyTorch does not read."""
+
+
+def pickles_in(folder: Path) -> list[Path]:
+    """Files of a folder and its subfolders with such an ending, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in PICKLE_SUFFIXES)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        AdapterError: not a JSON object.
+        OSError: the file is absent.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterError(f"{path} is not JSON ({error}); download the base again") from error
+    if not isinstance(record, dict):
+        raise AdapterError(
+            f"{path} holds a {type(record).__name__}, expected an object; download the base again"
+        )
+    return record

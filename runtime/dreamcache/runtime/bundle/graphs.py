@@ -1,0 +1,137 @@
+"""The ONNX graphs of a bundle: their files and tensors, and what makes them agree with the architecture.
+
+The shapes of the UNet's graphs follow from `architecture.py`; graphs that contradict it are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from dreamcache.runtime.bundle.architecture import (
+    Architecture,
+    cache_tensors,
+    caching_graph_inputs,
+    denoiser_inputs,
+    denoiser_outputs,
+    plain_inputs,
+    plain_outputs,
+    shallow_inputs,
+)
+from dreamcache.runtime.bundle.decoder_strips import StripKind, check_strips
+from dreamcache.runtime.bundle.paths import BundlePath, FileRecord
+from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
+
+
+class GraphSpec(ContractModel):
+    """One ONNX file, the files that hold its weights, and its tensors as the graph names them."""
+
+    file: BundlePath
+    weights: tuple[BundlePath, ...] = ()
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class StripSpec(GraphSpec):
+    """One graph of the decoder in strips (`decoder_strips.py`); kind: which part of a decoder's block it is."""
+
+    kind: StripKind
+
+
+class Graphs(ContractModel):
+    """The five required graphs and the optional ones. The UNet's share one weights file.
+
+    text_encoder: token ids [1,n] -> [1,n,c]. vae_encoder: picture [1,3,H,W] in -1…1 -> [1,z or 2z,h,w],
+    whose first z channels are the mean. vae_decoder: unscaled latent [1,z,h,w] -> picture [1,3,H,W].
+    plain: the stock UNet without adapters. shallow: the denoiser from the deep features of an earlier step on.
+    vae_decoder_head, vae_decoder_strips: the decoder again, for less memory: unscaled latent -> features
+    [1,c,h,w], then the graphs that make the picture of them strip by strip, in order.
+    """
+
+    cache: GraphSpec
+    denoiser: GraphSpec
+    text_encoder: GraphSpec
+    vae_encoder: GraphSpec
+    vae_decoder: GraphSpec
+    plain: GraphSpec | None = None
+    shallow: GraphSpec | None = None
+    vae_decoder_head: GraphSpec | None = None
+    vae_decoder_strips: tuple[StripSpec, ...] = ()
+
+    def by_name(self) -> dict[str, GraphSpec]:
+        """The graphs of this bundle by name, in order; a decoder's strip is called `strip_name`."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        strips = {strip_name(index): strip for index, strip in enumerate(found.pop("vae_decoder_strips"))}
+        return {name: graph for name, graph in found.items() if graph is not None} | strips
+
+
+def strip_name(index: int) -> str:
+    """Name of a decoder's strip in `Graphs.by_name`."""
+    return f"vae_decoder_strip_{index}"
+
+
+def graph_fingerprint(graphs: Graphs, files: Mapping[str, FileRecord]) -> str:
+    """SHA-256 over the hashes of the caching graph, the denoiser and their weights."""
+    paths = {path for graph in (graphs.cache, graphs.denoiser) for path in (graph.file, *graph.weights)}
+    lines = [f"{path} {files[path].sha256}" for path in sorted(paths)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def check_graphs(graphs: Graphs, architecture: Architecture, files: Mapping[str, FileRecord]) -> None:
+    """The UNet's graphs have the tensors that follow from the architecture, and every file is listed."""
+    declared = {
+        "cache inputs": (graphs.cache.inputs, caching_graph_inputs(architecture)),
+        "cache outputs": (graphs.cache.outputs, cache_tensors(architecture)),
+        "denoiser inputs": (graphs.denoiser.inputs, denoiser_inputs(architecture)),
+        "denoiser outputs": (graphs.denoiser.outputs, denoiser_outputs(architecture)),
+    }
+    if graphs.plain is not None:
+        declared["plain inputs"] = (graphs.plain.inputs, plain_inputs(architecture))
+        declared["plain outputs"] = (graphs.plain.outputs, plain_outputs(architecture))
+    if (graphs.shallow is None) != (architecture.deep is None):
+        raise ValueError(
+            "a shallow graph and the architecture's deep features belong together; one is missing"
+        )
+    if graphs.shallow is not None:
+        declared["shallow inputs"] = (graphs.shallow.inputs, shallow_inputs(architecture))
+        declared["shallow outputs"] = (graphs.shallow.outputs, plain_outputs(architecture))
+    for place, (received, expected) in declared.items():
+        _same_tensors(place, received, expected)
+    _check_decoder(graphs, architecture)
+    for name, graph in graphs.by_name().items():
+        for path in (graph.file, *graph.weights):
+            if path not in files:
+                raise ValueError(f"graph {name} names {path}, which the table of files does not list")
+
+
+def _check_decoder(graphs: Graphs, architecture: Architecture) -> None:
+    """Head and strips belong together and lead from a latent to a picture."""
+    head, strips = graphs.vae_decoder_head, graphs.vae_decoder_strips
+    if (head is None) != (not strips):
+        raise ValueError("a decoder's head and its strips belong together; one is missing")
+    if head is None:
+        return
+    inputs, outputs = ([spec.shape for spec in specs] for specs in (head.inputs, head.outputs))
+    if inputs != [architecture.latent_shape] or len(outputs) != 1 or len(outputs[0]) != 4:
+        raise ValueError(
+            f"vae_decoder_head: one input {list(architecture.latent_shape)} and one output [1, c, h, w] are "
+            f"expected, received {inputs} and {outputs}"
+        )
+    check_strips(outputs[0], strips, (3, architecture.image_height, architecture.image_width))
+
+
+def _same_tensors(place: str, received: tuple[TensorSpec, ...], expected: tuple[TensorSpec, ...]) -> None:
+    """Names, shapes and dtypes in order; the meaning is prose and may differ."""
+    for have, want in zip(received, expected, strict=False):
+        if (have.name, have.shape, have.dtype) != (want.name, want.shape, want.dtype):
+            raise ValueError(
+                f"{place}: {want.name} {list(want.shape)} {want.dtype} is expected, "
+                f"received {have.name} {list(have.shape)} {have.dtype}"
+            )
+        if have.multiples != want.multiples:
+            raise ValueError(
+                f"{place}: {want.name} of up to {want.multiples} references is expected, "
+                f"received {have.multiples}"
+            )
+    if len(received) != len(expected):
+        raise ValueError(f"{place}: {len(expected)} tensors are expected, received {len(received)}")

@@ -1,0 +1,1 @@
+"""Of which solids each kind of toy is built."""
