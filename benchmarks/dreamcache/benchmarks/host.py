@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dreamcache.benchmarks.record import Host
+from dreamcache.runtime.sessions.processor import processor_features, processor_fields
 
 # What makes kernels choose another path; the rest of the flags say nothing about a benchmark.
 _FEATURES = (
@@ -29,13 +30,13 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 def describe_host() -> Host:
     """This machine, with the load average before anything is measured."""
-    cpuinfo = _read(Path("/proc/cpuinfo"))
+    fields = processor_fields()
     cores = os.cpu_count() or 1
     return Host(
         system=f"{platform.system()} {platform.release()}",
         machine=platform.machine(),
-        cpu=cpu_model(cpuinfo) or platform.processor() or platform.machine(),
-        cpu_features=cpu_features(cpuinfo),
+        cpu=cpu_model(fields) or platform.processor() or platform.machine(),
+        cpu_features=tuple(one for one in _FEATURES if one in processor_features(fields)),
         governor=_read(_GOVERNOR).strip() or None,
         cores=cores,
         usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
@@ -55,26 +56,9 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def cpu_model(cpuinfo: str) -> str:
-    """The model name in the text of /proc/cpuinfo; empty where there is none."""
-    fields = _fields(cpuinfo)
+def cpu_model(fields: dict[str, str]) -> str:
+    """The model name among the fields of /proc/cpuinfo; empty where there is none."""
     return next((fields[name] for name in ("model name", "Model", "Hardware") if fields.get(name)), "")
-
-
-def cpu_features(cpuinfo: str) -> tuple[str, ...]:
-    """The features that matter to kernels, x86-64's or Arm's, in a fixed order."""
-    fields = _fields(cpuinfo)
-    flags = set(fields.get("flags", fields.get("Features", "")).split())
-    return tuple(feature for feature in _FEATURES if feature in flags)
-
-
-def _fields(cpuinfo: str) -> dict[str, str]:
-    """The first processor's fields."""
-    fields: dict[str, str] = {}
-    for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    return fields
 
 
 def _ram_bytes() -> int | None:

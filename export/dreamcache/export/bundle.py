@@ -1,4 +1,4 @@
-"""Writing a bundle (docs/bundle.md): the ONNX side, the Core ML side, and the contract last."""
+"""A bundle (docs/bundle.md): ONNX graphs, Core ML packages, and the contract last."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def export_bundle(
         out: the bundle's folder.
         onnx: how the graphs for ONNX Runtime are made; None makes none.
         coreml: how the Core ML packages are made; None makes none.
-        approximations: of attention at the topmost level, on both sides.
+        approximations: of attention at the topmost level.
         resolution: pixels of the square picture; None is the base's own.
         batch: fixed batch of the denoiser.
         max_references: how many references the denoiser for ONNX Runtime takes at once.

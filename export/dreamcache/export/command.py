@@ -26,6 +26,8 @@ from dreamcache.runtime.bundle.contract import Precision
 if TYPE_CHECKING:
     from dreamcache.models.bases.distillation import Sampling
     from dreamcache.runtime.bundle.contract import Contract
+    from dreamcache.runtime.bundle.coreml import CoreMLPart
+    from dreamcache.runtime.bundle.parity import ParityReport
 
 RENAMED = {
     "--coreml-target": "is now --coreml target=SYSTEM",
@@ -44,7 +46,7 @@ _SAMPLINGS = ("standard", "lcm", "turbo")
 
 
 def export(
-    out: command_options.BundleFolder,
+    *,
     base: command_options.BaseName = None,
     architecture: command_options.RandomArchitecture = None,
     base_config: command_options.BaseConfig = None,
@@ -60,6 +62,7 @@ def export(
     batch: command_options.Batch = 1,
     attention: command_options.AttentionName = "mha",
     coreml: command_options.CoreMLValues = None,
+    out: command_options.BundleFolder,
     target: command_options.Target = "onnx",
     overwrite: command_options.Overwrite = False,
     as_json: command_options.AsJson = False,
@@ -189,25 +192,16 @@ def _as_text(out: Path, contract: Contract) -> str:
     size = sum(record.size for record in contract.files.values()) / 1e6
     lines = [f"{out}: {contract.architecture.name}, {contract.weights} weights, {size:.1f} MB"]
     if contract.onnx is not None:
-        parity = contract.parity
-        lines.append(f"against PyTorch: {_decibels(parity.psnr_db)}")
-        lines.append(
-            f"condition over PyTorch's: {_ratios(parity.condition)}; "
-            f"two UNet graphs over one on disk: {parity.disk_ratio:.3f}"
-        )
+        lines += _parity_lines("", contract.parity, "two UNet graphs over one on disk")
     if contract.coreml is not None:
-        part = contract.coreml
-        lines.append(f"Core ML against PyTorch: {_decibels(part.psnr_db)}")
-        lines.append(
-            f"condition over PyTorch's: {_ratios(part.condition)}; "
-            f"UNet over its denoiser on disk: {part.disk_ratio:.3f}"
-        )
+        lines += _parity_lines("Core ML ", contract.coreml, "UNet over its denoiser on disk")
     return "\n".join(lines)
 
 
-def _decibels(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {db:.0f} dB" for name, db in values.items())
-
-
-def _ratios(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {ratio:.4f}" for name, ratio in values.items())
+def _parity_lines(of: str, measured: ParityReport | CoreMLPart, ratio: str) -> list[str]:
+    decibels = ", ".join(f"{name} {db:.0f} dB" for name, db in measured.psnr_db.items())
+    condition = ", ".join(f"{name} {effect:.4f}" for name, effect in measured.condition.items())
+    return [
+        f"{of}against PyTorch: {decibels}",
+        f"condition over PyTorch's: {condition}; {ratio}: {measured.disk_ratio:.3f}",
+    ]

@@ -59,7 +59,7 @@ CoreMLValues = Annotated[
         "repeatable; docs/coreml.md describes them.",
     ),
 ]
-Target = Annotated[str, output(help="Sides of the bundle: onnx, coreml or all.")]
+Target = Annotated[str, output(help="Contents of the bundle: onnx, coreml or all.")]
 BundleFolder = Annotated[Path, output(metavar="BUNDLE", help="Folder of the new bundle.")]
 Overwrite = Annotated[bool, output("--overwrite", help="Replace an existing output.")]
 AsJson = Annotated[bool, output("--json", help="Print the parity report as JSON.")]

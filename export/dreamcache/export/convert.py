@@ -68,10 +68,10 @@ def read_released(path: Path) -> Mapping[str, object]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ExportError(
-            f"{path} is refused: it is no plain state dict of tensors ({_reason(error)}); nothing of it was run"
+            f"{path} is refused: a plain state dict of tensors is expected ({_reason(error)}); nothing of it was run"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ExportError(f"{path} is no PyTorch file ({_reason(error)}); download it again") from error
+        raise ExportError(f"{path} is not a PyTorch file ({_reason(error)}); download it again") from error
     if not isinstance(state, dict):
         raise ExportError(f"{path} holds a {type(state).__name__}, expected a state dict of tensors")
     return state

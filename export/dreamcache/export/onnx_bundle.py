@@ -1,4 +1,4 @@
-"""The ONNX side of a bundle: every graph, in the precision that is asked for, each one compared with PyTorch."""
+"""ONNX graphs of a bundle, in one precision, each compared with PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a bundle is made: the ONNX side, the Core ML side, and what both approximate."""
+"""Options of an export: ONNX graphs, Core ML packages, approximations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CoreMLTarget = Literal["iOS16", "iOS17", "iOS18"]
 CoreMLAttention = Literal["plain", "split_einsum"]
 WeightFormat = Literal["fp16", "int8", "palette6", "palette4"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = get_args(WeightFormat)
-"""From the most bits to the fewest."""
+"""Sorted by bits, most first."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ class CoreMLOptions(BaseModel):
 
 
 def check_targets(onnx: OnnxOptions | None, coreml: CoreMLOptions | None, max_references: int = 1) -> None:
-    """Whether these sides of a bundle can be made, before any work.
+    """Check, before any work, that these parts of a bundle can be made.
 
     Raises:
-        ExportError: neither side, a missing package, or several references that a side does not take.
+        ExportError: nothing to make, a missing package, or several references where one is possible.
     """
     if onnx is None and coreml is None:
         raise ExportError(

@@ -1,4 +1,4 @@
-"""What an export is at, for whoever draws the progress bar."""
+"""Stages of an export, for its progress bar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STAGES = 8
 
 
 class Stages:
-    """Counts stages for whoever draws the progress bar."""
+    """Counts stages for the progress bar."""
 
     def __init__(self, progress: StageProgress | None = None) -> None:
         self._progress = progress

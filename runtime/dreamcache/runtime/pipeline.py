@@ -29,14 +29,9 @@ from dreamcache.runtime.sampling.noise import noise_source, noised_reference
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 from dreamcache.runtime.sampling.trajectory import Step, trajectory
+from dreamcache.runtime.sessions.profiles import Profile, check_profile
 from dreamcache.runtime.sessions.providers import Math, check_math, choose_providers, warn_of_attention
-from dreamcache.runtime.sessions.session import (
-    Profile,
-    SessionOpener,
-    check_finite,
-    check_profile,
-    check_threads,
-)
+from dreamcache.runtime.sessions.session import SessionOpener, check_finite, check_threads
 from dreamcache.runtime.settings import Options, resolve_settings
 from dreamcache.runtime.subject import Subject, join_subjects, load_subject
 

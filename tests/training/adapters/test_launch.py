@@ -75,7 +75,7 @@ def test_errors_of_the_command(
 ) -> None:
     run = tmp_path / "run"
     assert run_command(*arguments(tiny_base, toys, run, "--set", "stepz=1")) == 1
-    assert capsys.readouterr().err.startswith("dreamcache: 'stepz' is no value of a preset")
+    assert capsys.readouterr().err.startswith("dreamcache: a preset has no value named 'stepz'")
     assert run_command(*arguments(tiny_base, tmp_path, run)) == 1
     assert "received none" in capsys.readouterr().err
     assert run_command("train", "base", "--base", str(tiny_base), "--data", "world:9") == 2

@@ -16,7 +16,8 @@ from dreamcache.training.miniature.tokenizer import (
     make_tokenizer,
     training_captions,
 )
-from dreamcache.training.world import COLOURS, KINDS, SCENES
+from dreamcache.training.world.identity import COLOURS, KINDS
+from dreamcache.training.world.scenes import SCENES
 
 
 def test_the_vocabulary_is_the_same_every_time(tokenizer: CLIPTokenizer) -> None:

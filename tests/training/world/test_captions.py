@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dreamcache.training.world import COLOURS, KINDS, PATTERNS, SCENES, Identity
 from dreamcache.training.world.captions import NAMES_ALL, NAMES_BODY, draw_words, plain_caption
-from dreamcache.training.world.identity import draw_identity
+from dreamcache.training.world.identity import COLOURS, KINDS, PATTERNS, Identity, draw_identity
 from dreamcache.training.world.samples import PLACES
+from dreamcache.training.world.scenes import SCENES
 from dreamcache.training.world.styles import STYLES
 
 DRAWS = 4000

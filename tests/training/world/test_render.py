@@ -11,19 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.training.world import (
-    COLOURS,
-    KINDS,
-    PATTERNS,
-    SCENES,
-    Identity,
-    Pose,
-    render,
-    render_reference,
-)
-from dreamcache.training.world.render import REFERENCE_FILL, SIZE, fit_pose
+from dreamcache.training.world.identity import COLOURS, KINDS, PATTERNS, Identity
+from dreamcache.training.world.render import REFERENCE_FILL, SIZE, Pose, fit_pose, render, render_reference
 from dreamcache.training.world.samples import PairSample, Sample, draw_pair, draw_sample, draw_stylised
-from dreamcache.training.world.scenes import WHITE, Canvas
+from dreamcache.training.world.scenes import SCENES, WHITE, Canvas
 from dreamcache.training.world.styles import restyle
 
 TOY = Identity("robot", "red", "blue", "striped", 1, 1, 1)

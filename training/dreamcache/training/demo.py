@@ -24,12 +24,10 @@ SEED = 7
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write.")] = Path("demo"),
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps a picture.")] = 20,
-    toys: Annotated[int, typer.Option(min=1, help="Held-out toys to draw, each in four scenes.")] = 12,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing folder's results.")
-    ] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Output folder.")] = Path("demo"),
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 20,
+    toys: Annotated[int, typer.Option(min=1, help="Held-out toys, each in four scenes.")] = 12,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replacement of existing results.")] = False,
 ) -> None:
     """Export the shipped miniature, draw unseen toys in new places, and report quality, speed and memory."""
     from dreamcache.runtime.files import check_output

@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from dreamcache.runtime.errors import DreamCacheError
+from dreamcache.runtime.sessions.profiles import Profile, check_profile
 from dreamcache.runtime.sessions.providers import Math, check_math, choose_providers, short_name
-from dreamcache.runtime.sessions.session import Profile, check_profile, check_threads
+from dreamcache.runtime.sessions.session import check_threads
 
 _PATIENCE_S = 30
 _MODULE = "dreamcache.benchmarks.process.worker"

@@ -1,4 +1,4 @@
-"""The Core ML side of a bundle: packages below `coreml/`, each one measured by running what was saved.
+"""Core ML packages of a bundle, below `coreml/`; each saved package is run and measured.
 
 Names and folder are those of apple/ml-stable-diffusion, so that people who know its layout find their way.
 """

@@ -94,7 +94,7 @@ def written_to_fit(
 
 
 def _wide(packages: Mapping[str, Packages], observed: Interpreted) -> dict[str, frozenset[str]]:
-    """By writer, the activations that leave the range of 16 bits."""
+    """Activations that leave the range of 16 bits, by writer."""
     found: dict[str, frozenset[str]] = {}
     for name, written in packages.items():
         places = {Path(model.package).name for model in written.models.values()}

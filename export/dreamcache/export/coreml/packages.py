@@ -1,10 +1,11 @@
-"""From parts to packages: converted, compressed, cut in two, merged, and what the contract says of them."""
+"""Core ML packages: converted, compressed, cut in two, merged, and declared for the contract."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,40 +62,23 @@ def write_unet(
     Raises:
         ExportError: a part does not convert, compress or share its weights.
     """
-    work = place / "work"
-    work.mkdir()
-    try:
+    with _work(place) as work:
         ready = {
             name: _pieces(work, name, part, options, recipe, kept, progress) for name, part in parts.items()
         }
         alone = sum(map(_bytes, ready["denoise"])), sum(map(_weight_bytes, ready["denoise"]))
-        models: dict[str, CoreMLModel] = {}
-        graphs: dict[str, list[CoreMLPiece]] = {name: [] for name in parts}
-        for index in range(len(ready["denoise"])):
-            chunk = f"Chunk{index + 1}" if options.chunk_unet else ""
-            step = {name: pieces[index] for name, pieces in ready.items()}
-            for model, functions in _grouped(step, options).items():
-                package = f"{UNET}{model}{chunk}"
-                target = place / f"{package}.mlpackage"
-                if functions.keys() == {"main"}:
-                    step[functions["main"]].rename(target)
-                else:
-                    progress(f"Core ML: {package}, {len(functions)} functions")
-                    merge_functions({name: step[name] for name in functions}, target, "denoise")
-                declared = {
-                    called: _declare(target, called, parts[name]) for called, name in functions.items()
-                }
-                models[package] = CoreMLModel(package=f"{FOLDER}/{target.name}", functions=declared)
-                for called, name in functions.items():
-                    graphs[name].append(CoreMLPiece(model=package, function=called))
-    finally:
-        shutil.rmtree(work)
-    targets = [place / Path(model.package).name for model in models.values()]
+        groups = {}
+        for piece in range(len(ready["denoise"])):
+            chunk = f"Chunk{piece + 1}" if options.chunk_unet else ""
+            if options.shares:
+                groups[f"{UNET}{chunk}"] = piece, {name: name for name in parts}
+            else:
+                groups |= {f"{UNET}{_ending(name)}{chunk}": (piece, {"main": name}) for name in parts}
+        written = _assemble(place, groups, ready, parts, "denoise", progress)
+    targets = [place / Path(model.package).name for model in written.models.values()]
     if options.shares and len(parts) == 2:
         check_disk(sum(map(_weight_bytes, targets)), alone[1])
-    return Packages(
-        models, {name: tuple(pieces) for name, pieces in graphs.items()}, sum(map(_bytes, targets)) / alone[0]
-    )
+    return replace(written, disk_ratio=sum(map(_bytes, targets)) / alone[0])
 
 
 def write_component(
@@ -118,44 +102,62 @@ def write_component(
     Raises:
         ExportError: a part does not convert.
     """
-    progress(f"Core ML: {name}")
+    plain = options.model_copy(update={"weights": "fp16", "chunk_unet": False})
     first = next(iter(parts))
+    with _work(place) as work:
+        ready = {
+            graph: _pieces(work, graph, part, plain, None, kept, progress) for graph, part in parts.items()
+        }
+        endings = {graph: graph.removeprefix(first) for graph in parts}
+        if options.shares:
+            groups = {name: (0, {f"main{ending}": graph for graph, ending in endings.items()})}
+        else:
+            groups = {f"{name}{ending}": (0, {"main": graph}) for graph, ending in endings.items()}
+        return _assemble(place, groups, ready, parts, "main", progress)
+
+
+@contextmanager
+def _work(place: Path) -> Iterator[Path]:
+    """A folder for what is merged or moved; it goes at the end."""
     work = place / "work"
     work.mkdir()
     try:
-        ready = {}
-        for graph, part in parts.items():
-            ready[graph] = work / f"{graph}.mlpackage"
-            convert_graph(
-                part.module,
-                part.inputs,
-                part.outputs,
-                ready[graph],
-                target=options.target,
-                kept=touching(kept),
-            )
-        models: dict[str, CoreMLModel] = {}
-        graphs: dict[str, tuple[CoreMLPiece, ...]] = {}
-        if options.shares and len(parts) > 1:
-            called = {graph: "main" + graph.removeprefix(first) for graph in parts}
-            target = place / f"{name}.mlpackage"
-            merge_functions({called[graph]: path for graph, path in ready.items()}, target, "main")
-            functions = {
-                called[graph]: _declare(target, called[graph], part) for graph, part in parts.items()
-            }
-            models[name] = CoreMLModel(package=f"{FOLDER}/{target.name}", functions=functions)
-            graphs = {graph: (CoreMLPiece(model=name, function=called[graph]),) for graph in parts}
-        else:
-            for graph, part in parts.items():
-                package = name + graph.removeprefix(first)
-                target = place / f"{package}.mlpackage"
-                ready[graph].rename(target)
-                models[package] = CoreMLModel(
-                    package=f"{FOLDER}/{target.name}", functions={"main": _declare(target, "main", part)}
-                )
-                graphs[graph] = (CoreMLPiece(model=package, function="main"),)
+        yield work
     finally:
         shutil.rmtree(work)
+
+
+def _assemble(
+    place: Path,
+    groups: Mapping[str, tuple[int, Mapping[str, str]]],
+    ready: Mapping[str, Sequence[Path]],
+    parts: Mapping[str, CoreMLModule],
+    default: str,
+    progress: TellStage,
+) -> Packages:
+    """Packages of one function or several.
+
+    Args:
+        place: the folder.
+        groups: by package, which piece of its graphs it holds, and the graph of each function.
+        ready: by graph, the packages of its pieces, each with the single function ``main``.
+        parts: by graph.
+        default: function of a package that holds several.
+        progress: told what begins.
+    """
+    models: dict[str, CoreMLModel] = {}
+    graphs: dict[str, tuple[CoreMLPiece, ...]] = dict.fromkeys(parts, ())
+    for package, (piece, functions) in groups.items():
+        target = place / f"{package}.mlpackage"
+        if functions.keys() == {"main"}:
+            ready[functions["main"]][piece].rename(target)
+        else:
+            progress(f"Core ML: {package}, {len(functions)} functions")
+            merge_functions({name: ready[graph][piece] for name, graph in functions.items()}, target, default)
+        declared = {name: _declare(target, name, parts[graph]) for name, graph in functions.items()}
+        models[package] = CoreMLModel(package=f"{FOLDER}/{target.name}", functions=declared)
+        for name, graph in functions.items():
+            graphs[graph] += (CoreMLPiece(model=package, function=name),)
     return Packages(models, graphs)
 
 
@@ -192,15 +194,8 @@ def _pieces(
     return list(chunks)
 
 
-def _grouped(ready: Mapping[str, Path], options: CoreMLOptions) -> dict[str, dict[str, str]]:
-    """By what a package's name ends in, its functions' names and the graphs that they are of."""
-    if options.shares:
-        return {"": {name: name for name in ready}}
-    return {_ending(name): {"main": name} for name in ready}
-
-
 def _ending(name: str) -> str:
-    """Of the package that holds one function alone: nothing for ``denoise``, ``Cache_768`` for ``cache_768``."""
+    """Ending of the name of a package with one function: nothing for ``denoise``, ``Cache_768`` for ``cache_768``."""
     return name.capitalize().removeprefix("Denoise")
 
 

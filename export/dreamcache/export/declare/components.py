@@ -52,7 +52,7 @@ def declare_vae_decoder(vae: AutoencoderKL, latent_height: int, latent_width: in
 def _vae_shapes(
     vae: AutoencoderKL, latent_height: int, latent_width: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Of the latent, and of the picture."""
+    """Shapes of the latent and of the picture."""
     config = vae.config
     factor = 2 ** (len(config.block_out_channels) - 1)
     latent = (1, int(config.latent_channels), latent_height, latent_width)

@@ -85,7 +85,7 @@ class LayerJudge:
         self.exact = self._draw({})
 
     def score(self, formats: Formats) -> Score:
-        """Of trajectories with these layers in 8 bits."""
+        """Score of trajectories with these layers in 8 bits."""
         return compare(self.exact, self._draw(formats))
 
     def _draw(self, formats: Formats) -> list[TrajectoryRecord]:

@@ -65,7 +65,7 @@ class Score:
 
     @property
     def final_db(self) -> float:
-        """Of the final latent."""
+        """dB of the final latent."""
         return self.latent_db[-1]
 
     @property

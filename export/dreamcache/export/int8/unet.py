@@ -64,7 +64,7 @@ class QuantisedUnet:
 SMALL = Effort(calibration=(4, 20), judged=(1, 20), fine=True)
 LARGE = Effort(calibration=(1, 6), judged=(1, 2), fine=False)
 UNJUDGED = Effort(calibration=(1, 2), judged=(0, 0), fine=False)
-"""For random weights."""
+"""Effort for random weights."""
 
 
 def quantise_unet(

@@ -23,7 +23,7 @@ class TokensLast:
     channels = -1
 
     def tokens(self, hidden: Tensor) -> Tensor:
-        """Of a picture [b, d, h, w]."""
+        """Tokens of a picture [b, d, h, w]."""
         return as_tokens(hidden)
 
     def picture(self, tokens: Tensor, like: Tensor) -> Tensor:
@@ -31,11 +31,11 @@ class TokensLast:
         return as_picture(tokens, like)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """Of [b, n, d], as the graphs' inputs and outputs are."""
+        """Tokens of [b, n, d], the layout of the graphs' inputs and outputs."""
         return tokens
 
     def given(self, tokens: Tensor) -> Tensor:
-        """To [b, n, d]."""
+        """Tokens as [b, n, d]."""
         return tokens
 
     def scale(self, strength: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ class TokensLast:
         return layer
 
     def norm(self, layer: nn.LayerNorm) -> nn.Module:
-        """Likewise."""
+        """The norm for these tokens."""
         return layer
 
 

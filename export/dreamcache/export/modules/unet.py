@@ -33,7 +33,7 @@ from dreamcache.models.transformer import as_tokens, feed_forward
 from dreamcache.models.unet import finish, visits
 
 ADDED_CONDITIONS = ("text_embeds", "time_ids")
-"""What SDXL's time embedding reads beside the timestep: [b, p] and [b, 6]."""
+"""What SDXL's time embedding reads in addition to the timestep: [b, p] and [b, 6]."""
 
 
 class CachingGraph(nn.Module):
@@ -234,7 +234,7 @@ def _enter(transformer: Transformer2DModel, hidden: Tensor, layout: TokensLast) 
 
 
 def _leave(transformer: Transformer2DModel, tokens: Tensor, hidden: Tensor, layout: TokensLast) -> Tensor:
-    """As `dreamcache.models.transformer.leave`, likewise."""
+    """As `dreamcache.models.transformer.leave`, in such a copy."""
     return layout.picture(transformer.proj_out(tokens), hidden) + hidden
 
 

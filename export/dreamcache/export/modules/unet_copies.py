@@ -33,7 +33,7 @@ class Constant(nn.Module):
 class Pointwise(nn.Module):
     """A 1 × 1 convolution as the matrix product that it is: tokens [b, n, d] to [b, n, e].
 
-    Products keep more precision in 8 bits than convolutions, since their activations are quantised as they come.
+    Products keep more precision in 8 bits than convolutions, since each activation is quantised by its own range.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -48,7 +48,7 @@ class Pointwise(nn.Module):
 
 
 class PointwisePicture(Pointwise):
-    """Likewise on a picture [b, d, h, w]."""
+    """The same product on a picture [b, d, h, w]."""
 
     def forward(self, picture: Tensor) -> Tensor:
         return as_picture(super().forward(as_tokens(picture)), picture)

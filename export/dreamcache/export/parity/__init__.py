@@ -1,1 +1,1 @@
-"""Is it right? Every graph beside PyTorch, and the gates."""
+"""Every graph compared with PyTorch, and the gates."""

@@ -35,7 +35,6 @@ from dreamcache.export.parity.torch_reference import (
     TorchModel,
 )
 from dreamcache.export.parity.unet import UnetParity, measure_unet
-from dreamcache.export.resources import is_large
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import Architecture
@@ -69,19 +68,19 @@ def measure_parity(
     brief: bool = False,
     approximations: Approximations = EXACT,
 ) -> ParityReport:
-    """Measure an unfinished bundle and raise where it fails.
+    """Compare the graphs of a new bundle with PyTorch; raise where a gate fails.
 
     Args:
         folder: where the graphs lie.
         graphs: their declarations.
         architecture: shapes and sites.
-        base: PyTorch's side.
-        conditioned: PyTorch's side, with adapters.
+        base: in PyTorch.
+        conditioned: its UNet with adapters.
         disk: bytes of both UNet graphs with their weights, and of the denoiser with its own.
         tick: called after each graph.
         precision: of the graphs, which decides how close they must be.
         enforce: False reports what 8 bits cost random weights, and refuses nothing for it.
-        brief: one step of a large base in place of two, for random weights.
+        brief: see `TorchModel.sample`.
         approximations: of attention, in PyTorch too.
 
     Raises:
@@ -89,23 +88,16 @@ def measure_parity(
     """
     check_disk(*disk)
     torch_model = TorchModel(base, conditioned, architecture, approximations)
-    # The second one only takes the first one's place; a small base compares its cache all the same.
-    references = [
-        torch_model.reference(0),
-        torch_model.substitute(1) if is_large(base) else torch_model.reference(1),
-    ]
     psnr = {"cache": 0.0, "denoiser": 0.0}
     for name, db in _component_psnr(folder, graphs, base, precision).items():
         psnr[name] = db
         tick()
     release_freed()
-    steps, full = (4, 4) if not is_large(base) else (1, 1) if brief else (2, 1)
-    points = torch_model.trajectory(references[0], steps, full)
-    release_freed()
+    references, points = torch_model.sample(brief)
     specs = graphs.by_name()
     together = None
     if architecture.max_references > 1:
-        # A substitute has no cache in PyTorch; the same reference twice is a set of tokens like any other.
+        # A substitute has no cache in PyTorch; the same reference twice serves as well.
         second = 1 if references[1].cache else 0
         together = second, torch_model.predict_together((references[0], references[second]), points[0])
     found = measure_unet(
@@ -134,7 +126,7 @@ def measure_parity(
         trajectory_db=tuple(found.trajectory_db),
         disk_ratio=disk[0] / disk[1],
         notes=(
-            f"{steps} DDIM steps, prompt {PROMPT!r}, guidance {GUIDANCE_SCALE:g}, onnxruntime on the CPU",
+            f"{len(points)} DDIM steps, prompt {PROMPT!r}, guidance {GUIDANCE_SCALE:g}, onnxruntime on the CPU",
         ),
     )
 
@@ -195,7 +187,7 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
 
 
 def _opener(folder: Path, graphs: Graphs) -> OpenGraph:
-    """Opens the graphs of an unfinished bundle one at a time."""
+    """Opens the graphs of a new bundle one at a time."""
 
     @contextmanager
     def open_graph(name: str) -> Iterator[GraphSession]:

@@ -17,12 +17,14 @@ from torch import Tensor
 
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
 from dreamcache.export.options import EXACT, Approximations
+from dreamcache.export.resources import is_large
 from dreamcache.models.bases.base import Base
 from dreamcache.models.caching import cache_reference, join_caches, noise_reference
 from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.sampling.guidance import Branch
+from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.subject import join_tokens
 
 Array = NDArray[np.float32]
@@ -92,7 +94,7 @@ class TorchModel:
         self.approximations = approximations
         self.texts = {"null": base.encode_text([""]), "prompt": base.encode_text([PROMPT])}
         self._averaged: DenoiserGraph | None = None
-        # A reference that was averaged is no set of tokens that the adapters know, but keys and values are.
+        # The adapters do not know averaged tokens; they know averaged keys and values.
         if approximations != EXACT:
             self._averaged = DenoiserGraph(conditioned, "plain", approximations)
 
@@ -130,6 +132,21 @@ class TorchModel:
     def substitute(self, seed: int) -> Reference:
         """Another subject to put in a reference's place: noise, which no caching graph is compared on."""
         return Reference(draw_noise(seed, self.architecture.latent_shape[1:]), {}, {})
+
+    def sample(self, brief: bool = False) -> tuple[tuple[Reference, Reference], list[Point]]:
+        """Two references, and the trajectory with the first; few points of a large base.
+
+        The second reference only takes the first one's place; a small base compares its cache too.
+
+        Args:
+            brief: one step of a large base in place of two, for random weights.
+        """
+        large = is_large(self.base)
+        references = self.reference(0), self.substitute(1) if large else self.reference(1)
+        steps, full = (4, 4) if not large else (1, 1) if brief else (2, 1)
+        points = self.trajectory(references[0], steps, full)
+        release_freed()
+        return references, points
 
     @torch.no_grad()
     def trajectory(

@@ -1,4 +1,4 @@
-"""Caching graph and denoiser beside PyTorch, whatever runs them: inputs of a real trajectory, and the condition."""
+"""Caching graph and denoiser compared with PyTorch, in any engine, along a real trajectory."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ def measure_unet(
     shallow: bool = False,
     together: tuple[int, Array] | None = None,
 ) -> UnetParity:
-    """Both graphs, through the runner's own code, beside PyTorch.
+    """Compare both graphs with PyTorch, through the runner's own code.
 
     Args:
         open_graph: gives ``cache``, ``denoiser`` and ``shallow``; what it gave may go when the next is asked for, but
-            for the denoiser beside the shallow graph.
+            for the denoiser, which the shallow graph needs.
         architecture: shapes and sites.
         origin: for its texts and its sampler.
         references: two; the second one takes the first one's place.
         points: of PyTorch's trajectory with the first reference.
         shallow: whether there is a shallow graph.
-        together: which reference to read beside the first one, and what PyTorch predicts of both at the first point.
+        together: the reference to read with the first one, and what PyTorch predicts of both at the first point.
     """
     texts = origin.embeddings
     caches, cache_db = _caches(open_graph("cache"), references)

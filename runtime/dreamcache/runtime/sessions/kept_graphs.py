@@ -29,6 +29,7 @@ from dreamcache.runtime.bundle.onnx_weights import tensors_in
 from dreamcache.runtime.errors import DreamCacheError
 from dreamcache.runtime.files import replacing
 from dreamcache.runtime.sessions.overflow import guard_entries
+from dreamcache.runtime.sessions.processor import processor_features, processor_fields
 from dreamcache.runtime.sessions.profiles import Profile, session_options
 
 FOLDER_VARIABLE = "DREAMCACHE_CACHE"
@@ -152,12 +153,8 @@ def _private(path: str, flags: int) -> int:
 
 def _processor_features() -> list[str]:
     """What the processor can do, as the system lists it; its name where the system has no list."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                return sorted(value.split())
-    return [platform.processor(), sys.byteorder]
+    found = processor_features(processor_fields())
+    return sorted(found) if found else [platform.processor(), sys.byteorder]
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:

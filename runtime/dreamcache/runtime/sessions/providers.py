@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, get_args
 
 from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.sessions.processor import processor_features, processor_fields
 
 Math = Literal["exact", "fast"]
 MATHS: tuple[Math, ...] = get_args(Math)
@@ -28,7 +28,6 @@ _SUFFIX = "ExecutionProvider"
 # OpenVINO's INFERENCE_PRECISION_HINT. It ignores a word that it does not know and computes in fp32.
 _OPENVINO_PRECISION: dict[Math, str] = {"exact": "f32", "fast": "bf16"}
 _BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
-_CPUINFO = Path("/proc/cpuinfo")
 
 
 class ProviderWarning(UserWarning):
@@ -122,16 +121,7 @@ def cpu_has_bf16(cpuinfo: str | None = None) -> bool:
 
     cpuinfo: the text of Linux's /proc/cpuinfo; None reads it.
     """
-    if cpuinfo is None:
-        try:
-            cpuinfo = _CPUINFO.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return False
-    for line in cpuinfo.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            return not _BF16_FLAGS.isdisjoint(value.split())
-    return False
+    return not _BF16_FLAGS.isdisjoint(processor_features(processor_fields(cpuinfo)))
 
 
 def _openvino(math: Math, constant_keys: bool) -> dict[str, str]:

@@ -22,24 +22,11 @@ from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.kept_graphs import OptimisedGraph, graph_folder
 from dreamcache.runtime.sessions.profiles import (
-    PROFILES,
     Profile,
-    check_profile,
     prepare_process,
     session_options,
 )
 from dreamcache.runtime.sessions.providers import Math, provider_options, short_name
-
-__all__ = [
-    "PROFILES",
-    "GraphSession",
-    "Profile",
-    "RunnableGraph",
-    "SessionOpener",
-    "check_finite",
-    "check_profile",
-    "check_threads",
-]
 
 Array = NDArray[Any]
 

@@ -145,8 +145,8 @@ def test_the_table_has_every_row_and_marks_the_published_ones(report: DreamBooth
 
 def test_the_notes_say_why_a_row_does_not_compare(report: DreamBoothReport) -> None:
     text = "\n".join(report.notes)
-    assert "is no DINO ViT-S/16" in text
-    assert "is no CLIP ViT-B/32" in text
+    assert "is not DINO ViT-S/16" in text
+    assert "is not CLIP ViT-B/32" in text
     assert "a part of the benchmark (2 subjects of 2 listed, 2 prompts, 2 pictures each" in text
     assert "backgrounds of int8: 7 GrabCut; 1 skipped" in text
     assert "references of fp32: 2 kept" in text

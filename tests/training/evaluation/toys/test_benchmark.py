@@ -7,8 +7,8 @@ import pytest
 
 from dreamcache.training.evaluation.toys.benchmark import PLACES, draw_cases
 from dreamcache.training.evaluation.toys.scores import IDENTITY_ATTRIBUTES
-from dreamcache.training.world import is_held_out
 from dreamcache.training.world.captions import plain_caption
+from dreamcache.training.world.identity import is_held_out
 
 TOYS, SCENES = 12, 4
 

@@ -15,9 +15,9 @@ from dreamcache.training.evaluation.toys.halves import halves
 from dreamcache.training.evaluation.toys.pairs import draw_pair_cases, own_halves, score_pairs
 from dreamcache.training.miniature.latents import encode_dataset, join_samples, load_latents
 from dreamcache.training.miniature.stages.autoencoder import LATENT_CHANNELS, make_autoencoder
-from dreamcache.training.world import is_held_out
 from dreamcache.training.world.captions import draw_pair_words, pair_caption
 from dreamcache.training.world.dataset import Of, draw_batch, read_shards, shard_path, write_npz
+from dreamcache.training.world.identity import is_held_out
 from dreamcache.training.world.render import render_pair
 from dreamcache.training.world.samples import draw_pair, draw_two
 

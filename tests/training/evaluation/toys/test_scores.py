@@ -25,8 +25,8 @@ from dreamcache.training.evaluation.toys.benchmark import (
 )
 from dreamcache.training.evaluation.toys.scores import Scores, mean_colour, score
 from dreamcache.training.miniature.stages.attribute_classifier import accuracy_on_renders, save_classifier
-from dreamcache.training.world import Identity
 from dreamcache.training.world.dataset import draw_batch
+from dreamcache.training.world.identity import Identity
 from dreamcache.training.world.samples import ATTRIBUTES
 
 COUNT = 12

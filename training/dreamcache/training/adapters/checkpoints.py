@@ -78,7 +78,7 @@ class TrainedState:
 def save_checkpoint(
     folder: Path, state: TrainedState, origin: Origin, step: int, random: Mapping[str, Tensor]
 ) -> Path:
-    """Write the checkpoint of a step beside its place, force it to the disk, and rename it in.
+    """Write the checkpoint of a step under another name, force it to the disk, and rename it.
 
     random: by name, uint8 [processes, n].
     """

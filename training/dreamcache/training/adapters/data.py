@@ -180,5 +180,5 @@ def _beside(text: Path, kind: str) -> Path:
         if (path := text.with_name(f"{text.stem}.{kind}{suffix}")).is_file():
             return path
     raise SettingsError(
-        f"{text}: {text.stem}.{kind}.png is expected beside it, received none; add it, or take the caption away"
+        f"{text}: {text.stem}.{kind}.png is expected in the same folder, received none; add it or delete the caption"
     )

@@ -2,17 +2,15 @@
 
 A cache is a folder named by the fingerprint of all that its numbers depend on: the data, the VAE, the text
 encoder and the tokenizer, the augmentation and its seed. It holds safetensors files of 256 samples, each
-written beside its place and renamed in; one that is not whole is encoded again.
+written under another name and renamed; an incomplete one is encoded again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -25,10 +23,12 @@ from torch import Tensor
 
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.pixels import to_tensor
+from dreamcache.runtime.files import replacing
 from dreamcache.runtime.progress import track
 from dreamcache.training.adapters.data import Picture, Triplet, TripletSource
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.augmentation import augment_reference
+from dreamcache.training.data.shards.batches import batched
 from dreamcache.training.errors import DivergenceError
 
 VERSION = 1
@@ -93,7 +93,7 @@ def encode(folder: Path, source: TripletSource, base: Base, preset: Preset, shar
     if not missing:
         return 0
     folder.mkdir(parents=True, exist_ok=True)
-    groups = track(_groups(source), "encoding", total=count, shown=share.index == 0)
+    groups = track(batched(source, FILE_SAMPLES), "encoding", total=count, shown=share.index == 0)
     for number, group in enumerate(groups):
         if number in missing:
             _write(file_path(folder, number), group, number * FILE_SAMPLES, base, preset)
@@ -101,7 +101,7 @@ def encode(folder: Path, source: TripletSource, base: Base, preset: Preset, shar
 
 
 def is_encoded(path: Path, rows: int, variants: int) -> bool:
-    """Whether a file is there, complete, and of so many samples."""
+    """Whether a complete file of `rows` samples exists."""
     try:
         with safe_open(path, framework="pt") as file:
             shape = file.get_slice("references").get_shape()
@@ -148,12 +148,6 @@ def _rows(source: TripletSource, number: int) -> int:
     return min(FILE_SAMPLES, len(source) - number * FILE_SAMPLES)
 
 
-def _groups(source: TripletSource) -> Iterator[list[Triplet]]:
-    samples = iter(source)
-    while group := list(islice(samples, FILE_SAMPLES)):
-        yield group
-
-
 def _write(path: Path, group: list[Triplet], start: int, base: Base, preset: Preset) -> None:
     parts: dict[str, list[Tensor]] = {name: [] for name in sorted(NAMES)}
     for first in range(0, len(group), ENCODED_AT_ONCE):
@@ -180,16 +174,12 @@ def _write(path: Path, group: list[Triplet], start: int, base: Base, preset: Pre
                         "mend the base's VAE or text encoder, or take the sample away"
                     )
             parts[name].append(tensor)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part")
-    try:
+    with replacing(path, overwrite=True) as partial:
         save_file(
             {name: torch.cat(part).contiguous() for name, part in parts.items()},
             partial,
             {"keys": json.dumps([sample.key for sample in group])},
         )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _by_sample(latents: Tensor, variants: int) -> Tensor:

@@ -21,19 +21,33 @@ class Preset(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(default=200_000, ge=1, description="Updates of the weights.")
+    steps: int = Field(default=200_000, ge=1, description="Optimizer steps.")
     batch: int = Field(
-        default=12, ge=1, description="Samples a forward pass on one device; the paper had 4 devices."
+        default=12, ge=1, description="Samples per forward pass on one device; the paper used 4 devices."
     )
-    accumulation: int = Field(default=1, ge=1, description="Forward passes an update.")
-    learning_rate: float = Field(default=1e-5, gt=0, description="Of AdamW; constant after the warm-up.")
-    warmup: int = Field(default=0, ge=0, description="Steps over which the rate rises; none stated: ours.")
-    weight_decay: float = Field(default=0.01, ge=0, description="Of AdamW; not stated: PyTorch's.")
-    beta1: float = Field(default=0.9, ge=0, lt=1, description="Of AdamW; not stated: PyTorch's.")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="Of AdamW; not stated: PyTorch's.")
-    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm; not stated: ours.")
+    accumulation: int = Field(default=1, ge=1, description="Forward passes per step.")
+    learning_rate: float = Field(
+        default=1e-5, gt=0, description="Learning rate of AdamW, constant after the warm-up."
+    )
+    warmup: int = Field(default=0, ge=0, description="Warm-up steps; not stated in the paper.")
+    weight_decay: float = Field(
+        default=0.01, ge=0, description="Weight decay of AdamW; not stated: PyTorch's."
+    )
+    beta1: float = Field(
+        default=0.9,
+        ge=0,
+        lt=1,
+        description="First beta of AdamW; not stated: PyTorch's.",
+    )
+    beta2: float = Field(
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="Second beta of AdamW; not stated: PyTorch's.",
+    )
+    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm; not stated in the paper.")
     ema: float | None = Field(
-        default=None, gt=0, lt=1, description="Decay a step of averaged weights; none: off."
+        default=None, gt=0, lt=1, description="Decay per step of the averaged weights; none = no averaging."
     )
     resolution: int = Field(default=512, ge=8, description="Side of the pictures in pixels.")
     caption_drop: float = Field(
@@ -45,27 +59,29 @@ class Preset(BaseModel):
         default=ERASE, ge=0, le=1, description="Share of references with a part erased to white."
     )
     variants: int = Field(
-        default=4, ge=1, description="Augmented references of each sample that are encoded: ours."
+        default=4, ge=1, description="Augmented references encoded per sample; not in the paper."
     )
-    fusion: Fusion = Field(default="spatial_concat", description="How the reference joins a block.")
-    sites: SiteSet = Field(default="middle+decoder", description="Which blocks are tapped.")
-    cache_timestep: int = Field(default=1, ge=0, description="Timestep of the cached reference.")
-    cache_prompt: str = Field(default="", description="Text while caching.")
-    seed: int = Field(default=0, ge=0, description="Of the weights' start, the order and the noise.")
+    fusion: Fusion = Field(default="spatial_concat", description="Fusion of reference and block.")
+    sites: SiteSet = Field(default="middle+decoder", description="Blocks with adapters.")
+    cache_timestep: int = Field(default=1, ge=0, description="Timestep of the caching pass.")
+    cache_prompt: str = Field(default="", description="Text of the caching pass.")
+    seed: int = Field(default=0, ge=0, description="Seed of initial weights, order and noise.")
     precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="Of the frozen base and the forward pass; adapters stay in fp32."
+        default="bf16", description="Precision of base and forward pass; adapters stay in fp32."
     )
     recompute: bool = Field(default=False, description="Gradient checkpointing: less memory, more time.")
     checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
     log_every: int = Field(default=10, ge=1, description="Steps between lines of the log.")
-    validation: int = Field(default=64, ge=0, description="Samples held out from training; 0: no validation.")
+    validation: int = Field(
+        default=64, ge=0, description="Samples held out for validation; 0 = no validation."
+    )
     validate_every: int = Field(default=1000, ge=1, description="Steps between validations.")
     sheet_every: int = Field(default=5000, ge=1, description="Steps between sheets of pictures.")
-    sheet_rows: int = Field(default=4, ge=0, description="Held-out samples on a sheet; 0: no sheets.")
-    sheet_steps: int = Field(default=20, ge=1, description="Denoising steps of a sheet.")
-    guidance: float = Field(default=7.5, ge=0, description="Text guidance of a sheet.")
-    reference_guidance: float = Field(default=0.4, ge=0, description="Reference guidance of a sheet.")
-    tensorboard: bool = Field(default=True, description="Also write TensorBoard's files.")
+    sheet_rows: int = Field(default=4, ge=0, description="Held-out samples per sheet; 0 = no sheets.")
+    sheet_steps: int = Field(default=20, ge=1, description="Denoising steps for a sheet.")
+    guidance: float = Field(default=7.5, ge=0, description="Text guidance scale for a sheet.")
+    reference_guidance: float = Field(default=0.4, ge=0, description="Reference guidance scale for a sheet.")
+    tensorboard: bool = Field(default=True, description="Log for TensorBoard.")
 
     @property
     def chances(self) -> Chances:

@@ -16,6 +16,7 @@ from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import base_fingerprint
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.files import replacing
 from dreamcache.training.adapters.checkpoints import Origin
 from dreamcache.training.adapters.data import TripletSource
 from dreamcache.training.adapters.encoded import EncodedData, Share, encode, encoding_fingerprint
@@ -118,6 +119,5 @@ def _write_record(path: Path, base: str, origin: Origin, preset: Preset, cache: 
         "samples_an_update": origin.update,
         "preset": preset.model_dump(mode="json"),
     }
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path, overwrite=True) as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Held-out samples on fixed noise: the loss beside that of a wrong reference and of the base, and pictures."""
+"""Held-out samples on fixed noise: loss, loss with a wrong reference, loss of the base, and pictures."""
 
 from __future__ import annotations
 

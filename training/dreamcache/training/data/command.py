@@ -11,23 +11,34 @@ import typer
 if TYPE_CHECKING:
     from dreamcache.training.data.stages.stage import Stage
 
-synthesize = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
+synthesize = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
-Out = Annotated[Path, typer.Argument(help="Folder for the shards; one that is there is continued.")]
-Samples = Annotated[int, typer.Option(min=1, help="Samples to ask for.")]
+FILTER, RUN = "Filter", "Execution"
+
+Out = Annotated[Path, typer.Argument(help="Folder of the shards; an existing folder is continued.")]
+Samples = Annotated[int, typer.Option(min=1, help="Number of samples.")]
 ShardSize = Annotated[
-    int, typer.Option(min=1, help="Samples a shard; a killed process loses at most one shard.")
+    int,
+    typer.Option(min=1, help="Samples per shard; a killed process loses at most one.", rich_help_panel=RUN),
 ]
-Seed = Annotated[int, typer.Option(help="Seed that every sample's own is derived from.")]
-Batch = Annotated[int, typer.Option(min=1, help="Samples that go through the model together.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
+Seed = Annotated[int, typer.Option(help="Seed of all samples.", rich_help_panel=RUN)]
+Batch = Annotated[int, typer.Option(min=1, help="Samples per model call.", rich_help_panel=RUN)]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda:N.", rich_help_panel=RUN)]
 Dtype = Annotated[
-    str, typer.Option(help="auto (float32 on a CPU, else bfloat16), float32, float16 or bfloat16.")
+    str,
+    typer.Option(
+        help="Number format: auto (float32 on CPUs, else bfloat16), float32, float16 or bfloat16.",
+        rich_help_panel=RUN,
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")]
-Ray = Annotated[bool, typer.Option("--ray", help="Run through Ray Data instead of this process alone.")]
-Workers = Annotated[int, typer.Option(min=1, help="With --ray: actors, each with its own models.")]
-Gpus = Annotated[float, typer.Option(min=0, help="With --ray: GPUs an actor takes.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Outcome as JSON.", rich_help_panel=RUN)]
+Ray = Annotated[
+    bool, typer.Option("--ray", help="Execution by Ray Data instead of this process.", rich_help_panel=RUN)
+]
+Workers = Annotated[
+    int, typer.Option(min=1, help="Ray actors, each with its own models.", rich_help_panel=RUN)
+]
+Gpus = Annotated[float, typer.Option(min=0, help="GPUs per Ray actor.", rich_help_panel=RUN)]
 
 
 @synthesize.command()
@@ -35,17 +46,19 @@ def captions(
     out: Out,
     samples: Samples,
     model: Annotated[
-        str, typer.Option(help="Folder or Hub id of a causal language model; Llama 3.2 by default.")
+        str, typer.Option(help="Causal language model: folder or Hub id; default Llama 3.2.")
     ] = "",
-    subjects: Annotated[Path | None, typer.Option(help="Text file of subjects, one a line.")] = None,
-    places: Annotated[Path | None, typer.Option(help="Text file of places, one a line.")] = None,
+    subjects: Annotated[Path | None, typer.Option(help="Text file of subjects, one per line.")] = None,
+    places: Annotated[Path | None, typer.Option(help="Text file of places, one per line.")] = None,
     template: Annotated[
-        str | None, typer.Option(help="Prompt with {subject} and perhaps {place}: text, or a file of it.")
+        str | None, typer.Option(help="Prompt with {subject} and optionally {place}: text or file.")
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Of the sampling.")] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0.01, max=1, help="Share of probability that is kept.")] = 0.95,
-    max_words: Annotated[int, typer.Option(min=3, help="Longest caption.")] = 30,
-    tries: Annotated[int, typer.Option(min=1, help="How often a caption that will not do is asked for.")] = 4,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Sampling temperature.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Share of probability to sample from.")
+    ] = 0.95,
+    max_words: Annotated[int, typer.Option(min=3, help="Longest caption in words.")] = 30,
+    tries: Annotated[int, typer.Option(min=1, help="Attempts per caption.")] = 4,
     seed: Seed = 0,
     shard_size: ShardSize = 500,
     batch: Batch = 32,
@@ -83,16 +96,16 @@ def captions(
 
 @synthesize.command()
 def targets(
-    captions: Annotated[Path, typer.Argument(help="Folder that stage 1 wrote.")],
+    captions: Annotated[Path, typer.Argument(help="Folder of the captions.")],
     out: Out,
     model: Annotated[
-        str, typer.Option(help="Folder or Hub id of a diffusers pipeline; Stable Diffusion 1.5 by default.")
+        str, typer.Option(help="Diffusers pipeline: folder or Hub id; default Stable Diffusion 1.5.")
     ] = "",
     resolution: Annotated[int, typer.Option(min=8, help="Side of the pictures in pixels.")] = 512,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Scale of the text guidance.")] = 7.5,
-    negative_prompt: Annotated[str | None, typer.Option(help="What pictures should not show.")] = None,
-    form: Annotated[str, typer.Option("--format", help="jpg (quality 95) or png.")] = "jpg",
+    guidance: Annotated[float, typer.Option(help="Text guidance scale.")] = 7.5,
+    negative_prompt: Annotated[str | None, typer.Option(help="Negative prompt.")] = None,
+    form: Annotated[str, typer.Option("--format", help="File format: jpg (quality 95) or png.")] = "jpg",
     seed: Seed = 0,
     batch: Batch = 8,
     device: Device = "auto",
@@ -127,23 +140,35 @@ def targets(
 
 @synthesize.command()
 def references(
-    targets: Annotated[Path, typer.Argument(help="Folder that stage 2 wrote.")],
+    targets: Annotated[Path, typer.Argument(help="Folder of the targets.")],
     out: Out,
-    detector: Annotated[str, typer.Option(help="Folder or Hub id of a Grounding DINO.")] = "",
-    sam: Annotated[str, typer.Option(help="Folder or Hub id of a SAM.")] = "",
-    box_threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score of a found box.")] = 0.3,
+    detector: Annotated[str, typer.Option(help="Grounding DINO: folder or Hub id.")] = "",
+    sam: Annotated[str, typer.Option(help="SAM: folder or Hub id.")] = "",
+    box_threshold: Annotated[float, typer.Option(min=0, max=1, help="Lowest score of a box.")] = 0.3,
     salient: Annotated[
-        Path | None, typer.Option(help="A salient-object ONNX model, instead of detector and SAM.")
+        Path | None, typer.Option(help="Salient-object model (ONNX) instead of detector and SAM.")
     ] = None,
-    min_area: Annotated[float, typer.Option(min=0, max=1, help="Smallest share of the picture.")] = 0.04,
-    max_area: Annotated[float, typer.Option(min=0, max=1, help="Largest share of the picture.")] = 0.7,
+    min_area: Annotated[
+        float, typer.Option(min=0, max=1, help="Smallest share of the picture.", rich_help_panel=FILTER)
+    ] = 0.04,
+    max_area: Annotated[
+        float, typer.Option(min=0, max=1, help="Largest share of the picture.", rich_help_panel=FILTER)
+    ] = 0.7,
     max_border: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the picture's edge that may be touched.")
+        float, typer.Option(min=0, max=1, help="Largest share of the picture's edge.", rich_help_panel=FILTER)
     ] = 0.03,
     min_confidence: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Of the mask; 0.35, or 0.75 with --salient.")
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Lowest confidence of the mask; default 0.35, or 0.75 with --salient.",
+            rich_help_panel=FILTER,
+        ),
     ] = None,
-    max_objects: Annotated[int, typer.Option(min=1, help="Objects of the subject's kind in a picture.")] = 1,
+    max_objects: Annotated[
+        int, typer.Option(min=1, help="Most objects of the subject's kind.", rich_help_panel=FILTER)
+    ] = 1,
     batch: Batch = 8,
     device: Device = "auto",
     ray: Ray = False,
@@ -198,10 +223,8 @@ def world(
 
 
 @synthesize.command()
-def check(
-    folder: Annotated[Path, typer.Argument(help="Folder of any stage.")], as_json: AsJson = False
-) -> None:
-    """Read and decode every sample of a folder, and compare every hash."""
+def check(folder: Annotated[Path, typer.Argument(help="Folder of shards.")], as_json: AsJson = False) -> None:
+    """Check a folder: decode every sample and compare every hash."""
     from dreamcache.training.data.shards.triplets import check_folder
 
     found = check_folder(folder)

@@ -1,7 +1,7 @@
 """Samples of the drawn world on disk, in shards that several processes render and a killed run continues.
 
 A shard is an .npz of plain arrays: targets, masks, references (uint8), labels (int64), captions and prompts (text). It
-is written beside its place and renamed in, so a shard that is there is whole.
+is written under another name and renamed, so an existing shard is whole.
 """
 
 from __future__ import annotations

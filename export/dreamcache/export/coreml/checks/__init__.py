@@ -1,1 +1,1 @@
-"""Saved packages beside what PyTorch computed."""
+"""Saved packages compared with PyTorch."""

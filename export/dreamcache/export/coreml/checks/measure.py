@@ -1,4 +1,4 @@
-"""Saved packages beside what PyTorch computed, in whatever runs them."""
+"""Saved packages compared with PyTorch, in any engine."""
 
 from __future__ import annotations
 
@@ -96,23 +96,17 @@ def check_measured(
     Raises:
         ExportError: one fails; a line that names it.
     """
-    least = MIN_COREML_PSNR_DB[weights]
     remedy = (
         "give --coreml weights=FORMAT more bits, or mixed"
         if weights != "fp16"
         else "report the base that fails"
     )
-    for name, db in measured.psnr_db.items():
-        check_psnr(f"Core ML {name} in {arithmetic}", db, least, remedy)
-    for name, db in samples.items():
-        unet = name.startswith(("cache", "denoise"))
-        check_psnr(
-            f"Core ML {name} in {arithmetic}", db, least if unet else MIN_COREML_COMPONENT_PSNR_DB, remedy
-        )
+    for name, db in {**measured.psnr_db, **samples}.items():
+        check_psnr(f"Core ML {name} in {arithmetic}", db, _least_db(name, weights), remedy)
     check_condition(measured.findings, remedy)
     if weights == "fp16":
         # What coarse weights lose may be more than a young adapter's whole effect, whose size is then all that counts.
-        check_sensitivity(measured.findings, least, 1.0)
+        check_sensitivity(measured.findings, MIN_COREML_PSNR_DB[weights], 1.0)
 
 
 def compared(
@@ -123,7 +117,7 @@ def compared(
     open_piece: OpenFunction,
     title: str,
 ) -> Iterator[Check]:
-    """Every graph beside what was recorded, in whatever `open_piece` computes with."""
+    """Compare every graph with the recording; `open_piece` opens it in an engine."""
     opened = lambda name: open_coreml_graph(folder, part, name, open_piece)  # noqa: E731 (short, and passed twice)
     try:
         measured = measure_trajectory(opened, contract.architecture, recording)
@@ -132,8 +126,7 @@ def compared(
         yield Check(f"Core ML {title}", False, str(error))
         return
     for name, db in {**measured.psnr_db, **samples}.items():
-        unet = name.startswith(("cache", "denoise"))
-        least = MIN_COREML_PSNR_DB[part.weights] if unet else MIN_COREML_COMPONENT_PSNR_DB
+        least = _least_db(name, part.weights)
         yield Check(
             f"{name} {title}", db >= least, f"{db:.1f} dB from PyTorch, at least {least:g} are expected"
         )
@@ -148,3 +141,8 @@ def _condition(measured: CoreMLParity, title: str) -> Check:
     passed = all(abs(ratio - 1) <= CONDITION_TOLERANCE for ratio in ratios.values())
     detail = ", ".join(f"{name} {ratio:.4f}" for name, ratio in ratios.items())
     return Check(f"condition {title}", passed, f"effects over PyTorch's: {detail}")
+
+
+def _least_db(graph: str, weights: str) -> float:
+    unet = graph.startswith(("cache", "denoise"))
+    return MIN_COREML_PSNR_DB[weights] if unet else MIN_COREML_COMPONENT_PSNR_DB

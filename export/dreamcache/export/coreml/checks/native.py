@@ -55,7 +55,7 @@ class Native:
 def verify_native(
     bundle: Bundle, part: CoreMLPart, recording: Recording, tell: Callable[[str], None]
 ) -> Iterator[Check]:
-    """The packages in Core ML: each graph beside PyTorch, how long each function loads and where it runs."""
+    """Check the packages in Core ML: each graph against PyTorch, load times and compute units."""
     several = {bundle.folder / model.package for model in part.models.values() if len(model.functions) > 1}
     native = Native(several)
     tell("Core ML: running Core ML itself")

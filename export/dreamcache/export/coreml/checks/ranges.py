@@ -36,7 +36,7 @@ def overflowing(largest: Mapping[str, float], limit: float = LIMIT) -> set[str]:
 
 
 def touching(names: Set[str]) -> Callable[[Any], bool]:
-    """For `convert_graph`: whether an operation of coremltools' program writes or reads one of these."""
+    """Predicate for `convert_graph`: whether an operation of coremltools' program writes or reads one of these."""
 
     def touches(one: Any) -> bool:
         read = [value for bound in one.inputs.values() for value in _each(bound)]

@@ -23,7 +23,6 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
 from dreamcache.export.options import Approximations
 from dreamcache.export.parity.torch_reference import GUIDANCE_SCALE, GUIDING, Point, Reference, TorchModel
-from dreamcache.export.resources import is_large
 from dreamcache.export.source import Source
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.sampling import SchedulerSpec
@@ -152,10 +151,7 @@ def record(
 ) -> Recording:
     """PyTorch's trajectory, and what its modules make of sample inputs."""
     torch_model = TorchModel(source.base, source.conditioned, architecture, approximations)
-    large = is_large(source.base)
-    references = (torch_model.reference(0), torch_model.substitute(1) if large else torch_model.reference(1))
-    steps = 4 if not large else 1 if source.weights == "random" else 2
-    points = torch_model.trajectory(references[0], steps, steps if not large else 1)
+    references, points = torch_model.sample(brief=source.weights == "random")
     sampled = {name: part for name, part in parts.items() if name not in ("cache", "denoise")}
     outputs = {}
     for name, part in {**components, **sampled}.items():

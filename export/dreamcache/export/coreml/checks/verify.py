@@ -20,7 +20,7 @@ from dreamcache.runtime.errors import DreamCacheError
 
 
 def verify_coreml(bundle: Bundle, tell: Callable[[str], None] = lambda _: None) -> Iterator[Check]:
-    """Check the Core ML side, one result at a time. What needs a part that failed is left out.
+    """Check the Core ML packages, one result at a time; what depends on a failed part is left out.
 
     Args:
         bundle: whose files were checked.
@@ -79,7 +79,7 @@ def _read(folder: Path, part: CoreMLPart) -> str:
 
 
 def _range(interpreted: Interpreted, part: CoreMLPart) -> Check:
-    """Of the programs with every result rounded: infinite, or a mask's sentinel, is only what was meant to be."""
+    """Largest activation of the programs with every result rounded; a mask's sentinel does not count."""
     largest, where = 0.0, "nothing"
     for seen in interpreted.largest.values():
         for name, value in seen.items():

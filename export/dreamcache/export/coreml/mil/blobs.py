@@ -54,14 +54,16 @@ class WeightFile:
         """`count` values of the blob whose metadata begins at `offset`.
 
         Raises:
-            ExportError: what stands there is no blob, has another size, or ends after the file.
+            ExportError: it is not a blob, has another size, or ends after the file.
         """
         size = self._bytes.size
         if offset % _METADATA_BYTES or offset + _METADATA_BYTES > size:
             raise ExportError(f"{self._path}: no blob can begin at {offset}")
         sentinel, code, length, start, padding = _METADATA.unpack_from(self._bytes.data, offset)
         if sentinel != _SENTINEL:
-            raise ExportError(f"{self._path}: what begins at {offset} is no blob; the file was edited")
+            raise ExportError(
+                f"{self._path}: expected a blob at {offset}, received other bytes; was it edited?"
+            )
         if start + length > size:
             raise ExportError(f"{self._path}: truncated, a blob ends at {start + length} of {size} bytes")
         data = self._bytes[start : start + length]

@@ -100,7 +100,7 @@ class Interpreter:
         return found
 
     def weights(self, least_values: int) -> list[str]:
-        """Names of the stored floats of at least so many values."""
+        """Names of stored floats with at least `least_values` values."""
         return [
             name
             for name, value in self._weights.items()

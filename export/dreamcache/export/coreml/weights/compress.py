@@ -27,7 +27,7 @@ LEAST_VALUES = 2048
 def compress_package(
     source: Path, place: Path, formats: Mapping[str, WeightFormat], default: WeightFormat
 ) -> None:
-    """Write `source` anew with its weights in other formats.
+    """Copy `source` with its weights in other formats.
 
     Args:
         source: a package of one function, in 16 bits.

@@ -35,7 +35,7 @@ Formats = dict[str, WeightFormat]
 _PROBE: WeightFormat = "palette4"
 _TRIES = 8
 _OWN_SHARE = 0.5
-"""Of what a gate allows, for the denoiser alone: the caching graph, stored alike, moves the effect as well."""
+"""Share of a gate's tolerance for the denoiser; the rest is for the caching graph, stored alike."""
 
 
 def find_recipe(
@@ -93,7 +93,7 @@ class Sensitivities:
             self._costs.append(_Cost(name, trial.weight(name), probed))
 
     def recipe(self, options: CoreMLOptions) -> WeightRecipe:
-        """The fewest bytes that meet a target, or the least error in so many.
+        """The fewest bytes that meet a target, or the least error in a number of bytes.
 
         Raises:
             ExportError: nothing does, or the condition is lost.

@@ -24,7 +24,7 @@ _ROUNDS = 100
 
 
 def stored_bytes(shape: tuple[int, ...], kind: WeightFormat) -> float:
-    """Of a weight with its scales or palette, both in 16 bits, as they lie in a weight file."""
+    """Bytes of a weight in a weight file, with its scales or palette, both in 16 bits."""
     extra = {"fp16": 0, "int8": shape[0], "palette6": 64, "palette4": 16}[kind]
     pieces = 1 if kind == "fp16" else 3
     return prod(shape) * _BITS[kind] / 8 + 2 * extra + pieces * _PIECE_BYTES

@@ -85,7 +85,7 @@ def fingerprint_files(path: Path) -> str:
     """SHA-256 over the names, sizes, beginnings and ends (1 MiB each) of a model's files.
 
     It tells one model from another in a second, where hashing all of a pipeline would take a minute in each of
-    hundreds of processes; it is no proof against somebody who wants two models to look alike.
+    hundreds of processes; it does not hold against somebody who wants two models to look alike.
     """
     digest = hashlib.sha256()
     root = path if path.is_dir() else path.parent

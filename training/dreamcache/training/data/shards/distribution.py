@@ -35,7 +35,7 @@ class ProcessRank:
     def from_environment(cls) -> ProcessRank:
         """As `accelerate launch`, torchrun or a user set RANK, WORLD_SIZE and LOCAL_RANK; alone without them.
 
-        Raises: SynthesisError when they are no numbers or do not fit together.
+        Raises: SynthesisError when they are not numbers or do not fit together.
         """
         values = {}
         for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from dreamcache.runtime.files import replacing
 from dreamcache.training.errors import ShardError
 
 VERSION = 1
@@ -110,13 +110,9 @@ def installed_versions() -> dict[str, str]:
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Write a record beside `path` and rename it in."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
+    """Write a record whole or not at all."""
+    with replacing(path, overwrite=True) as partial:
         partial.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_index(folder: Path) -> StageIndex:

@@ -54,7 +54,7 @@ def target_member(sample: ShardSample, where: str) -> tuple[str, bytes]:
 def decode_picture(data: bytes, size: int, mode: Literal["RGB", "L"], where: str) -> Image.Image:
     """A picture of size × size pixels; its header is looked at before anything is decoded.
 
-    Raises: ShardError when it is no whole PNG or JPEG, or of another size.
+    Raises: ShardError when it is not a whole PNG or JPEG, or of another size.
     """
     try:
         picture = Image.open(io.BytesIO(data), formats=["PNG", "JPEG"])
@@ -77,7 +77,7 @@ def decode_array(data: bytes, size: int, mode: Literal["RGB", "L"], where: str) 
 def decode_text(sample: ShardSample, where: str) -> str:
     """The caption.
 
-    Raises: ShardError when there is none, or it is no UTF-8.
+    Raises: ShardError when there is none, or it is not UTF-8.
     """
     try:
         return sample.members["txt"].decode()
@@ -88,7 +88,7 @@ def decode_text(sample: ShardSample, where: str) -> str:
 def decode_json(sample: ShardSample, where: str) -> dict[str, Any]:
     """What the stages noted of the sample.
 
-    Raises: ShardError when there is none, or it is no JSON object.
+    Raises: ShardError when there is none, or it is not a JSON object.
     """
     try:
         record = json.loads(sample.members["json"])

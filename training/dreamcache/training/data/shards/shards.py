@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from webdataset import TarWriter
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from dreamcache.runtime.errors import first_line
-from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.files import replacing, sha256_file
 from dreamcache.training.data.shards.index import (
     COMMANDS,
     ShardRecord,
@@ -62,7 +61,7 @@ class _HashedStream:
 
 
 def tar_path(folder: Path, index: StageIndex, shard: int) -> Path:
-    """Where a shard lies; its record lies beside it with the suffix .json."""
+    """Path of a shard; its record has the suffix .json."""
     return folder / f"{index.stage}-{shard:05d}.tar"
 
 
@@ -83,9 +82,8 @@ def write_shard(
     path = tar_path(folder, index, shard)
     for left in folder.glob(f".{path.stem}.*.part"):
         left.unlink(missing_ok=True)
-    partial = folder / f".{path.name}.{secrets.token_hex(4)}.part"
     count = 0
-    try:
+    with replacing(path, overwrite=True) as partial:
         with partial.open("wb") as file:
             stream = _HashedStream(file)
             with TarWriter(stream, encoder=False, compress=False, mtime=0) as writer:
@@ -98,21 +96,18 @@ def write_shard(
                 f"{path.name}: no sample of the shard passes ({said or 'its source is empty'}); nothing was "
                 "written; look at a few by hand, then change the model or the limits"
             )
-        record = ShardRecord(
-            stage=index.stage,
-            shard=shard,
-            made_by=index.fingerprint,
-            source_sha256=source_sha256,
-            samples=count,
-            rejected=reasons,
-            bytes=stream.bytes,
-            sha256=stream.hexdigest(),
-        )
-        partial.replace(path)
-        write_record(path.with_suffix(".json"), record)
-        return record
-    finally:
-        partial.unlink(missing_ok=True)
+    record = ShardRecord(
+        stage=index.stage,
+        shard=shard,
+        made_by=index.fingerprint,
+        source_sha256=source_sha256,
+        samples=count,
+        rejected=reasons,
+        bytes=stream.bytes,
+        sha256=stream.hexdigest(),
+    )
+    write_record(path.with_suffix(".json"), record)
+    return record
 
 
 def find_whole_shard(
@@ -152,7 +147,7 @@ def check_shard(folder: Path, index: StageIndex, shard: int, *, hashed: bool = F
 def read_shard(path: Path, count: int | None = None) -> Iterator[ShardSample]:
     """The samples of a shard, in order.
 
-    Raises: ShardError when it is no plain tar, truncated, or holds what no stage writes, or another number of
+    Raises: ShardError when it is not a plain tar, truncated, or holds what no stage writes, or another number of
     samples than `count`.
     """
     try:

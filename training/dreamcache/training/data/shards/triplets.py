@@ -132,7 +132,7 @@ def decode_triplet(sample: ShardSample, size: int, where: str) -> MaskedTriplet:
 
 
 def check_folder(folder: Path) -> dict[str, int | str | None]:
-    """Read and decode all of a folder of any stage, hashes included; what is there.
+    """Read and decode all of a folder of any stage, hashes included; its counts.
 
     Raises: ShardError at the first thing that is wrong.
     """

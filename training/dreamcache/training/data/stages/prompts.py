@@ -74,7 +74,7 @@ def _read(path: Path, option: str) -> str:
             )
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise SynthesisError(
             f"{option}: a text file is expected, {path} cannot be read ({reason})"
         ) from error

@@ -160,7 +160,7 @@ class TargetStage:
 def has_safety_checker(folder: Path) -> bool:
     """Whether a pipeline's folder brings a safety checker.
 
-    Raises: WeightsError when its index is no JSON object.
+    Raises: WeightsError when its index is not a JSON object.
     """
     try:
         parts = json.loads((folder / PIPELINE.entry).read_text(encoding="utf-8"))

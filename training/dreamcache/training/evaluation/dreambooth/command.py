@@ -1,4 +1,4 @@
-"""`dreamcache evaluate dreambooth FOLDER`: generate, score, report; every stage continues what is there."""
+"""`dreamcache evaluate dreambooth FOLDER`: generate, score, report; every stage continues an earlier run."""
 
 from __future__ import annotations
 

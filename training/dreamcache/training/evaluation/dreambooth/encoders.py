@@ -124,7 +124,7 @@ def _load(kind: Any, weights: MetricWeights, **options: Any) -> Any:
         raise MetricModelError(
             f"{weights.source}: its weights cannot be read ({first_line(error)}); fetch it again"
         ) from error
-    # transformers fills missing weights with random numbers; ids of positions are no weights
+    # transformers fills missing weights with random numbers; ids of positions are not weights
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     if missing:
         raise MetricModelError(

@@ -4,7 +4,7 @@
     OUT/pictures/<row>/<subject>/subject.json        its prompts, which photograph was the reference, its background
     OUT/pictures/<row>/<subject>/<prompt>-<image>.png
 
-A picture is written beside its place and renamed in, so what is there is whole, whenever the run was killed. Seeds
+A picture is written under another name and renamed, so an existing file is whole, whenever the run was killed. Seeds
 derive from the subject, the prompt and the number of the picture, so they are the same in every row and in any order.
 """
 
@@ -172,7 +172,7 @@ def _subject_record(subject: BenchmarkSubject, plan: GenerationPlan) -> dict[str
 def _check_subject(folder: Path, subject: BenchmarkSubject, plan: GenerationPlan) -> None:
     """Raises: BenchmarkError when pictures of the subject were made after another reference or other prompts.
 
-    More prompts than before are no difference: a part of the benchmark may be made first.
+    More prompts than before do not count as a difference: a part of the benchmark may be made first.
     """
     if not (folder / SUBJECT_FILE).exists():
         return

@@ -104,7 +104,7 @@ def find_weights(metric: Metric, source: str) -> MetricWeights:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickles = pickles_in(folder)
-        held = f"{pickles[0].name}, which is no safetensors and is never opened" if pickles else "no weights"
+        held = f"{pickles[0].name}, a pickle, which is never opened" if pickles else "no weights"
         raise MetricModelError(
             f"{kind.title}: {source} holds {held}; to get safetensors, {how_to_get(metric)}"
         )

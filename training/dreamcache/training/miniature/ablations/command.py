@@ -22,23 +22,21 @@ def ablate(
         list[str],
         typer.Argument(
             metavar="TABLE...",
-            help=f"{', '.join(TABLES)}; all is each.",
+            help=f"Table: {', '.join(TABLES)}; all = every table.",
         ),
     ],
-    run: Annotated[
-        Path, typer.Option(help="Folder of adapters and rows; what is there is not made again.")
-    ] = Path("runs/ablations"),
+    run: Annotated[Path, typer.Option(help="Folder of adapters and rows; existing ones are kept.")] = Path(
+        "runs/ablations"
+    ),
     out: Annotated[
-        Path | None, typer.Option(help="Folder of TABLE.json and TABLE.png; that of the run by default.")
+        Path | None, typer.Option(help="Folder of TABLE.json and TABLE.png; default: the run's.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples of the drawn world.")] = 42_000,
-    pairs: Annotated[
-        int, typer.Option(min=1, help="Samples with two toys, for the table that needs them.")
-    ] = 8_000,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of each training.")] = 300,
-    batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 64,
+    pairs: Annotated[int, typer.Option(min=1, help="Samples with two toys (table subjects).")] = 8_000,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps per row.")] = 300,
+    batch: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 64,
     identities: Annotated[int, typer.Option(min=1, help="Held-out toys.")] = 100,
-    scenes: Annotated[int, typer.Option(min=1, max=12, help="Scenes for each toy.")] = 2,
+    scenes: Annotated[int, typer.Option(min=1, max=12, help="Scenes per toy.")] = 2,
 ) -> None:
     """Train and compare variants of the adapters on the miniature: the paper's tables, and its open questions."""
     from rich.console import Console

@@ -32,7 +32,7 @@ from dreamcache.training.miniature.stages.text_to_image import draw_step, noised
 
 CAPTION_DROP = 0.07
 PAIRS_EVERY = 4
-"""One step in so many is of samples with two toys, where there are any."""
+"""Steps from one with two toys to the next."""
 # the reference's own noise comes from another stream than the target's
 REFERENCE_STREAM = 5_000_011
 

@@ -1,4 +1,4 @@
-"""Scores that papers report on the same benchmark, to stand beside measured ones."""
+"""Scores that papers report on the same benchmark."""
 
 from __future__ import annotations
 

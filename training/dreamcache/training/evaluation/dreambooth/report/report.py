@@ -44,7 +44,9 @@ class DreamBoothReport:
         for weights in self.weights:
             if not weights.as_published:
                 title = KINDS[weights.metric].title
-                notes.append(f"{weights.source} is no {title}: its scores do not compare with published ones")
+                notes.append(
+                    f"{weights.source} is not {title}: its scores do not compare with published ones"
+                )
         whole = self.benchmark.is_whole and self.plan.images == WHOLE_IMAGES
         short = [row.name for row in self.rows if row.pictures < row.wanted]
         if short:
