@@ -42,7 +42,7 @@ from dreamcache.training.miniature.stages.text_to_image import (
     null_tokens,
     train_text_to_image,
 )
-from dreamcache.training.world.dataset import draw_batch, read_shard, shard_path, write_npz
+from dreamcache.training.world.dataset import draw_batch, read_batch, shard_path, write_npz
 
 ROWS = 12
 PRECISION = training_dtype(torch.device("cpu"))
@@ -225,7 +225,7 @@ def test_the_autoencoder_learns_from_crops_that_lie_anywhere() -> None:
 
 
 def test_features_tell_a_smeared_picture_from_a_sharp_one(small_shard: Path, tmp_path: Path) -> None:
-    batch = read_shard(small_shard, 0, 1)
+    batch = read_batch(small_shard, 0, 1)
     features = train_features(batch.targets, batch.labels, tmp_path, schedule(4))
     assert not any(value.requires_grad for value in features.parameters())
     sharp = to_tensor(batch.targets)
@@ -248,6 +248,6 @@ def test_the_judge_of_larger_pictures_has_another_stage_and_is_known_by_it(tmp_p
     loaded = load_classifier(path)
     assert (loaded.size, len(loaded.coarse)) == (128, 3)
     assert (load_classifier().size, len(load_classifier().coarse)) == (64, 2)
-    assert loaded.classify(read_shard(rendered, 0, 1).targets).masks.shape == (4, 128, 128)
+    assert loaded.classify(read_batch(rendered, 0, 1).targets).masks.shape == (4, 128, 128)
     with pytest.raises(RuntimeError):
         loaded.classify(draw_batch(0, 0, 1).targets)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dreamcache.training.command import train
 from dreamcache.training.errors import CheckpointError
 from dreamcache.training.miniature.latents import encode_dataset, load_latents
-from dreamcache.training.miniature.recipe import Recipe, run_stage
+from dreamcache.training.miniature.recipe import Recipe, continue_stage
 from dreamcache.training.miniature.stages.autoencoder import LATENT_CHANNELS, make_autoencoder
 from dreamcache.training.world.dataset import (
     SHARD,
@@ -124,4 +124,4 @@ def test_a_run_of_another_picture_size_is_refused_in_one_line(tmp_path: Path) ->
     assert not (tmp_path / "autoencoder").exists()
     shutil.rmtree(tmp_path / "data")
     write_npz(shard_path(tmp_path / "data", 0), **vars(draw_batch(0, 0, 2, size=Recipe().size)))
-    run_stage("data", tmp_path, Recipe(samples=1, pairs=0, stylised=0))
+    continue_stage("data", tmp_path, Recipe(samples=1, pairs=0, stylised=0))

@@ -21,7 +21,7 @@ from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.runtime.progress import track
 from dreamcache.training.augmentation import augment_reference
 from dreamcache.training.device import autocast
-from dreamcache.training.world.dataset import SHARD, Of, read_shard, write_npz
+from dreamcache.training.world.dataset import SHARD, Of, read_batch, write_npz
 
 FOLDERS: dict[Of, tuple[str, str]] = {
     "one": ("data", "latents"), "two": ("pairs", "pair-latents"), "stylised": ("stylised", "stylised-latents"),
@@ -73,7 +73,7 @@ def encode_dataset(
         wanted = [path for path in ([targets, others] if references else [targets]) if not path.exists()]
         if not wanted:
             continue
-        batch = read_shard(data, shard, samples)
+        batch = read_batch(data, shard, samples)
         if targets in wanted:
             tokens, prompts = (
                 tokenizer(

@@ -193,7 +193,7 @@ def stage_ship(run: Path, recipe: Recipe) -> None:
     ship(run, asdict(recipe))
 
 
-def run_stage(name: str, run: Path, recipe: Recipe) -> None:
+def continue_stage(name: str, run: Path, recipe: Recipe) -> None:
     """One stage of the run. Raises CheckpointError for a folder that another recipe began."""
     for data, _ in FOLDERS.values():
         first = shard_path(run / data, 0)

@@ -110,7 +110,7 @@ def stored_size(path: Path) -> int:
     return int(shape[1])
 
 
-def read_shard(directory: Path, shard: int, samples: int) -> Batch:
+def read_batch(directory: Path, shard: int, samples: int) -> Batch:
     """One shard.
 
     Raises FileNotFoundError naming the command that renders the first `samples`.
@@ -128,4 +128,4 @@ def read_shards(directory: Path, samples: int) -> Iterator[Batch]:
     Raises FileNotFoundError naming the command that renders them.
     """
     for shard in range(-(-samples // SHARD)):
-        yield read_shard(directory, shard, samples)
+        yield read_batch(directory, shard, samples)
