@@ -54,6 +54,20 @@ def test_the_rate_warms_up_and_falls_by_half_a_cosine() -> None:
     assert math.isfinite(Schedule(steps=5, batch=1, learning_rate=1.0, warmup=5).rate(5))
 
 
+def test_a_constant_rate_falls_at_the_end_alone_and_can_be_prolonged() -> None:
+    short, long = (
+        Schedule(steps=steps, batch=1, learning_rate=0.5, warmup=10, final_rate=0.1, cooldown=0.2)
+        for steps in (100, 1000)
+    )
+    assert short.rate(0) == pytest.approx(0.05)
+    assert {short.rate(step) for step in range(10, 81)} == {0.5}
+    assert [short.rate(step) for step in range(81)] == [long.rate(step) for step in range(81)]
+    assert long.rate(90) == 0.5 > short.rate(90) == pytest.approx(0.5 * (0.1 + 0.9 * (1 - 0.5**0.5)))
+    assert short.rate(100) == pytest.approx(0.05)
+    cosine = Schedule(steps=100, batch=1, learning_rate=0.5, warmup=10, final_rate=0.1)
+    assert cosine.rate(80) < 0.2
+
+
 def test_the_numbers_of_a_step_are_its_own() -> None:
     first = torch.rand(4, generator=step_generator(1, 2))
     assert torch.equal(torch.rand(4, generator=step_generator(1, 2)), first)

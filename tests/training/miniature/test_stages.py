@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor
@@ -17,24 +18,31 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
 from dreamcache.models.bases.base import Base, load_base
+from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.models.caching import cache_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.training.device import training_dtype
+from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Schedule
 from dreamcache.training.miniature.stages.adapters import CAPTION_DROP, train_adapters
-from dreamcache.training.miniature.stages.attribute_classifier import train_classifier
+from dreamcache.training.miniature.stages.attribute_classifier import save_classifier, train_classifier
 from dreamcache.training.miniature.stages.autoencoder import (
+    CROP,
     LATENT_CHANNELS,
+    SIZE,
+    draw_crops,
     make_autoencoder,
     train_autoencoder,
 )
+from dreamcache.training.miniature.stages.perceptual import train_features
 from dreamcache.training.miniature.stages.text_to_image import (
     draw_step,
     noised,
     null_tokens,
     train_text_to_image,
 )
+from dreamcache.training.world.dataset import draw_batch, read_batch, shard_path, write_npz
 
 ROWS = 12
 PRECISION = training_dtype(torch.device("cpu"))
@@ -194,11 +202,52 @@ def test_the_base_resumes_to_the_same_weights(tokenizer: CLIPTokenizer, tmp_path
 
 def test_the_autoencoder_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path) -> None:
     resumed_equals_uninterrupted(
-        lambda folder, steps: train_autoencoder(small_shard, folder, schedule(steps), 1), tmp_path
+        lambda folder, steps: train_autoencoder(small_shard, folder, schedule(steps), 1, schedule(2)),
+        tmp_path,
     )
+
+
+def test_the_autoencoder_learns_from_crops_that_lie_anywhere() -> None:
+    drawn = [draw_crops(SIZE, schedule(100, batch=16), 5, step) for step in range(100)]
+    crops = [crop for step in drawn[:70:2] for crop in step]
+    assert {row for row, _, _ in crops} == set(range(5))
+    for axis in (1, 2):
+        starts = [crop[axis].start for crop in crops]
+        assert all(crop[axis].stop - crop[axis].start == CROP for crop in crops)
+        assert min(starts) <= 1
+        assert max(starts) >= SIZE - CROP - 1
+        assert np.mean(starts) == pytest.approx((SIZE - CROP) / 2, abs=4)
+    whole = slice(0, SIZE)
+    for step in (*drawn[1:70:2], *drawn[70:]):
+        assert [crop[1:] for crop in step] == [(whole, whole)] * 4, "as many pixels"
+    small = draw_crops(CROP, schedule(1), 5, 0)
+    assert [crop[1:] for crop in small] == [(slice(0, CROP), slice(0, CROP))] * 4
+
+
+def test_features_tell_a_smeared_picture_from_a_sharp_one(small_shard: Path, tmp_path: Path) -> None:
+    batch = read_batch(small_shard, 0, 1)
+    features = train_features(batch.targets, batch.labels, tmp_path, schedule(4))
+    assert not any(value.requires_grad for value in features.parameters())
+    sharp = to_tensor(batch.targets)
+    smeared = nn.functional.avg_pool2d(sharp, 5, stride=1, padding=2, count_include_pad=False)
+    assert float(features.distance(sharp, sharp)) == pytest.approx(0, abs=1e-6)
+    assert float(features.distance(smeared, sharp)) > 4 * float(features.distance(sharp + 0.01, sharp)) > 0
 
 
 def test_the_judge_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path) -> None:
     resumed_equals_uninterrupted(
         lambda folder, steps: train_classifier({"one": (small_shard, 1)}, folder, schedule(steps)), tmp_path
     )
+
+
+def test_the_judge_of_larger_pictures_has_another_stage_and_is_known_by_it(tmp_path: Path) -> None:
+    rendered, path = tmp_path / "data", tmp_path / "judge.safetensors"
+    write_npz(shard_path(rendered, 0), **vars(draw_batch(0, 0, 4, size=128)))
+    judge = train_classifier({"one": (rendered, 1)}, tmp_path / "run", schedule(1))
+    save_classifier(judge, path, {})
+    loaded = load_classifier(path)
+    assert (loaded.size, len(loaded.coarse)) == (128, 3)
+    assert (load_classifier().size, len(load_classifier().coarse)) == (64, 2)
+    assert loaded.classify(read_batch(rendered, 0, 1).targets).masks.shape == (4, 128, 128)
+    with pytest.raises(RuntimeError):
+        loaded.classify(draw_batch(0, 0, 1).targets)

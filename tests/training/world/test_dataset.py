@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import CLIPTokenizer
+from typer.testing import CliRunner
 
+from dreamcache.training.command import train
+from dreamcache.training.errors import CheckpointError
 from dreamcache.training.miniature.latents import encode_dataset, load_latents
+from dreamcache.training.miniature.recipe import Recipe, continue_stage
 from dreamcache.training.miniature.stages.autoencoder import LATENT_CHANNELS, make_autoencoder
 from dreamcache.training.world.dataset import (
     SHARD,
@@ -17,6 +22,7 @@ from dreamcache.training.world.dataset import (
     read_shards,
     render_dataset,
     shard_path,
+    stored_size,
     write_npz,
 )
 from dreamcache.training.world.samples import draw_sample
@@ -78,7 +84,7 @@ def test_latents_are_encoded_once_and_scaled_to_unit_variance(
     torch.manual_seed(0)
     vae = make_autoencoder().eval()
     encode_dataset(small_shard, tmp_path, 1, vae, tokenizer)
-    (shard,) = tmp_path.iterdir()
+    shard, of_references = sorted(tmp_path.iterdir())
     first = shard.read_bytes()
     encode_dataset(small_shard, tmp_path, 1, vae, tokenizer)
     assert shard.read_bytes() == first
@@ -91,7 +97,31 @@ def test_latents_are_encoded_once_and_scaled_to_unit_variance(
         for ids, text in zip(tokens, texts, strict=True):
             spelt = tokenizer.decode(ids, skip_special_tokens=True)
             assert spelt.replace(" ", "") == text.replace(" ", "")
-    shard.unlink()
+    of_references.unlink()
+    without = load_latents(tmp_path, 1, references=False)
+    assert torch.equal(without.targets, latents.targets)
+    assert len(without.references) == 0
+    with pytest.raises(FileNotFoundError, match="references-00000"):
+        load_latents(tmp_path, 1)
+    encode_dataset(small_shard, tmp_path, 1, vae, tokenizer, references=False)
+    assert not of_references.exists()
     encode_dataset(small_shard, tmp_path, 1, vae, tokenizer)
+    assert shard.read_bytes() == first, "only what is missing is encoded"
     again = load_latents(tmp_path, 1)
     assert torch.equal(again.references, latents.references), "augmentation is seeded by the shard"
+
+
+def test_a_run_of_another_picture_size_is_refused_in_one_line(tmp_path: Path) -> None:
+    write_npz(shard_path(tmp_path / "data", 0), **vars(draw_batch(0, 0, 2)))
+    assert stored_size(shard_path(tmp_path / "data", 0)) == 64
+    outcome = CliRunner().invoke(train, ["miniature", "autoencoder", "--run", str(tmp_path)])
+    assert isinstance(outcome.exception, CheckpointError)
+    message = str(outcome.exception)
+    assert "64 × 64" in message
+    assert "128 × 128" in message
+    assert "--run" in message
+    assert "\n" not in message
+    assert not (tmp_path / "autoencoder").exists()
+    shutil.rmtree(tmp_path / "data")
+    write_npz(shard_path(tmp_path / "data", 0), **vars(draw_batch(0, 0, 2, size=Recipe().size)))
+    continue_stage("data", tmp_path, Recipe(samples=1, pairs=0, stylised=0))

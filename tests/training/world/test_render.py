@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,9 @@ from PIL import Image
 
 from dreamcache.training.world.identity import COLOURS, KINDS, PATTERNS, Identity
 from dreamcache.training.world.render import REFERENCE_FILL, SIZE, Pose, fit_pose, render, render_reference
-from dreamcache.training.world.samples import Sample, draw_sample
+from dreamcache.training.world.samples import PairSample, Sample, draw_pair, draw_sample, draw_stylised
 from dreamcache.training.world.scenes import SCENES, WHITE, Canvas
+from dreamcache.training.world.styles import restyle
 
 TOY = Identity("robot", "red", "blue", "striped", 1, 1, 1)
 POSE = Pose(yaw=0.3, pitch=0.2, roll=0.05, scale=0.36, centre=(0.5, 0.55), mirrored=False)
@@ -50,6 +52,35 @@ def test_the_same_generator_state_gives_the_same_bytes() -> None:
     assert first.image.tobytes() != other.image.tobytes()
     assert first.image.shape == (SIZE, SIZE, 3)
     assert first.image.dtype == first.mask.dtype == np.uint8
+
+
+@pytest.mark.parametrize("draw", [draw_sample, draw_stylised, draw_pair])
+def test_a_sample_is_the_same_at_another_size(draw: Callable[..., Sample | PairSample]) -> None:
+    # of a pixel's 255; edges fall a little otherwise, and two styles depend on pixels
+    near = {draw_sample: 4.0, draw_stylised: 25.0, draw_pair: 4.0}[draw]
+    for index in range(6):
+        large, small, other = draw(1, index, size=128), draw(1, index), draw(1, index + 1)
+        assert large.target.shape == (128, 128, 3)
+        assert large.mask.shape[-2:] == large.reference.shape[-3:-1] == (128, 128)
+        assert small.target.shape == (SIZE, SIZE, 3)
+        assert (large.caption, large.scene) == (small.caption, small.scene)
+
+        def distance(sample: Sample | PairSample, shown: NDArray[np.uint8] = large.target) -> float:
+            halved = np.asarray(Image.fromarray(shown).resize((SIZE, SIZE), Image.Resampling.BOX))
+            return float(np.abs(halved.astype(float) - sample.target).mean())
+
+        assert distance(small) < near
+        assert distance(other) > 2 * distance(small)
+
+
+def test_pixel_art_has_cells_of_four_pixels_at_every_size() -> None:
+    for size in (SIZE, 128):
+        picture = restyle(render(TOY, "city", np.random.default_rng(0), POSE, size).image[None], "pixelated")[
+            0
+        ]
+        cells = picture.reshape(size // 4, 4, size // 4, 4, 3)
+        assert (cells == cells[:, :1, :, :1]).all()
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > size
 
 
 def test_a_scene_that_is_not_there_is_named() -> None:

@@ -94,7 +94,7 @@ def miniature(
         raise typer.BadParameter(
             f"{stage!r} is not one of {', '.join((*ORDER, 'all'))}", param_hint="'STAGE'"
         )
-    from dreamcache.training.miniature.recipe import STAGES, Recipe
+    from dreamcache.training.miniature.recipe import Recipe, continue_stage
 
     counts: dict[str, Any] = {"samples": samples, "pairs": pairs, "stylised": stylised}
     schedule = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
@@ -103,4 +103,4 @@ def miniature(
     for name in ORDER if stage == "all" else (stage,):
         usual = getattr(recipe, name, None)
         ours = recipe if usual is None else replace(recipe, **{name: replace(usual, **changed)})
-        STAGES[name](run, ours)
+        continue_stage(name, run, ours)

@@ -1,7 +1,7 @@
 """Latents of rendered samples, so that no epoch pays for rendering and encoding twice.
 
-For each shard of samples one of latents: targets, augmented references (float16 [n, z, h, w], unscaled) and
-the tokens of the captions and of the prompts.
+For each shard of samples one of latents: targets (float16 [n, z, h, w], unscaled) and the tokens of the captions and
+of the prompts; where references are asked for, one more of them, augmented.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.runtime.progress import track
 from dreamcache.training.augmentation import augment_reference
 from dreamcache.training.device import autocast
-from dreamcache.training.world.dataset import SHARD, Of, read_shards, write_npz
+from dreamcache.training.world.dataset import SHARD, Of, read_batch, write_npz
 
 FOLDERS: dict[Of, tuple[str, str]] = {
     "one": ("data", "latents"), "two": ("pairs", "pair-latents"), "stylised": ("stylised", "stylised-latents"),
@@ -59,30 +59,34 @@ def _encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 50) ->
 
 
 def encode_dataset(
-    data: Path, directory: Path, samples: int, vae: AutoencoderKL, tokenizer: CLIPTokenizer
+    data: Path,
+    directory: Path,
+    samples: int,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    *,
+    references: bool = True,
 ) -> None:
     """Encode the first `samples`; shards that exist are kept. Augmentation is seeded by the shard."""
-    shards = read_shards(data, samples)
-    for shard, batch in enumerate(track(shards, "encoding", total=-(-samples // SHARD))):
-        path = directory / f"latents-{shard:05d}.npz"
-        if path.exists():
+    for shard in track(range(-(-samples // SHARD)), "encoding"):
+        targets, others = (directory / f"{name}-{shard:05d}.npz" for name in ("latents", "references"))
+        wanted = [path for path in ([targets, others] if references else [targets]) if not path.exists()]
+        if not wanted:
             continue
-        rng = np.random.default_rng([7, shard])
-        every = batch.references.reshape(-1, *batch.references.shape[-3:])
-        references = _encode(vae, np.stack([augment_reference(picture, rng) for picture in every]))
-        tokens, prompts = (
-            tokenizer(
-                [str(text) for text in texts], padding="max_length", truncation=True, return_tensors="np"
+        batch = read_batch(data, shard, samples)
+        if targets in wanted:
+            tokens, prompts = (
+                tokenizer(
+                    [str(text) for text in texts], padding="max_length", truncation=True, return_tensors="np"
+                ).input_ids.astype(np.int64)
+                for texts in (batch.captions, batch.prompts)
             )
-            for texts in (batch.captions, batch.prompts)
-        )
-        write_npz(
-            path,
-            targets=_encode(vae, batch.targets),
-            references=references.reshape(*batch.references.shape[:-3], *references.shape[1:]),
-            tokens=tokens.input_ids.astype(np.int64),
-            prompts=prompts.input_ids.astype(np.int64),
-        )
+            write_npz(targets, targets=_encode(vae, batch.targets), tokens=tokens, prompts=prompts)
+        if others in wanted:
+            rng = np.random.default_rng([7, shard])
+            every = batch.references.reshape(-1, *batch.references.shape[-3:])
+            encoded = _encode(vae, np.stack([augment_reference(picture, rng) for picture in every]))
+            write_npz(others, references=encoded.reshape(*batch.references.shape[:-3], *encoded.shape[1:]))
 
 
 def latent_scale(directory: Path) -> float:
@@ -91,30 +95,31 @@ def latent_scale(directory: Path) -> float:
         return float(1 / arrays["targets"].astype(np.float32).std())
 
 
-def load_latents(directory: Path, samples: int, scale: float | None = None) -> Latents:
-    """Read the first `samples` into memory. scale: None is that of their own first shard.
+def load_latents(
+    directory: Path, samples: int, scale: float | None = None, *, references: bool = True
+) -> Latents:
+    """Read the first `samples` into memory, without references where none are asked for.
 
-    Raises FileNotFoundError naming the shard that is missing.
+    scale: None is that of their own first shard. Raises FileNotFoundError naming the shard that is missing.
     """
-    shards = [directory / f"latents-{i:05d}.npz" for i in range(-(-samples // SHARD))]
-    parts: dict[str, list[NDArray[np.generic]]] = {
-        "targets": [],
-        "references": [],
-        "tokens": [],
-        "prompts": [],
-    }
-    for path in shards:
-        if not path.exists():
-            raise FileNotFoundError(
-                f"no {path}: run `dreamcache train miniature latents --samples {samples}` first"
-            )
-        with np.load(path, allow_pickle=False) as arrays:
-            for name, part in parts.items():
-                part.append(arrays[name])
+    kinds: dict[str, tuple[str, ...]] = {"latents": ("targets", "tokens", "prompts")}
+    if references:
+        kinds["references"] = ("references",)
+    parts: dict[str, list[NDArray[np.generic]]] = {name: [] for names in kinds.values() for name in names}
+    for shard in range(-(-samples // SHARD)):
+        for kind, names in kinds.items():
+            path = directory / f"{kind}-{shard:05d}.npz"
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"no {path}: run `dreamcache train miniature latents --samples {samples}` first"
+                )
+            with np.load(path, allow_pickle=False) as arrays:
+                for name in names:
+                    parts[name].append(arrays[name])
     scale = latent_scale(directory) if scale is None else scale
     joined = {name: torch.from_numpy(np.concatenate(part)) for name, part in parts.items()}
-    joined |= {name: joined[name] * scale for name in ("targets", "references")}
-    return Latents(**joined, scale=scale)
+    joined |= {name: joined[name] * scale for name in ("targets", "references") if name in joined}
+    return Latents(**({"references": joined["targets"][:0]} | joined), scale=scale)
 
 
 def join_samples(several: Sequence[Latents]) -> Latents:

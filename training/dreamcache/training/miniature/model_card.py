@@ -30,9 +30,9 @@ pipeline_tag: text-to-image
 ---
 # DreamCache miniature
 
-A latent diffusion model of Stable Diffusion's shape for 64 × 64 pictures of drawn toys, trained from scratch, with
-the adapters that personalise it from one reference picture. It draws twelve kinds of toy in thirteen places, one or
-two of them, plain or in four styles, and nothing else: it exists so that every part of the project runs, and is
+A latent diffusion model of Stable Diffusion's shape for {size} × {size} pictures of drawn toys, trained from scratch,
+with the adapters that personalise it from one reference picture. It draws twelve kinds of toy in thirteen places, one
+or two of them, plain or in four styles, and nothing else: it exists so that every part of the project runs, and is
 tested, on a model that was really trained.
 
 `StableDiffusionPipeline.from_pretrained` loads the folder; `adapters.safetensors` is loaded by
@@ -133,7 +133,7 @@ def ship(run: Path, recipe: Mapping[str, Any]) -> Path:
     header = f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|\n"
     card = CARD.format(
         parts=f"| weights (float16) | parameters | MB |\n|---|---|---|\n{parts}",
-        **{name: recipe[name] for name in ("samples", "pairs", "stylised", "seed")},
+        **{name: recipe[name] for name in ("samples", "pairs", "stylised", "size", "seed")},
         stages=header + "\n".join(_stage_row(run, name) for name in TRAINED),
         hardware=_hardware(),
         schedules=json.dumps({name: recipe[name] for name in TRAINED}, indent=1),

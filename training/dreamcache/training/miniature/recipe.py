@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.config import AdapterConfig
+from dreamcache.training.errors import CheckpointError
 from dreamcache.training.miniature.latents import (
     FOLDERS,
     Latents,
@@ -39,10 +40,19 @@ from dreamcache.training.miniature.stages.autoencoder import reconstruction_db, 
 from dreamcache.training.miniature.stages.text_to_image import train_text_to_image
 from dreamcache.training.miniature.stages.whitening import whiten
 from dreamcache.training.miniature.tokenizer import make_tokenizer
-from dreamcache.training.world.dataset import Of, draw_batch, read_shards, render_dataset
+from dreamcache.training.world.dataset import (
+    Of,
+    draw_batch,
+    read_shards,
+    render_dataset,
+    shard_path,
+    stored_size,
+)
 
+AUTOENCODER_SAMPLES = 4000
+"""Many crops each: more pictures bring the autoencoder nothing."""
 AUTOENCODER = Schedule(
-    steps=1000,
+    steps=3000,
     batch=16,
     learning_rate=2e-3,
     warmup=20,
@@ -50,22 +60,33 @@ AUTOENCODER = Schedule(
     weight_decay=0.0,
     checkpoint_every=100,
     muon=True,
+    cooldown=0.3,
 )
-BASE = Schedule(steps=5000, batch=64, learning_rate=2e-3, checkpoint_every=100, muon=True)
+BASE = Schedule(
+    steps=24_000,
+    batch=64,
+    learning_rate=2e-3,
+    checkpoint_every=100,
+    muon=True,
+    cooldown=0.2,
+    compiled=True,
+)
 ADAPTERS = Schedule(steps=2000, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
 JUDGE = Schedule(steps=3000, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All choices of a run; the defaults made the shipped miniature.
+    """All choices of a run.
 
-    samples: with one toy. pairs: with two, in addition. stylised: with one, in a style, in addition.
+    samples: with one toy. pairs: with two, in addition. stylised: with one, in a style, in addition. size: of
+    pictures, in pixels.
     """
 
-    samples: int = 42_000
-    pairs: int = 8_000
-    stylised: int = 4_000
+    samples: int = 48_000
+    pairs: int = 10_000
+    stylised: int = 6_000
+    size: int = 128
     seed: int = 0
     autoencoder: Schedule = AUTOENCODER
     base: Schedule = BASE
@@ -95,15 +116,17 @@ def _kinds(run: Path, recipe: Recipe) -> dict[Of, tuple[Path, Path, int]]:
 def stage_data(run: Path, recipe: Recipe) -> None:
     """Render the samples."""
     for of, (rendered, _, samples) in _kinds(run, recipe).items():
-        render_dataset(rendered, samples, recipe.seed, of=of)
+        render_dataset(rendered, samples, recipe.seed, of=of, size=recipe.size)
 
 
 def stage_autoencoder(run: Path, recipe: Recipe) -> None:
     """Train the autoencoder."""
-    vae = train_autoencoder(run / "data", run / "autoencoder", recipe.autoencoder, recipe.samples)
+    vae = train_autoencoder(
+        run / "data", run / "autoencoder", recipe.autoencoder, min(recipe.samples, AUTOENCODER_SAMPLES)
+    )
     whiten(vae.eval(), next(read_shards(run / "data", 1)))
     vae.save_pretrained(run / "autoencoder" / "vae")
-    whole, toy = reconstruction_db(vae, draw_batch(recipe.seed, 100, 256, held_out=True))
+    whole, toy = reconstruction_db(vae, draw_batch(recipe.seed, 200, 200, held_out=True, size=recipe.size))
     _write_json(run / "autoencoder" / "report.json", {"psnr_db": whole, "toy_psnr_db": toy})
 
 
@@ -112,23 +135,26 @@ def _autoencoder(run: Path) -> AutoencoderKL:
 
 
 def stage_latents(run: Path, recipe: Recipe) -> None:
-    """Encode the samples."""
+    """Encode the targets."""
     vae, tokenizer = _autoencoder(run), make_tokenizer()
     for rendered, latents, samples in _kinds(run, recipe).values():
-        encode_dataset(rendered, latents, samples, vae, tokenizer)
+        encode_dataset(rendered, latents, samples, vae, tokenizer, references=False)
 
 
-def _latents(run: Path, recipe: Recipe) -> dict[Of, Latents]:
+def _latents(run: Path, recipe: Recipe, *, references: bool) -> dict[Of, Latents]:
     """Of each kind of sample that there is, at the scale of those with one toy."""
     scale = latent_scale(run / "latents")
-    return {of: load_latents(folder, n, scale) for of, (_, folder, n) in _kinds(run, recipe).items()}
+    return {
+        of: load_latents(folder, n, scale, references=references)
+        for of, (_, folder, n) in _kinds(run, recipe).items()
+    }
 
 
 def stage_base(run: Path, recipe: Recipe) -> None:
     """Train text encoder and UNet; leaves the whole base as a diffusers folder."""
     vae = _autoencoder(run)
     vae.register_to_config(scaling_factor=latent_scale(run / "latents"))
-    latents = join_samples(list(_latents(run, recipe).values()))
+    latents = join_samples(list(_latents(run, recipe, references=False).values()))
     pipeline: StableDiffusionPipeline = train_text_to_image(
         latents, vae, make_tokenizer(), run / "base", recipe.base
     )
@@ -140,7 +166,11 @@ def stage_base(run: Path, recipe: Recipe) -> None:
 def stage_adapters(run: Path, recipe: Recipe) -> None:
     """Train the adapters on the frozen base."""
     base = load_base(run / "base" / "pipeline")
-    latents = _latents(run, recipe)
+    for of, (rendered, folder, samples) in _kinds(run, recipe).items():
+        if of != "stylised":
+            encode_dataset(rendered, folder, samples, base.vae, base.tokenizer)
+    shown = replace(recipe, stylised=0)
+    latents = _latents(run, shown, references=True)
     conditioned = train_adapters(
         latents["one"], base, run / "adapters", recipe.adapters, recipe.fusion, latents.get("two")
     )
@@ -161,6 +191,18 @@ def stage_judge(run: Path, recipe: Recipe) -> None:
 def stage_ship(run: Path, recipe: Recipe) -> None:
     """Gather what ships."""
     ship(run, asdict(recipe))
+
+
+def continue_stage(name: str, run: Path, recipe: Recipe) -> None:
+    """One stage of the run. Raises CheckpointError for a folder that another recipe began."""
+    for data, _ in FOLDERS.values():
+        first = shard_path(run / data, 0)
+        if first.exists() and (size := stored_size(first)) != recipe.size:
+            raise CheckpointError(
+                f"{first} holds pictures of {size} × {size} pixels and this recipe draws {recipe.size} × "
+                f"{recipe.size}: begin a new run in another folder (--run)"
+            )
+    STAGES[name](run, recipe)
 
 
 STAGES: dict[str, Callable[[Path, Recipe], None]] = {

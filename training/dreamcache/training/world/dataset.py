@@ -7,6 +7,7 @@ is written under another name and renamed, so an existing shard is whole.
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.runtime.progress import track
+from dreamcache.training.world.render import SIZE
 from dreamcache.training.world.samples import PairSample, Sample, draw_pair, draw_sample, draw_stylised
 
 SHARD = 1000
@@ -31,7 +33,7 @@ DRAW: dict[Of, Callable[..., Sample | PairSample]] = {
 
 @dataclass(frozen=True)
 class Batch:
-    """Arrays over n samples: pictures [n, 64, 64, 3], masks [n, 64, 64], labels [n, 6], captions and prompts [n].
+    """Arrays over n samples: pictures [n, h, w, 3], masks [n, h, w], labels [n, 6], captions and prompts [n].
 
     Samples of two toys have two masks, references and lines of labels: [n, 2, …].
     """
@@ -60,9 +62,11 @@ def write_npz(path: Path, **arrays: NDArray[np.generic]) -> None:
         partial_path.unlink(missing_ok=True)
 
 
-def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False, of: Of = "one") -> Batch:
+def draw_batch(
+    seed: int, start: int, count: int, *, held_out: bool = False, of: Of = "one", size: int = SIZE
+) -> Batch:
     """Samples start … start + count − 1 of the stream `seed`."""
-    samples = [DRAW[of](seed, start + i, held_out=held_out) for i in range(count)]
+    samples = [DRAW[of](seed, start + i, held_out=held_out, size=size) for i in range(count)]
     return Batch(
         targets=np.stack([s.target for s in samples]),
         masks=np.stack([s.mask for s in samples]),
@@ -73,23 +77,49 @@ def draw_batch(seed: int, start: int, count: int, *, held_out: bool = False, of:
     )
 
 
-def _render_shard(directory: Path, seed: int, of: Of, shard: int) -> None:
+def _render_shard(directory: Path, seed: int, of: Of, size: int, shard: int) -> None:
     path = shard_path(directory, shard)
     if not path.exists():
-        write_npz(path, **vars(draw_batch(seed, shard * SHARD, SHARD, of=of)))
+        write_npz(path, **vars(draw_batch(seed, shard * SHARD, SHARD, of=of, size=size)))
 
 
 def render_dataset(
-    directory: Path, samples: int, seed: int = 0, processes: int | None = None, *, of: Of = "one"
+    directory: Path,
+    samples: int,
+    seed: int = 0,
+    processes: int | None = None,
+    *,
+    of: Of = "one",
+    size: int = SIZE,
 ) -> None:
     """Render the first `samples`, in whole shards, of seen identities; shards that exist are kept."""
     shards = range(-(-samples // SHARD))
     if not shards:
         return
     with get_context("spawn").Pool(processes) as pool:
-        done = pool.imap_unordered(partial(_render_shard, directory, seed, of), shards)
+        done = pool.imap_unordered(partial(_render_shard, directory, seed, of, size), shards)
         for _ in track(done, "rendering", total=len(shards)):
             pass
+
+
+def stored_size(path: Path) -> int:
+    """Height in pixels of the pictures of a shard, from its header alone."""
+    with zipfile.ZipFile(path) as archive, archive.open("targets.npy") as file:
+        np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        shape, _, _ = np.lib.format.read_array_header_1_0(file)  # type: ignore[no-untyped-call]
+    return int(shape[1])
+
+
+def read_batch(directory: Path, shard: int, samples: int) -> Batch:
+    """One shard.
+
+    Raises FileNotFoundError naming the command that renders the first `samples`.
+    """
+    path = shard_path(directory, shard)
+    if not path.exists():
+        raise FileNotFoundError(f"no {path}: run `dreamcache train miniature data --samples {samples}` first")
+    with np.load(path, allow_pickle=False) as arrays:
+        return Batch(**{name: arrays[name] for name in Batch.__dataclass_fields__})
 
 
 def read_shards(directory: Path, samples: int) -> Iterator[Batch]:
@@ -98,10 +128,4 @@ def read_shards(directory: Path, samples: int) -> Iterator[Batch]:
     Raises FileNotFoundError naming the command that renders them.
     """
     for shard in range(-(-samples // SHARD)):
-        path = shard_path(directory, shard)
-        if not path.exists():
-            raise FileNotFoundError(
-                f"no {path}: run `dreamcache train miniature data --samples {samples}` first"
-            )
-        with np.load(path, allow_pickle=False) as arrays:
-            yield Batch(**{name: arrays[name] for name in Batch.__dataclass_fields__})
+        yield read_batch(directory, shard, samples)

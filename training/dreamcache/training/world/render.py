@@ -1,4 +1,4 @@
-"""A toy or two in a scene, or one cut out on white: 64 × 64 pictures with exact masks.
+"""A toy or two in a scene, or one cut out on white: square pictures of any size with exact masks.
 
 Pictures are drawn at twice their size and averaged down. References follow the paper (supplement, data
 preparation): the subject alone on white, filling at least 0.7 of the frame.
@@ -21,6 +21,7 @@ from dreamcache.training.world.toys.kinds import build_parts
 Array = NDArray[np.float32]
 Range = tuple[float, float]
 SIZE = 64
+"""Of pictures where nobody names another, in pixels: that of the miniature that ships."""
 SUPERSAMPLING = 2
 REFERENCE_FILL = (0.7, 0.95)
 

@@ -12,9 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
+PIXEL_ART_CELL = 4
+
 
 def _pixelated(picture: Image.Image) -> Image.Image:
-    small = picture.resize((16, 16), Image.Resampling.BOX)
+    small = picture.resize(
+        (picture.width // PIXEL_ART_CELL, picture.height // PIXEL_ART_CELL), Image.Resampling.BOX
+    )
     return small.resize(picture.size, Image.Resampling.NEAREST)
 
 

@@ -1,4 +1,4 @@
-"""A small network that reads a toy's attributes and outline, the scene and the style off a 64 × 64 picture.
+"""A small network that reads a toy's attributes and outline, the scene and the style off a picture.
 
 It is trained on renders alone (`miniature.stages.attribute_classifier`) and never sees a generated picture, so it can
 be wrong about them but cannot have learned to flatter them.
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamcache.models.bases.pixels import to_tensor
+from dreamcache.training.world.render import SIZE
 from dreamcache.training.world.samples import ATTRIBUTES
 
+SMALLEST = 64
 CLASSIFIER_FILE = Path(__file__).parent / "attribute_classifier.safetensors"
 
 
@@ -34,21 +36,26 @@ def _stage(inputs: int, outputs: int) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Attributes:
-    """`classes`: attribute → [n] class numbers, in the order of ATTRIBUTES; `masks`: [n, 64, 64] in 0..1."""
+    """`classes`: attribute → [n] class numbers, in the order of ATTRIBUTES; `masks`: [n, h, w] in 0..1."""
 
     classes: dict[str, NDArray[np.int64]]
     masks: NDArray[np.float32]
 
 
 class AttributeClassifier(nn.Module):
-    """Pictures [n, 3, 64, 64] in −1..1 → logits per attribute [n, classes], of the outline [n, 1, 16, 16]."""
+    """Pictures [n, 3, size, size] in −1..1 → logits per attribute [n, classes], of the outline [n, 1, size/4, size/4].
 
-    def __init__(self) -> None:
+    size: of the pictures in pixels, 64 times a power of two; at each another stage halves the resolution.
+    """
+
+    def __init__(self, size: int = SIZE) -> None:
         super().__init__()
+        self.size = size
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 5, stride=2, padding=2), nn.SiLU())
         self.fine = _stage(32, 64)
         self.outline = nn.Conv2d(64, 1, 3, padding=1)
-        self.coarse = nn.Sequential(_stage(64, 128), _stage(128, 192))
+        deeper = [_stage(192, 192) for _ in range((size // SMALLEST).bit_length() - 1)]
+        self.coarse = nn.Sequential(_stage(64, 128), _stage(128, 192), *deeper)
         self.hidden = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(192 * 16, 256), nn.SiLU())
         self.heads = nn.ModuleDict(
             {name: nn.Linear(256, len(classes)) for name, classes in ATTRIBUTES.items()}
@@ -62,7 +69,7 @@ class AttributeClassifier(nn.Module):
 
     @torch.no_grad()
     def classify(self, pictures: NDArray[np.uint8], batch: int = 200) -> Attributes:
-        """Attributes of pictures uint8 [n, 64, 64, 3]."""
+        """Attributes of pictures uint8 [n, size, size, 3]."""
         device = next(self.parameters()).device
         classes: dict[str, list[Tensor]] = {name: [] for name in self.heads}
         masks = []
@@ -70,7 +77,7 @@ class AttributeClassifier(nn.Module):
             logits, outline = self(to_tensor(pictures[start : start + batch]).to(device))
             for name, values in logits.items():
                 classes[name].append(values.argmax(1))
-            masks.append(functional.interpolate(outline, size=(64, 64), mode="bilinear").sigmoid()[:, 0])
+            masks.append(functional.interpolate(outline, scale_factor=4, mode="bilinear").sigmoid()[:, 0])
         joined = {name: torch.cat(parts).cpu().numpy() for name, parts in classes.items()}
         return Attributes(joined, torch.cat(masks).cpu().numpy())
 
@@ -82,8 +89,10 @@ def load_classifier(path: Path = CLASSIFIER_FILE) -> AttributeClassifier:
     """
     if not path.exists():
         raise FileNotFoundError(f"no {path}: run `dreamcache train miniature judge` first")
-    judge = AttributeClassifier()
-    judge.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    weights = load_file(path)
+    stages = len({name.split(".")[1] for name in weights if name.startswith("coarse.")})
+    judge = AttributeClassifier(SMALLEST * 2 ** (stages - 2))
+    judge.load_state_dict({name: value.float() for name, value in weights.items()})
     return judge.eval()
 
 

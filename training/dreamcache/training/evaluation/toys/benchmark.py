@@ -16,7 +16,7 @@ from dreamcache.training.evaluation.toys.attribute_classifier import AttributeCl
 from dreamcache.training.evaluation.toys.scores import Scores, score
 from dreamcache.training.world.captions import plain_caption
 from dreamcache.training.world.identity import Identity, draw_identity
-from dreamcache.training.world.render import render_reference
+from dreamcache.training.world.render import SIZE, render_reference
 from dreamcache.training.world.samples import PLACES
 
 Condition = Literal["dreamcache", "text_only", "wrong_cache"]
@@ -25,7 +25,7 @@ CONDITIONS: tuple[Condition, ...] = ("text_only", "dreamcache", "wrong_cache")
 
 @dataclass(frozen=True)
 class ToyCase:
-    """One picture to make: `reference` and `wrong_reference` uint8 [64, 64, 3], `mask` [64, 64] in 0..1."""
+    """One picture to make: `reference` and `wrong_reference` uint8 [size, size, 3], `mask` [size, size] in 0..1."""
 
     toy: Identity
     scene: str
@@ -37,11 +37,11 @@ class ToyCase:
     wrong_reference: NDArray[np.uint8]
 
 
-# cases and condition → pictures uint8 [n, 64, 64, 3]
+# cases and condition → pictures uint8 [n, size, size, 3]
 Painter = Callable[[list[ToyCase], Condition], NDArray[np.uint8]]
 
 
-def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[ToyCase]:
+def draw_cases(identities: int, scenes: int, seed: int = 2024, size: int = SIZE) -> list[ToyCase]:
     """Cases of held-out toys; the wrong toy is of the same kind and differs in every scored attribute.
 
     Raises ValueError where there are fewer scenes in the world than asked for.
@@ -61,7 +61,7 @@ def draw_cases(identities: int, scenes: int, seed: int = 2024) -> list[ToyCase]:
             getattr(wrong, name) == getattr(toy, name) for name in ("body", "accent", "pattern")
         ):
             wrong = draw_identity(rng, held_out=True)
-        reference, other = render_reference(toy, rng), render_reference(wrong, rng)
+        reference, other = (render_reference(one, rng, size) for one in (toy, wrong))
         for scene in rng.choice(PLACES, scenes, replace=False):
             cases.append(
                 ToyCase(

@@ -26,7 +26,7 @@ from dreamcache.training.evaluation.toys.painter import SamplingSettings, cache_
 from dreamcache.training.evaluation.toys.scores import IDENTITY_ATTRIBUTES
 from dreamcache.training.world.captions import pair_caption
 from dreamcache.training.world.identity import Identity
-from dreamcache.training.world.render import render_reference
+from dreamcache.training.world.render import SIZE, render_reference
 from dreamcache.training.world.samples import ATTRIBUTES, PLACES, draw_two
 
 PairCondition = Literal["text_only", "joined", "masked", "left_alone"]
@@ -35,7 +35,7 @@ PAIR_CONDITIONS: tuple[PairCondition, ...] = get_args(PairCondition)
 
 @dataclass(frozen=True)
 class PairCase:
-    """One picture to make: `references` uint8 [2, 64, 64, 3], the left toy's first."""
+    """One picture to make: `references` uint8 [2, size, size, 3], the left toy's first."""
 
     toys: tuple[Identity, Identity]
     scene: str
@@ -59,14 +59,14 @@ class PairScores:
     sides: tuple[float, float]
 
 
-def draw_pair_cases(count: int, seed: int = 2025) -> list[PairCase]:
+def draw_pair_cases(count: int, seed: int = 2025, size: int = SIZE) -> list[PairCase]:
     """Pairs of held-out toys of different kinds, each pair in one scene."""
     cases = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         toys = draw_two(rng, held_out=True)
         scene = PLACES[rng.integers(len(PLACES))]
-        references = np.stack([render_reference(toy, rng).image for toy in toys])
+        references = np.stack([render_reference(toy, rng, size).image for toy in toys])
         cases.append(PairCase(toys, scene, pair_caption(toys, scene), number, references))
     return cases
 
@@ -78,7 +78,7 @@ def paint_pairs(
     how: SamplingSettings,
     batch: int = 50,
 ) -> NDArray[np.uint8]:
-    """Pictures uint8 [n, 64, 64, 3].
+    """Pictures uint8 [n, size, size, 3].
 
     condition: without a reference; with both caches joined; joined, where tokens of the left half of the picture read
     the left toy's alone and those of the right half the right one's; or with the left toy's cache alone.
@@ -102,7 +102,7 @@ def run_pairs(
     pipeline: DreamCachePipeline, count: int, judge: AttributeClassifier, how: SamplingSettings
 ) -> dict[PairCondition, PairScores]:
     """Paint `count` pairs of held-out toys under every condition and score them."""
-    cases = draw_pair_cases(count)
+    cases = draw_pair_cases(count, size=judge.size)
     return {
         condition: score_pairs(judge, paint_pairs(pipeline, cases, condition, how), cases)
         for condition in PAIR_CONDITIONS
@@ -124,7 +124,7 @@ def own_halves(cache: Cache, batch: int) -> dict[str, Tensor]:
 def score_pairs(
     judge: AttributeClassifier, pictures: NDArray[np.uint8], cases: Sequence[PairCase]
 ) -> PairScores:
-    """Scores of pictures [n, 64, 64, 3]; every picture weighs the same."""
+    """Scores of pictures [n, size, size, 3]; every picture weighs the same."""
     count = len(cases)
     verdict = judge.classify(halves(pictures).reshape(-1, *pictures.shape[1:]))
     found = {name: classes.reshape(count, 2) for name, classes in verdict.classes.items()}

@@ -52,7 +52,7 @@ def evaluate_toys(request: ToyRequest) -> None:
         raise typer.BadParameter(f"one of {', '.join(CONDITIONS)} is expected", param_hint="'--condition'")
     wanted = [name for name in CONDITIONS if not request.conditions or name in request.conditions]
     classifier = load_classifier()
-    cases = draw_cases(request.identities, request.scenes)
+    cases = draw_cases(request.identities, request.scenes, size=classifier.size)
     painter, settings = _torch_painter(request) if request.bundle is None else _bundle_painter(request)
     results = run_benchmark(cases, painter, classifier, wanted)
     record = {

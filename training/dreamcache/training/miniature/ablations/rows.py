@@ -119,7 +119,7 @@ class Ablation:
         """The first `samples`, rendered and encoded where they are not there."""
         data, latents = FOLDERS[of]
         whole = -(-samples // SHARD) * SHARD
-        if not (self.run / latents / f"latents-{whole // SHARD - 1:05d}.npz").exists():
+        if not (self.run / latents / f"references-{whole // SHARD - 1:05d}.npz").exists():
             base = load_base(BASE)
             render_dataset(self.run / data, whole, of=of)
             encode_dataset(self.run / data, self.run / latents, whole, base.vae, base.tokenizer)

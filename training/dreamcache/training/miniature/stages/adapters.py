@@ -88,7 +88,7 @@ def train_adapters(
             predicted = conditioned(noisy.to(dtype), timestep.to(device), text, cache)
         return functional.mse_loss(predicted.float(), velocity)
 
-    cases = draw_cases(8, 3, seed=1)
+    cases = draw_cases(8, 3, seed=1, size=8 * latents.targets.shape[-1])
 
     def sheet(path: Path) -> None:
         conditioned.float()

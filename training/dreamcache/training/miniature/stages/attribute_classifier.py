@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.training.device import autocast, training_device
-from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
+from dreamcache.training.evaluation.toys.attribute_classifier import SMALLEST, AttributeClassifier
 from dreamcache.training.evaluation.toys.halves import halves
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 from dreamcache.training.world.dataset import Batch, Of, draw_batch, read_shards
@@ -29,13 +29,13 @@ def accuracy_on_renders(judge: AttributeClassifier, samples: int = 2000, seed: i
 
     For styles there are as many pictures in a style again: the plain ones all have the same.
     """
-    batch = draw_batch(seed, 0, samples, held_out=True)
+    batch = draw_batch(seed, 0, samples, held_out=True, size=judge.size)
     verdict = judge.classify(batch.targets)
     report = {
         name: float((found == batch.labels[:, list(ATTRIBUTES).index(name)]).mean())
         for name, found in verdict.classes.items()
     }
-    styled = draw_batch(seed, 0, samples, held_out=True, of="stylised")
+    styled = draw_batch(seed, 0, samples, held_out=True, of="stylised", size=judge.size)
     truth = np.concatenate([batch.labels, styled.labels])[:, list(ATTRIBUTES).index("style")]
     seen = np.concatenate([verdict.classes["style"], judge.classify(styled.targets).classes["style"]])
     report["style"] = float((seen == truth).mean())
@@ -57,7 +57,7 @@ def train_classifier(
     masks = np.concatenate([b.masks for b in shards])
     labels = torch.from_numpy(np.concatenate([b.labels for b in shards]))
     torch.manual_seed(schedule.seed)
-    judge = AttributeClassifier().to(device)
+    judge = AttributeClassifier(pictures.shape[1]).to(device)
     run = Run(directory, dict(judge.named_parameters()), schedule)
 
     def loss(step: int) -> Tensor:
@@ -83,7 +83,8 @@ def train_classifier(
 def _cut(batch: Batch, rng: np.random.Generator) -> Batch:
     """Halves as samples of their own, a few pixels off: a generated toy stands not quite where a render does."""
     targets, masks = [], []
-    for i, (x, y) in enumerate(rng.integers(-3, 4, (len(batch.targets), 2))):
+    few = 3 * batch.targets.shape[1] // SMALLEST
+    for i, (x, y) in enumerate(rng.integers(-few, few + 1, (len(batch.targets), 2))):
         shift, one = (int(x), int(y)), slice(i, i + 1)
         targets.append(halves(batch.targets[one], shift)[0])
         masks.append([halves(batch.masks[one, side], shift)[0, side] for side in range(2)])

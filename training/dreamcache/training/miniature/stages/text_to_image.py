@@ -1,6 +1,6 @@
 """Stage 2: the miniature's text encoder and UNet, trained together from scratch on cached latents.
 
-The UNet has SD 1.5's block types at two resolutions; it predicts velocity (Salimans and Ho 2022), which at
+The UNet has SD 1.5's block types at three resolutions; it predicts velocity (Salimans and Ho 2022), which at
 this size learns shapes from fewer samples than noise prediction does.
 """
 
@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreamcache.models.bases.pixels import to_pictures
 from dreamcache.models.pipeline import denoise_batch
-from dreamcache.training.device import training_device, training_dtype
+from dreamcache.training.device import compiled, training_device, training_dtype
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 from dreamcache.training.miniature.plots import save_sheet
@@ -37,21 +37,21 @@ CAPTION_DROP = 0.1
 
 
 def make_unet() -> UNet2DConditionModel:
-    """The architecture, with random weights: middle and decoder sites at 4 × 4 and 8 × 8 tokens.
+    """The architecture, with random weights: middle and decoder sites at 4 × 4, 8 × 8 and 16 × 16 tokens.
 
     Residual branches and the last convolution start at zero (Dhariwal and Nichol 2021).
     """
     unet = UNet2DConditionModel(
-        sample_size=8,
+        sample_size=16,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 128),
-        layers_per_block=2,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        block_out_channels=(96, 192, 256),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
         mid_block_type="UNetMidBlock2DCrossAttn",
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
         cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=(2, 4),  # diffusers' name for the number of heads
+        attention_head_dim=(3, 6, 8),  # diffusers' name for the number of heads
         norm_num_groups=32,
     )
     for module in unet.modules():
@@ -146,6 +146,7 @@ def train_text_to_image(
     # plain products: the fused CPU kernel is slow backwards at 64 tokens
     unet.set_attn_processor(AttnProcessor())
     text_encoder.set_attn_implementation("eager")
+    trained = compiled(unet) if schedule.compiled else unet
 
     def loss(step: int) -> Tensor:
         chosen, noise, timestep, tokens = (
@@ -154,7 +155,7 @@ def train_text_to_image(
         clean = latents.targets[chosen.cpu()].to(device).float()
         noisy, velocity = noised(scheduler, clean, noise, timestep)
         text = text_encoder(tokens).last_hidden_state
-        predicted = unet(noisy.to(dtype), timestep, text).sample
+        predicted = trained(noisy.to(dtype), timestep, text).sample
         return functional.mse_loss(predicted.float(), velocity)
 
     def sheet(path: Path) -> None:
@@ -189,7 +190,7 @@ def assemble(
 def sample(
     pipeline: StableDiffusionPipeline, prompts: list[str], seed: int, steps: int = 20, guidance: float = 3.0
 ) -> NDArray[np.uint8]:
-    """Pictures uint8 [n, 64, 64, 3] of a stock pipeline whatever the precision of its parts."""
+    """Pictures uint8 [n, h, w, 3] of a stock pipeline whatever the precision of its parts."""
     weight = next(pipeline.unet.parameters())
     generator = torch.Generator().manual_seed(seed)
     tokens = pipeline.tokenizer(
