@@ -90,9 +90,9 @@ def test_a_pickle_that_would_run_a_command_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no PyTorch file"),
+        (b"", "is not a PyTorch file"),
         (b"garbage", "refused"),
-        (b"PK\x03\x04 cut", "no PyTorch file"),
+        (b"PK\x03\x04 cut", "is not a PyTorch file"),
         (None, "no file at"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime.errors import OutputError
+from dreamcache.runtime.errors import ImageError, OutputError
 from dreamcache.runtime.files import replacing, sha256_file
 
 
@@ -67,6 +67,15 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="is a folder"), replacing(tmp_path / "folder", overwrite=True):
         pass
+
+
+def test_an_error_of_what_is_written_keeps_its_words(tmp_path: Path) -> None:
+    """Errors of ours may be OSErrors too; only a foreign one is about the place."""
+    with pytest.raises(ImageError, match="^a reference is missing$"), replacing(tmp_path / "out.bin"):
+        raise ImageError("a reference is missing")
+    with pytest.raises(OutputError, match="cannot be written"), replacing(tmp_path / "out.bin"):
+        raise OSError("disk full")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sha256_reads_in_pieces(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dreamcache.runtime.errors import OutputError
+from dreamcache.runtime.errors import DreamCacheError, OutputError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -46,7 +46,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         yield temporary
         check_output(place, overwrite)
         temporary.replace(place)
-    except OutputError:
+    except DreamCacheError:
         raise
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
