@@ -26,7 +26,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
 from dreamcache.models.bases.diffusers_folder import known_entries, read_scheduler, refuse_missing
 from dreamcache.models.bases.files import read_json
-from dreamcache.models.bases.original.layouts import UNET, is_scale, is_weight, multiplied, renamed, unread
+from dreamcache.models.bases.original.other_tools import (
+    UNET,
+    is_scale,
+    is_weight,
+    multiplied,
+    renamed,
+    unread,
+)
 from dreamcache.models.bases.original.statements import Statement, joined, read_statement
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.parts.soundness import refuse_packed, refuse_unexpected
