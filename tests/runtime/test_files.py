@@ -71,7 +71,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_an_error_of_what_is_written_keeps_its_words(tmp_path: Path) -> None:
     """Errors of ours may be OSErrors too; only a foreign one is about the place."""
-    with pytest.raises(ImageError, match="^a reference is missing$"), replacing(tmp_path / "out.bin"):
+    with pytest.raises(ImageError, match=r"^a reference is missing$"), replacing(tmp_path / "out.bin"):
         raise ImageError("a reference is missing")
     with pytest.raises(OutputError, match="cannot be written"), replacing(tmp_path / "out.bin"):
         raise OSError("disk full")
