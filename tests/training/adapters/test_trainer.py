@@ -16,6 +16,7 @@ from tiny_training import TINY, checkpoint, furthest, train, weights
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.errors import AdapterError
 from dreamcache.runtime.errors import DreamCacheError, SettingsError
 from dreamcache.training.adapters.checkpoints import NAME
 from dreamcache.training.adapters.logs import read_log
@@ -109,21 +110,25 @@ def test_in_bf16_the_base_is_rounded_and_the_adapters_are_not(tiny_base: Path, t
     load_adapters(done.adapters, load_base(tiny_base).unet)
 
 
-def spoil_base(folder: Path, copy: Path) -> Path:
-    """A copy of a base with one weight that is not a number."""
+def spoil_base(folder: Path, copy: Path, value: float) -> Path:
+    """A copy of a base with `value` as one of its weights."""
     shutil.copytree(folder, copy)
     path = copy / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
-    tensors["conv_in.weight"][0, 0, 0, 0] = torch.nan
+    tensors["conv_in.weight"][0, 0, 0, 0] = value
     save_file(tensors, path, {"format": "pt"})
     return copy
 
 
-def test_a_base_of_nan_stops_at_the_first_step(tiny_base: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        DivergenceError, match=r"loss is nan at step 0 \(sample toy\d, .*base's weight conv_in\.weight"
-    ) as caught:
-        train(spoil_base(tiny_base, tmp_path / "base"), tmp_path / "run")
+def test_a_base_of_nan_is_refused_while_loading(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"unet of .* not finite numbers in conv_in\.weight"):
+        train(spoil_base(tiny_base, tmp_path / "base", torch.nan), tmp_path / "run")
+    assert not (tmp_path / "run" / NAME).exists()
+
+
+def test_a_base_that_overflows_stops_at_the_first_step(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError, match=r"loss is (nan|inf) at step 0 \(sample toy\d") as caught:
+        train(spoil_base(tiny_base, tmp_path / "base", 3e38), tmp_path / "run")
     assert "there is no checkpoint yet" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, DreamCacheError)
