@@ -135,6 +135,17 @@ def test_a_base_that_overflows_stops_at_the_first_step(tiny_base: Path, tmp_path
     assert not (tmp_path / "run" / NAME).exists()
 
 
+def test_the_state_of_torch_generator_before_a_run_does_not_reach_its_checkpoint(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    for name, before, seed in (("one", 1, 0), ("two", 2, 0), ("other", 1, 1)):
+        torch.manual_seed(before)
+        train(tiny_base, tmp_path / name, steps=2, seed=seed)
+    one, two, other = ((tmp_path / name / NAME).read_bytes() for name in ("one", "two", "other"))
+    assert one == two
+    assert one != other
+
+
 def test_numbers_that_turn_nan_leave_the_last_good_checkpoint(tiny_base: Path, tmp_path: Path) -> None:
     train(tiny_base, tmp_path, steps=5)
     kept = (tmp_path / NAME).read_bytes()

@@ -95,6 +95,8 @@ def finetune(
     # before the base is rounded: adapters are tied to it as it is on disk
     origin = Origin.of(base_fingerprint(base.unet), data_fingerprint, preset, accelerator.num_processes)
     null, cache_text = base.encode_text([""]), base.encode_text([preset.cache_prompt])
+    # PyTorch's own generator starts with other numbers in every process, and checkpoints keep its state
+    torch.manual_seed(preset.seed + accelerator.process_index)
     base.text_encoder.to("cpu")
     base.vae.to("cpu")
     with torch.random.fork_rng():
