@@ -21,7 +21,7 @@ from PIL import Image
 from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.folder import Bundle, open_bundle
 from dreamcache.runtime.progress import Progress
-from dreamcache.runtime.reference.images import Source
+from dreamcache.runtime.reference.picture_sources import Source
 from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder, to_image
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
@@ -90,13 +90,16 @@ class Pipeline:
         """The bundle's contract."""
         return self.bundle.contract
 
-    def cache(self, image: Source, mask: Source | None = None) -> Subject:
+    def cache(self, image: Source, mask: Source | None = None, *, max_pixels: int | None = None) -> Subject:
         """Run the caching graph on one reference picture, whose background is taken away first.
 
-        Raises: ImageError for a picture or mask that cannot be used.
+        image, mask: a path, bytes, a binary file, a Pillow image or a numpy array (`reference.picture_sources.Source`).
+        max_pixels: of the largest picture that is decoded; by default 25 million.
+        Raises: ImageError for a picture or mask that cannot be used. Warns: PictureWarning for colours that are not
+        converted to sRGB.
         """
         side = self.contract.architecture.image_height
-        reference = prepare_reference(image, mask, size=side)
+        reference = prepare_reference(image, mask, size=side, max_pixels=max_pixels)
         latent = self.noised(self.encode(reference.image))
         with self.sessions.open("cache") as graph, self._timed("cache"):
             tensors = graph.run({"latent": latent})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 import zlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
 from dreamcache.runtime.reference.images import load_image, load_mask
+from dreamcache.runtime.reference.prepare import prepare_reference
 
 
 @pytest.mark.parametrize(
@@ -77,6 +79,61 @@ def test_alpha_is_composited_on_white_and_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rgb[:, :2], np.full((4, 2, 3), 255))
     np.testing.assert_allclose(rgb[:, 2:4], np.broadcast_to([227, 127, 127], (4, 2, 3)), atol=1)
     np.testing.assert_array_equal(rgb[:, 4:], np.broadcast_to([200, 0, 0], (4, 2, 3)))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_transparency_is_composited_once(mode: str) -> None:
+    """In the picture and in the prepared reference; PIL's alpha_composite is the judge."""
+    picture = Image.new("RGBA", (12, 12), (200, 0, 0, 160))
+    picture.paste((0, 0, 0, 0), (0, 0, 12, 3))
+    if mode != "RGBA":
+        picture = picture.convert("LA" if mode == "LA" else "P")
+    if mode == "PA":
+        picture = picture.convert("PA")
+    rgba = picture.convert("RGBA")
+    expected = Image.alpha_composite(Image.new("RGBA", (12, 12), "white"), rgba).convert("RGB")
+    for source in (picture, *([] if mode == "PA" else [saved(picture, "PNG")])):
+        loaded = load_image(source)
+        np.testing.assert_array_equal(np.asarray(loaded.rgb), np.asarray(expected))
+        np.testing.assert_array_equal(np.asarray(loaded.alpha), np.asarray(rgba.getchannel("A")))
+        middle = prepare_reference(source, size=32).image.getpixel((16, 16))
+        assert middle == expected.getpixel((6, 8))
+    assert mode == "LA" or middle == (220, 95, 95)
+
+
+def test_a_turned_picture_turns_its_transparency() -> None:
+    picture = Image.new("RGBA", (8, 4), (10, 20, 30, 255))
+    picture.putpixel((0, 0), (10, 20, 30, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    loaded = load_image(saved(picture, "PNG", exif=exif))
+    assert loaded.alpha is not None
+    assert loaded.rgb.size == loaded.alpha.size == (4, 8)
+    assert loaded.alpha.getpixel((3, 0)) == 0
+    assert np.count_nonzero(np.asarray(loaded.alpha)) == 31
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour_type", "row", "transparent"),
+    [
+        (1, 0, bytes([0b01110000]), struct.pack(">H", 0)),
+        (2, 0, bytes([0b01101100]), struct.pack(">H", 1)),
+        (4, 0, bytes([0x3F, 0xFF]), struct.pack(">H", 3)),
+        (
+            16,
+            2,
+            struct.pack(">12H", 4660, 22136, 39612, *[65535] * 9),
+            struct.pack(">3H", 4660, 22136, 39612),
+        ),
+    ],
+)
+def test_one_transparent_value_at_every_depth(
+    depth: int, colour_type: int, row: bytes, transparent: bytes
+) -> None:
+    content = png_header(4, 1, depth, colour_type) + chunk(b"tRNS", transparent)
+    loaded = load_image(content + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b""))
+    assert loaded.alpha is not None
+    assert np.asarray(loaded.alpha)[0].tolist() == [0, 255, 255, 255]
 
 
 def test_an_opaque_alpha_is_no_alpha(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from picture_files import FORMATS, chunk, photograph, pixels, png_header, saved,
 from PIL import Image, ImageFile, _webp
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.runtime.reference.images import MAX_PIXELS, load_image
+from dreamcache.runtime.reference.decode import MAX_PIXELS
+from dreamcache.runtime.reference.images import load_image
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
@@ -121,7 +122,7 @@ def test_the_cap_itself_is_allowed() -> None:
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM"])
 def test_other_formats_are_refused_whatever_their_ending(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(ImageError, match="PNG, JPEG or WebP file is expected"):
+    with pytest.raises(ImageError, match="PNG, JPEG, WebP, AVIF or HEIC file is expected"):
         load_image(written(tmp_path, saved(photograph(), kind), "picture.png"))
 
 

@@ -53,7 +53,9 @@ def test_wrong_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"a\.reference\.png is expected in the same folder"):
         open_source(str(tmp_path), 32)
     (tmp_path / "a.reference.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError, match=r"a\.reference\.png: a PNG, JPEG or WebP file is expected"):
+    with pytest.raises(
+        ImageError, match=r"a\.reference\.png: a PNG, JPEG, WebP, AVIF or HEIC file is expected"
+    ):
         list(open_source(str(tmp_path), 32))
 
 

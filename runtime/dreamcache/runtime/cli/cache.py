@@ -11,9 +11,10 @@ from dreamcache.runtime.errors import OutputError
 
 def cache(
     bundle: options.BundleFolder,
-    reference: Annotated[Path, options.picture(help="Picture of the subject (PNG, JPEG or WebP).")],
+    reference: Annotated[Path, options.picture(help="Picture of the subject (PNG, JPEG, WebP, AVIF, HEIC).")],
     out: Annotated[Path, options.output(help="Subject file to write: *.subject.safetensors.")],
     mask: options.Mask = None,
+    max_pixels: options.MaxPixels = None,
     profile: options.SessionProfile = "speed",
     provider: options.Provider = None,
     threads: options.Threads = None,
@@ -27,7 +28,8 @@ def cache(
     if not out.name.endswith(SUFFIX):
         raise OutputError(f"--out: a name that ends in {SUFFIX} is expected, received {out.name}")
     check_output(out, overwrite)
-    subject = options.open_pipeline(bundle, provider, threads, profile).cache(reference, mask)
+    pipeline = options.open_pipeline(bundle, provider, threads, profile)
+    subject = pipeline.cache(reference, mask, max_pixels=max_pixels)
     subject.save(out, overwrite)
     options.print_result(
         {"subject": str(out), "background": subject.background, "bytes": out.stat().st_size},

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BUNDLE = "default: the bundle's"
 Prompt = Annotated[str, picture(help="Text prompt; empty = unconditional.")]
-Reference = Annotated[Path | None, picture(help="Picture of the subject (PNG, JPEG or WebP).")]
+Reference = Annotated[Path | None, picture(help="Picture of the subject (PNG, JPEG, WebP, AVIF, HEIC).")]
 SubjectFiles = Annotated[
     list[Path] | None,
     picture(
@@ -83,6 +83,7 @@ def generate(
     reference: Reference = None,
     subject: SubjectFiles = None,
     mask: options.Mask = None,
+    max_pixels: options.MaxPixels = None,
     steps: Steps = None,
     seed: Seed = None,
     num_images: NumImages = 1,
@@ -139,7 +140,7 @@ def generate(
     subjects = (
         [pipeline.load_subject(file) for file in subject or ()]
         if reference is None
-        else [pipeline.cache(reference, mask)]
+        else [pipeline.cache(reference, mask, max_pixels=max_pixels)]
     )
     images = _draw(pipeline, prompt, subjects, num_images, {**asked, "seed": settings.seed}, tiled_vae)
     for place, image in zip(places, images, strict=True):

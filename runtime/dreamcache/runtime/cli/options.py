@@ -21,6 +21,9 @@ output = partial(typer.Option, rich_help_panel=OUTPUT)
 
 BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`.")]
 Mask = Annotated[Path | None, picture(help="Mask of the reference, same size; white = subject.")]
+MaxPixels = Annotated[
+    int | None, picture(min=1, metavar="N", help="Pixels of the largest picture read; default 25000000.")
+]
 GuidanceInterval = Annotated[
     tuple[float, float] | None,
     picture(metavar="START END", help="Part of the steps with guidance; default 0 1."),

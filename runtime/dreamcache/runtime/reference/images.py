@@ -1,4 +1,4 @@
-"""Reading pictures: PNG, JPEG and WebP files as upright 8-bit RGB on white, with their transparency as a mask.
+"""Reading pictures as upright 8-bit sRGB on white, with their transparency as a mask.
 
 A file is judged by its content, never by its ending, and its size in pixels is read from its header
 before anything is decoded. Nothing of Pillow's global state is touched.
@@ -6,25 +6,22 @@ before anything is decoded. Nothing of Pillow's global state is touched.
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.runtime.reference.image_headers import HEADER_BYTES, Format, format_of, is_complete, webp_size
+from dreamcache.runtime.reference.colour_profiles import to_srgb
+from dreamcache.runtime.reference.decode import broken, check_max_pixels, check_size, decode
+from dreamcache.runtime.reference.picture_sources import IN_MEMORY, Source, opened
 
-MAX_PIXELS = 25_000_000
-
-Source = str | os.PathLike[str] | Image.Image
-"""A file's path, or a picture that is in memory already."""
-
-_IN_MEMORY = "picture in memory"
-_MODES = ("RGB", "RGBA", "L", "LA", "1", "P", "PA", "CMYK", "YCbCr", "HSV", "I", "I;16", "I;16B")
+_MODES = (
+    *("RGB", "RGBA", "RGBa", "RGBX", "L", "LA", "1", "P", "PA"),
+    *("CMYK", "YCbCr", "HSV", "I", "I;16", "I;16L", "I;16B"),
+)
+_GREY = ("1", "L", "LA")
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.3, tag Orientation: what brings a picture stored that way upright.
 _UPRIGHT = {
@@ -38,11 +35,15 @@ _UPRIGHT = {
 }
 
 
+class PictureWarning(UserWarning):
+    """A picture was read, but not all that its file says could be respected."""
+
+
 @dataclass(frozen=True)
 class LoadedImage:
     """A decoded picture.
 
-    rgb: mode "RGB", upright, composited on white. alpha: mode "L", same size, 255 where opaque; None for
+    rgb: mode "RGB", sRGB, upright, composited on white. alpha: mode "L", same size, 255 where opaque; None for
     a picture that is opaque everywhere. name: for messages.
     """
 
@@ -51,143 +52,82 @@ class LoadedImage:
     name: str = "picture"
 
 
-def load_image(source: Source) -> LoadedImage:
-    """Read a PNG, JPEG or WebP file; a picture in memory is brought to the same form.
+def load_image(source: Source, max_pixels: int | None = None) -> LoadedImage:
+    """Read a picture: a file, its content, or what is in memory already (see `Source`).
 
-    Raises: ImageError when the file is absent, not a regular file, empty, of another format, over MAX_PIXELS,
-    truncated, broken or animated.
+    max_pixels: of the largest picture that is decoded; None is MAX_PIXELS.
+    Raises: ImageError when the file is absent, not a regular file, empty, of another format, over max_pixels,
+    truncated, broken or animated. Warns: PictureWarning for colours that could not be converted.
     """
-    if not isinstance(source, Image.Image):
-        return _read(Path(source), str(source))
-    _check_size(source.size, _IN_MEMORY)
-    if source.mode not in _MODES:
-        known = ", ".join(_MODES)
-        raise ImageError(
-            f"{_IN_MEMORY}: one of the modes {known} is expected, received {source.mode}; convert it to RGB"
-        )
-    try:
-        return _on_white(source, _IN_MEMORY)
-    except Exception as error:  # it may be a file that Pillow opened but has not decoded yet
-        raise ImageError(_broken("picture", _IN_MEMORY, error)) from error
+    loaded, note = _load(source, max_pixels, in_srgb=True)
+    if note is not None:
+        warnings.warn(f"{loaded.name}: {note}; the colours are read as sRGB", PictureWarning, stacklevel=2)
+    return loaded
 
 
-def load_mask(source: Source) -> Image.Image:
+def load_mask(source: Source, max_pixels: int | None = None) -> Image.Image:
     """Read a mask: mode "L", 255 on the subject, 0 on the background.
 
-    The transparency of the file counts when it has any (a cut-out), its brightness otherwise.
+    The transparency of the file counts when it has any (a cut-out), its brightness otherwise, as it is stored.
     Raises: ImageError as `load_image`.
     """
-    loaded = load_image(source)
+    loaded, _ = _load(source, max_pixels, in_srgb=False)
     return loaded.rgb.convert("L") if loaded.alpha is None else loaded.alpha
 
 
-def _on_white(image: Image.Image, name: str) -> LoadedImage:
-    orientation = _orientation(image)
-    upright = _upright(_as_8_bit(image), orientation)
-    if not upright.has_transparency_data:
-        return LoadedImage(upright.convert("RGB"), None, name)
-    rgba = upright.convert("RGBA")
-    alpha = rgba.getchannel("A")
-    if alpha.getextrema() == (255, 255):
-        return LoadedImage(rgba.convert("RGB"), None, name)
-    white = Image.new("RGB", rgba.size, "white")
-    white.paste(rgba, mask=alpha)
-    return LoadedImage(white, alpha, name)
-
-
-def _read(path: Path, name: str) -> LoadedImage:
-    try:
-        if not path.exists():
-            raise ImageError(f"{name}: a PNG, JPEG or WebP file is expected, no such file; check the path")
-        if not path.is_file():
-            raise ImageError(
-                f"{name}: a PNG, JPEG or WebP file is expected, received "
-                f"{'a folder' if path.is_dir() else 'not a regular file'}; name one picture"
-            )
-        with path.open("rb") as file:
-            return _decode(file, name)
-    except ImageError:
-        raise
-    except (OSError, ValueError) as error:
-        raise ImageError(
-            f"{name}: a readable file is expected, received {_reason(error)}; check it"
-        ) from error
-
-
-def _decode(file: BinaryIO, name: str) -> LoadedImage:
-    header = file.read(HEADER_BYTES)
-    kind = format_of(header)
-    if kind is None:
-        received = "something else" if header else "an empty file"
-        raise ImageError(
-            f"{name}: a PNG, JPEG or WebP file is expected, received {received}; convert it to one of them"
-        )
-    if kind == "WebP":
-        # Pillow's WebP reader allocates the whole canvas when it opens a file.
-        canvas = webp_size(header)
-        if canvas is None:
-            raise ImageError(_broken(kind, name, "no picture header"))
-        _check_size(canvas, name)
-    if not is_complete(file, kind):
-        raise ImageError(_broken(kind, name, "its end is missing"))
-    with warnings.catch_warnings():
-        # Damaged metadata does not matter to the user; a header that promises too much does.
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+def _load(source: Source, max_pixels: int | None, in_srgb: bool) -> tuple[LoadedImage, str | None]:
+    limit = check_max_pixels(max_pixels)
+    with opened(source) as (content, name):
+        image = _checked(content, limit) if isinstance(content, Image.Image) else decode(content, name, limit)
         try:
-            image = Image.open(file, formats=[kind])
-            _check_size(image.size, name)
-            _check_still(image, kind, name)
-            image.load()
-            return _on_white(image, name)
-        except ImageError:
-            raise
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise ImageError(_too_large("more than that", name)) from error
-        except Exception as error:  # decoders raise nearly anything on a broken file
-            raise ImageError(_broken(kind, name, error)) from error
+            return _on_white(image, name, in_srgb)
+        except Exception as error:  # it may be a file that Pillow opened but has not decoded yet
+            raise ImageError(broken("picture", name, error)) from error
 
 
-def _check_size(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise ImageError(_too_large(f"{width} x {height}", name))
+def _checked(image: Image.Image, limit: int) -> Image.Image:
+    check_size(image.size, IN_MEMORY, limit)
+    if image.mode not in _MODES:
+        raise ImageError(
+            f"{IN_MEMORY}: one of the modes {', '.join(_MODES)} is expected, received {image.mode}; convert it to RGB"
+        )
+    return image
 
 
-def _check_still(image: Image.Image, kind: Format, name: str) -> None:
-    # A phone's JPEG may carry previews or depth as further frames; its first one is the photograph.
-    if kind != "JPEG" and getattr(image, "is_animated", False):
-        raise ImageError(f"{name}: a still picture is expected, received an animation; save one frame of it")
+def _on_white(image: Image.Image, name: str, in_srgb: bool) -> tuple[LoadedImage, str | None]:
+    turn = _UPRIGHT.get(_orientation(image))
+    colour, alpha = _split(_as_8_bit(image))
+    note = None
+    if in_srgb:
+        # without the transparent colour, which is in `alpha` already
+        colour.info = {name: value for name, value in image.info.items() if name != "transparency"}
+        colour, note = to_srgb(colour)
+    rgb = colour.convert("RGB")
+    if turn is not None:
+        rgb, alpha = rgb.transpose(turn), None if alpha is None else alpha.transpose(turn)
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return LoadedImage(rgb, None, name), note
+    seen = rgb.convert("RGBA")
+    seen.putalpha(alpha)
+    white = Image.new("RGBA", seen.size, "white")
+    return LoadedImage(Image.alpha_composite(white, seen).convert("RGB"), alpha, name), note
 
 
-def _too_large(received: str, name: str) -> str:
-    megapixels = MAX_PIXELS // 1_000_000
-    return f"{name}: at most {megapixels} megapixels are expected, received {received}; scale it down"
+def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The colours as they are stored, in mode L, RGB or CMYK, and the transparency, mode L."""
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return rgba.getchannel("R") if image.mode in _GREY else rgba.convert("RGB"), rgba.getchannel("A")
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image.copy(), None
+    return image.convert("L" if image.mode in _GREY else "RGB"), None
 
 
-def _broken(kind: str, name: str, error: object) -> str:
-    return (
-        f"{name}: a whole {kind} is expected, received a truncated or broken one ({_reason(error)}); "
-        "save it again"
-    )
-
-
-def _reason(error: object) -> str:
-    """An error in one line; the system's own without its number and path."""
-    text = (error.strerror or "") if isinstance(error, OSError) and error.errno else str(error)
-    return " ".join(text.split()) or type(error).__name__
-
-
-def _orientation(image: Image.Image) -> object:
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(_EXIF_ORIENTATION)
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # broken metadata does not make a picture unreadable
-        return None
-
-
-def _upright(image: Image.Image, orientation: object) -> Image.Image:
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return 1
 
 
 def _as_8_bit(image: Image.Image) -> Image.Image:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.runtime.reference.images import LoadedImage, Source, load_image, load_mask
+from dreamcache.runtime.reference.images import LoadedImage, load_image, load_mask
+from dreamcache.runtime.reference.picture_sources import Source
 from dreamcache.runtime.reference.segmentation import grabcut, has_grabcut, plain_background
 
 MIN_FILL = 0.7
@@ -40,23 +41,24 @@ class PreparedReference:
 
 
 def prepare_reference(
-    image: Source | LoadedImage, mask: Source | None = None, *, size: int
+    image: Source | LoadedImage, mask: Source | None = None, *, size: int, max_pixels: int | None = None
 ) -> PreparedReference:
     """Take the background away and frame the subject.
 
     The subject is found by the first of: the given mask (white on the subject), the picture's
     transparency, a background of one colour, GrabCut (extra `segment`). Without any, the whole picture is
-    the reference, and `how` says so. size: side of the result in pixels.
+    the reference, and `how` says so. size: side of the result in pixels. max_pixels: see `load_image`.
     Raises: ImageError for a picture or mask that cannot be read, a mask of another size than the picture,
     or one that is empty or all subject, and for a picture without any subject.
     """
-    loaded = image if isinstance(image, LoadedImage) else load_image(image)
-    subject, how = _find_subject(loaded, None if mask is None else load_mask(mask))
+    loaded = image if isinstance(image, LoadedImage) else load_image(image, max_pixels)
+    subject, how = _find_subject(loaded, None if mask is None else load_mask(mask, max_pixels))
     if subject is None:
         everything = Image.new("L", loaded.rgb.size, 255)
         return _framed(loaded.rgb, everything, size, fill=1.0, how=how)
-    on_white = Image.new("RGB", loaded.rgb.size, "white")
-    on_white.paste(loaded.rgb, mask=subject)
+    on_white = loaded.rgb
+    if subject is not loaded.alpha:  # which is composited already
+        on_white = Image.composite(loaded.rgb, Image.new("RGB", loaded.rgb.size, "white"), subject)
     return _framed(on_white, subject, size, fill=_FILL, how=how)
 
 

@@ -1,0 +1,88 @@
+"""A PNG without the chunks that are not its picture, and what it says of its colours.
+
+PNG specification (W3C, third edition), sections 5.6, 11.3.2 and 13.12. Pillow refuses a whole picture for a long text,
+a large profile or a wrong checksum in a chunk that no decoder needs, and does not read cICP.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from dreamcache.runtime.reference.image_headers import PNG_SIGNATURE
+
+_MAX_PROFILE_BYTES = 16 << 20
+_MAX_TEXT_BYTES = 1 << 20
+_MAX_FILE_BYTES = 1 << 30
+# Chunks without which the picture would be another one, or another size.
+_PICTURE = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+_TEXTS = {b"tEXt", b"zTXt"}
+_LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}
+_ABOUT = {b"gAMA", b"cHRM", b"sRGB", b"eXIf", b"cICP", b"iCCP", *_TEXTS}
+# ImageMagick keeps EXIF, and with it how the picture is turned, in texts of these names.
+_EXIF_KEYWORDS = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
+
+
+@dataclass(frozen=True)
+class PngParts:
+    """file: the PNG with the chunks that count. depth: bits of a sample. colour_type: as IHDR has it.
+
+    colours: for `Image.info`: "icc_profile" (None: broken) and "cicp" (code points of primaries and transfer).
+    """
+
+    file: BinaryIO
+    depth: int
+    colour_type: int
+    colours: dict[str, Any]
+
+
+def read_png(file: BinaryIO) -> PngParts:
+    """The parts of a PNG whose chunks reach its end. Raises: ValueError for one of more than 1 GiB."""
+    file.seek(len(PNG_SIGNATURE))
+    kept, colours = io.BytesIO(), dict[str, Any]()
+    kept.write(PNG_SIGNATURE)
+    depth = colour_type = 0
+    name = b""
+    while name != b"IEND":
+        if kept.tell() > _MAX_FILE_BYTES:
+            raise ValueError("more than 1 GiB of pixels")
+        head = file.read(8)
+        length, name = struct.unpack(">I4s", head)
+        # Lower case: a decoder may do without the chunk.
+        ancillary = name[:1].islower() and name not in _PICTURE
+        if ancillary and (name not in _ABOUT or length > _MAX_PROFILE_BYTES):
+            file.seek(length + 4, io.SEEK_CUR)
+            continue
+        body, checksum = file.read(length), file.read(4)
+        sound = int.from_bytes(checksum, "big") == zlib.crc32(name + body)
+        if name == b"IHDR" and length >= 10:
+            depth, colour_type = body[8], body[9]
+        if name == b"iCCP":
+            colours["icc_profile"] = _inflated(body, _MAX_PROFILE_BYTES) if sound else None
+        elif name == b"cICP":
+            colours |= {"cicp": (body[0], body[1])} if sound and length == 4 else {}
+        elif not ancillary or (sound and _is_wanted(name, body)):
+            kept.write(head + body + checksum)
+    kept.seek(0)
+    return PngParts(kept, depth, colour_type, colours)
+
+
+def _is_wanted(name: bytes, body: bytes) -> bool:
+    if name not in _TEXTS:
+        return len(body) == _LENGTHS.get(name, len(body))
+    text = body if name == b"tEXt" else _inflated(body, _MAX_TEXT_BYTES)
+    return body.startswith(_EXIF_KEYWORDS) and text is not None and len(text) < _MAX_TEXT_BYTES
+
+
+def _inflated(body: bytes, most: int) -> bytes | None:
+    """What follows a chunk's keyword and its method of compression; None when it is broken or longer than `most`."""
+    packed = body.partition(b"\0")[2][1:]
+    unpacking = zlib.decompressobj()
+    try:
+        text = unpacking.decompress(packed, most)
+    except zlib.error:
+        return None
+    return text if unpacking.eof and text else None
