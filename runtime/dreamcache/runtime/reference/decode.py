@@ -55,7 +55,7 @@ def decode(file: BinaryIO, name: str, limit: int) -> Image.Image:
         canvas = webp_size(header)
         if canvas is None:
             raise ImageError(broken(kind, name, "no picture header"))
-        check_size(canvas, name, limit)
+        check_picture_size(canvas, name, limit)
     if not is_complete(file, kind):
         raise ImageError(broken(kind, name, "its end is missing"))
     with warnings.catch_warnings():
@@ -66,7 +66,7 @@ def decode(file: BinaryIO, name: str, limit: int) -> Image.Image:
                 return _decode_heic(file, name, limit)
             parts = read_png(file) if kind == "PNG" else None
             image = Image.open(file if parts is None else parts.file, formats=[kind])
-            check_size(image.size, name, limit)
+            check_picture_size(image.size, name, limit)
             _check_still(image, kind, name)
             image.load()
             if parts is not None:
@@ -95,7 +95,7 @@ def _decode_heic(file: BinaryIO, name: str, limit: int) -> Image.Image:
             "picture as JPEG"
         ) from error
     opened_file = pillow_heif.open_heif(file)
-    check_size(opened_file.size, name, limit)
+    check_picture_size(opened_file.size, name, limit)
     image: Image.Image = opened_file.to_pillow()
     if "icc_profile" not in image.info and (codes := image.info.get("nclx_profile")):
         image.info[NCLX_KEY] = (codes["color_primaries"], codes["transfer_characteristics"])
@@ -125,7 +125,7 @@ def _add_png(image: Image.Image, parts: PngParts) -> None:
         image.info["transparency"] = transparent * 255 // (2**parts.depth - 1)
 
 
-def check_size(size: tuple[int, int], name: str, limit: int) -> None:
+def check_picture_size(size: tuple[int, int], name: str, limit: int) -> None:
     """Raises: ImageError for more pixels than the limit."""
     width, height = size
     if width * height > limit:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
 from dreamcache.runtime.reference.colour_profiles import to_srgb
-from dreamcache.runtime.reference.decode import broken, check_max_pixels, check_size, decode
+from dreamcache.runtime.reference.decode import broken, check_max_pixels, check_picture_size, decode
 from dreamcache.runtime.reference.picture_sources import IN_MEMORY, Source, opened
 
 _MODES = (
@@ -86,7 +86,7 @@ def _load(source: Source, max_pixels: int | None, in_srgb: bool) -> tuple[Loaded
 
 
 def _checked(image: Image.Image, limit: int) -> Image.Image:
-    check_size(image.size, IN_MEMORY, limit)
+    check_picture_size(image.size, IN_MEMORY, limit)
     if image.mode not in _MODES:
         raise ImageError(
             f"{IN_MEMORY}: one of the modes {', '.join(_MODES)} is expected, received {image.mode}; convert it to RGB"
