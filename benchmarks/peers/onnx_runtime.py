@@ -151,7 +151,7 @@ def _repeat_graph(pipe: Pipeline, graph: str, inputs: Inputs, stage: str, job: J
 
 def _encode_reference(job: Job, once: Pipeline, stages: Stages) -> None:
     """To a latent, once a subject; noising it at every step takes no time that could be seen."""
-    side = once.contract.architecture.image_height
+    side = once.contract.architecture.reference_side
     with Image.open(job.reference) as picture:
         resized = picture.convert("RGB").resize((side, side))
     stages.time("subject", lambda: once.encode(resized))

@@ -51,7 +51,7 @@ def test_stable_diffusion() -> None:
     assert packages.memory == pytest.approx(10.6 * GB, rel=0.15)
     assert packages.disk == pytest.approx(5.9 * GB, rel=0.1)
     assert estimate_needs(size, coreml=True).disk > needs.disk + packages.disk - 0.1 * GB
-    assert estimate_needs(size, resolution=768).memory > needs.memory
+    assert estimate_needs(size, pixels=768**2).memory > needs.memory
     assert estimate_needs(size_of_architecture("bk-sdm-tiny")).memory < 0.6 * needs.memory
 
 

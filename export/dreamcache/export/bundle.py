@@ -8,6 +8,7 @@ from pathlib import Path
 from dreamcache.export.atomic_folder import MARKER, check_place, filled_folder
 from dreamcache.export.declare.architecture import declare_architecture, declare_versions
 from dreamcache.export.declare.settings import DeclaredSettings, declare_settings
+from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.modules.unet import check_exportable
 from dreamcache.export.onnx_bundle import write_onnx
 from dreamcache.export.options import EXACT, Approximations, CoreMLOptions, OnnxOptions, check_targets
@@ -25,6 +26,7 @@ from dreamcache.runtime.bundle.contract import (
     ParityReport,
     dump_contract,
     graph_fingerprint,
+    needed_format,
 )
 from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.files import sha256_file
@@ -38,7 +40,7 @@ def export_bundle(
     onnx: OnnxOptions | None = OnnxOptions(),  # noqa: B008 (frozen)
     coreml: CoreMLOptions | None = None,
     approximations: Approximations = EXACT,
-    resolution: int | None = None,
+    resolution: PictureSize | int | str | None = None,
     batch: int = 1,
     max_references: int = 1,
     overwrite: bool = False,
@@ -52,7 +54,7 @@ def export_bundle(
         onnx: how the graphs for ONNX Runtime are made; None makes none.
         coreml: how the Core ML packages are made; None makes none.
         approximations: of attention at the topmost level.
-        resolution: pixels of the square picture; None is the base's own.
+        resolution: of the picture, such as ``"768x512"``; a number is the side of a square, None the base's own.
         batch: fixed batch of the denoiser.
         max_references: how many references the denoiser for ONNX Runtime takes at once.
         overwrite: replace an existing bundle.
@@ -68,8 +70,9 @@ def export_bundle(
     stages("checking the model")
     base, conditioned = source.base, source.conditioned
     check_exportable(conditioned)
+    size = PictureSize.parse(resolution) if isinstance(resolution, (int, str)) else resolution
     architecture = declare_architecture(
-        source.name, base, conditioned, resolution, batch, approximations, max_references
+        source.name, base, conditioned, size, batch, approximations, max_references
     )
     settings = declare_settings(base, conditioned.config, source.metadata)
     with filled_folder(out, overwrite) as folder:
@@ -109,6 +112,7 @@ def _contract(
         assert packages is not None
         fingerprint = packages.fingerprint(files)
     return Contract(
+        format_version=needed_format(architecture),
         architecture=architecture,
         weights=source.weights,
         precision="fp16" if onnx is None else onnx.precision,

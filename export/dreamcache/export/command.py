@@ -74,11 +74,13 @@ def export(
     _quiet_imports()
     from dreamcache.export.atomic_folder import check_place
     from dreamcache.export.bundle import export_bundle
+    from dreamcache.export.declare.sizes import PictureSize
     from dreamcache.export.resources import check_resources
     from dreamcache.export.source import Source, planned_size
     from dreamcache.runtime.progress import stage_bar
     from dreamcache.runtime.sessions.allocator import reuse_freed_blocks
 
+    size = None if resolution is None else PictureSize.parse(resolution)
     check_place(out, overwrite)
     reuse_freed_blocks()
     with ExitStack() as stack:
@@ -88,7 +90,7 @@ def export(
             planned_size(base, architecture, adapters, variant),
             out,
             None if onnx_options is None else onnx_options.precision,
-            512 if resolution is None else resolution,  # nearly every base's own
+            512**2 if size is None else size.width * size.height,  # nearly every base's own
             coreml=coreml_options is not None,
         )
         if architecture is not None:
@@ -108,7 +110,7 @@ def export(
             onnx=onnx_options,
             coreml=coreml_options,
             approximations=Approximations(kv_downsample, reference_downsample),
-            resolution=resolution,
+            resolution=size,
             batch=batch,
             max_references=max_references,
             overwrite=overwrite,

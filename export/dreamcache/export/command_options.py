@@ -44,7 +44,11 @@ MaxReferences = Annotated[
     int, speed(help="References that the denoiser takes at once; more than 1 needs ONNX and --attention mha.")
 ]
 Resolution = Annotated[
-    int | None, speed(help="Side of the square picture in pixels; default: the base's own.")
+    str | None,
+    speed(
+        metavar="WIDTHxHEIGHT",
+        help="Size of the picture in pixels, such as 768x512; one number is a square; default: the base's own.",
+    ),
 ]
 Batch = Annotated[int, speed(help="Fixed batch of the denoiser.")]
 AttentionName = Annotated[

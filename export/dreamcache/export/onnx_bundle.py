@@ -67,8 +67,8 @@ def write_onnx(
         judged=source.weights == "trained",
     )
     stages("text encoder and VAE")
+    components = export_components(base, folder, architecture)
     latent = architecture.latent_height, architecture.latent_width
-    components = export_components(base, folder, *latent)
     decoder = export_decoder(base.vae, folder, *latent, options.attention)
     graphs = _declare_graphs(unet, components, decoder)
     if options.precision == "int8":

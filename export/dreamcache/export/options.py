@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -91,8 +91,9 @@ class CoreMLOptions(BaseModel):
     size_mb: float | None = Field(
         default=None, gt=0, description="Largest size of the denoiser's weights in MB; for mixed weights."
     )
-    resolutions: tuple[int, ...] = Field(
-        default=(), description="Further squares that the packages take, in pixels, with commas between them."
+    resolutions: tuple[int | Annotated[str, Field(pattern=r"^\d+x\d+$")], ...] = Field(
+        default=(),
+        description="Further sizes of the picture, such as 768 or 768x512 px, with commas between them.",
     )
     chunk_unet: bool = Field(
         default=False, description="UNet in two packages of half the size; true or false."

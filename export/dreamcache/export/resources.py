@@ -106,7 +106,7 @@ def size_of_files(source: str | Path, adapters: Path, variant: str | None = None
 
 
 def estimate_needs(
-    size: ModelSize, precision: Precision | None = "fp32", resolution: int = 512, *, coreml: bool = False
+    size: ModelSize, precision: Precision | None = "fp32", pixels: int = 512**2, *, coreml: bool = False
 ) -> Needs:
     """What an export takes.
 
@@ -115,7 +115,7 @@ def estimate_needs(
     Args:
         size: of the model.
         precision: of the ONNX graphs; None makes none.
-        resolution: pixels of the square picture.
+        pixels: of the picture.
         coreml: whether Core ML packages are made.
     """
     weights = _FLOAT_BYTES * size.total
@@ -127,7 +127,7 @@ def estimate_needs(
         copies = max(copies, _COREML_WORKING_COPIES)
         disk += _COREML_UNET_BYTES * unet + _COREML_OTHER_BYTES * (size.total - unet)
     working = copies * _FLOAT_BYTES * unet
-    activations = _ACTIVATION_BYTES_PER_PIXEL * resolution**2
+    activations = _ACTIVATION_BYTES_PER_PIXEL * pixels
     return Needs(
         disk=disk,
         memory=weights + working + activations + _LIBRARIES_BYTES,
@@ -138,7 +138,7 @@ def check_resources(
     size: ModelSize,
     out: Path,
     precision: Precision | None = "fp32",
-    resolution: int = 512,
+    pixels: int = 512**2,
     *,
     coreml: bool = False,
     loaded: bool = False,
@@ -149,7 +149,7 @@ def check_resources(
         size: of the model.
         out: where the bundle goes; its parent exists.
         precision: of the ONNX graphs; None makes none.
-        resolution: pixels of the square picture.
+        pixels: of the picture.
         coreml: whether Core ML packages are made.
         loaded: the model is in memory already, so that it needs no more of it.
 
@@ -159,7 +159,7 @@ def check_resources(
     Raises:
         ExportError: too little free disk or memory; says what is needed and what there is.
     """
-    needs = estimate_needs(size, precision, resolution, coreml=coreml)
+    needs = estimate_needs(size, precision, pixels, coreml=coreml)
     disk = shutil.disk_usage(out.absolute().parent).free
     if disk < needs.disk:
         raise ExportError(

@@ -98,7 +98,7 @@ class Pipeline:
         Raises: ImageError for a picture or mask that cannot be used. Warns: PictureWarning for colours that are not
         converted to sRGB.
         """
-        side = self.contract.architecture.image_height
+        side = self.contract.architecture.reference_side
         reference = prepare_reference(image, mask, size=side, max_pixels=max_pixels)
         latent = self.noised(self.encode(reference.image))
         with self.sessions.open("cache") as graph, self._timed("cache"):
@@ -212,7 +212,7 @@ class Pipeline:
         return embedded
 
     def encode(self, image: Image.Image) -> Latent:
-        """The scaled latent [1, z, h, w] of an RGB picture of the contract's size: the encoder's mean."""
+        """The scaled latent [1, z, h, h] of an RGB picture of the reference's size: the encoder's mean."""
         spec, vae = self.contract.graphs.vae_encoder, self.contract.vae
         pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
         with self.sessions.open("vae_encoder") as graph, self._timed("vae_encode"):

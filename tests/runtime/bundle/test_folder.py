@@ -105,7 +105,7 @@ def test_a_contract_that_is_a_link_out_of_the_bundle(bundle: Path) -> None:
 
 
 def test_a_newer_contract_is_refused(bundle: Path, tiny: ModuleType) -> None:
-    tiny.edit_contract(bundle, format_version=2)
+    tiny.edit_contract(bundle, format_version=3)
     with pytest.raises(BundleError, match="newer"):
         open_bundle(bundle)
 

@@ -30,7 +30,7 @@ def measure_stage_peaks(
     Pipeline.load(bundle, profile=profile, threads=threads, check_hashes=False).embed({"prompt": ""})
     pipeline = Pipeline.load(bundle, profile=profile, threads=threads, check_hashes=False)
     contract, shape = pipeline.contract, pipeline.contract.architecture
-    white = Image.new("RGB", (shape.image_width, shape.image_height), "white")
+    white = Image.new("RGB", (shape.reference_side, shape.reference_side), "white")
     latent = np.zeros(shape.latent_shape, np.float32)
 
     def sampler() -> MemorySampler:
@@ -48,7 +48,7 @@ def measure_stage_peaks(
     yield measured("vae_encode", running.stop())
     running = sampler()
     with pipeline.sessions.open("cache") as graph:
-        graph.run({"latent": latent})
+        graph.run({"latent": np.zeros(shape.reference_latent_shape, np.float32)})
     yield measured("cache", running.stop())
     running = sampler()
     for _ in pipeline.denoise("a toy", steps=steps, seed=0):

@@ -21,6 +21,7 @@ from dreamcache.export.coreml.weights.mixed import find_recipe
 from dreamcache.export.coreml.weights.recipe import WeightRecipe
 from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.declare.settings import declare_guidance, declare_scheduler, declare_vae
+from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.errors import ExportError
 from dreamcache.export.options import EXACT, Approximations, CoreMLOptions
 from dreamcache.export.progress import TellStage
@@ -55,8 +56,10 @@ def export_coreml(
     place = folder / FOLDER
     with _room(place):
         sizes = {"": architecture} | {
-            f"_{pixels}": _resized(source, architecture, pixels, approximations)
-            for pixels in options.resolutions
+            f"_{size}": _resized(source, architecture, size, approximations)
+            for size in (
+                PictureSize.parse(written, "--coreml resolutions") for written in options.resolutions
+            )
         }
         parts = {
             f"{name}{size}": part
@@ -112,20 +115,20 @@ def _writers(
 
 
 def _resized(
-    source: Source, architecture: Architecture, pixels: int, approximations: Approximations
+    source: Source, architecture: Architecture, size: PictureSize, approximations: Approximations
 ) -> Architecture:
     """The same at another resolution.
 
     Raises:
         ExportError: one that this base cannot take, or the bundle's own.
     """
-    if pixels == architecture.image_height:
-        raise ExportError(f"--coreml resolutions: {pixels} is the bundle's own; leave it out")
+    if size == PictureSize(architecture.image_width, architecture.image_height):
+        raise ExportError(f"--coreml resolutions: {size} is the bundle's own; leave it out")
     return declare_architecture(
         source.name,
         source.base,
         source.conditioned,
-        pixels,
+        size,
         architecture.batch,
         approximations,
     )

@@ -90,7 +90,10 @@ def component_modules(base: Base, architecture: Architecture) -> dict[str, CoreM
     latent = architecture.latent_height, architecture.latent_width
     modules = {
         "text_encoder": (PromptEncoder(base.text_encoder), declare_text_encoder(base)),
-        "vae_encoder": (PictureEncoder(base.vae), declare_vae_encoder(base.vae, *latent)),
+        "vae_encoder": (
+            PictureEncoder(base.vae),
+            declare_vae_encoder(base.vae, *architecture.reference_latent_shape[2:]),
+        ),
         "vae_decoder": (WholeDecoder(base.vae, "plain"), declare_vae_decoder(base.vae, *latent)),
     }
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,13 +11,14 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.errors import ExportError
 from dreamcache.export.modules.unet import is_topmost
 from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.unet import finish, visits
-from dreamcache.runtime.bundle.architecture import Architecture, DeepSpec, SiteSpec
+from dreamcache.runtime.bundle.architecture import Architecture, DeepSpec, ReferenceSpec, SiteSpec
 
 _PACKAGES = (
     "dreamcache",
@@ -34,7 +36,7 @@ def declare_architecture(
     name: str,
     base: Base,
     conditioned: ConditionedUNet,
-    resolution: int | None,
+    size: PictureSize | None,
     batch: int,
     approximations: Approximations = EXACT,
     max_references: int = 1,
@@ -45,13 +47,14 @@ def declare_architecture(
         name: of the architecture or the base.
         base: the model.
         conditioned: its UNet with adapters.
-        resolution: pixels of the square picture; None is the base's own.
+        size: of the picture; None is the base's own. The reference is a square of its shorter side, since the paper
+            frames the subject so, and the adapters saw nothing else.
         batch: of the denoiser graph.
         approximations: of attention at the topmost level.
         max_references: how many references it takes at once.
 
     Raises:
-        ExportError: a resolution, batch, pool or number that cannot be, or a UNet that wants two text encoders.
+        ExportError: a size, batch, pool or number that cannot be, or a UNet that wants two text encoders.
     """
     unet = base.unet
     if unet.config.addition_embed_type is not None:
@@ -59,35 +62,43 @@ def declare_architecture(
             f"the UNet wants added conditions ({unet.config.addition_embed_type}, as SDXL does), made by a second "
             "text encoder, and a bundle holds one; export an SD 1.x or 2.x base"
         )
-    unit = base.vae_factor * 2**unet.num_upsamplers
-    side = int(unet.config.sample_size) * base.vae_factor if resolution is None else resolution
-    if side < unit or side % unit != 0:
-        raise ExportError(f"resolution is {side} px; this base takes multiples of {unit}")
+    picture = PictureSize.of_base(base) if size is None else size
+    picture.check_halves(base)
     if batch < 1:
         raise ExportError(f"batch is {batch}; give 1 or more")
-    latent_side = side // base.vae_factor
+    height, width, side = (
+        pixels // base.vae_factor for pixels in (picture.height, picture.width, picture.side)
+    )
     for option, cells in asdict(approximations).items():
-        if cells < 1 or latent_side % cells:
+        if cells < 1 or height % cells or width % cells:
             raise ExportError(
-                f"--{option.replace('_', '-')} is {cells}; give a number that divides the latent's {latent_side} rows"
+                f"--{option.replace('_', '-')} is {cells}; give a number that divides the latent's {height} rows"
+                + ("" if picture.is_square else f" and {width} columns")
             )
     if max_references < 1:
         raise ExportError(f"--max-references is {max_references}; give 1 or more")
-    sites, deep = _site_specs(base, conditioned, latent_side, approximations.reference_downsample)
+    grids, _ = _walked(base, conditioned, (side, side), approximations.reference_downsample)
+    _, deep = _walked(base, conditioned, (height, width))
+    sites = _site_specs(conditioned, grids)
     return Architecture(
         name=name,
         latent_channels=int(unet.config.in_channels),
-        latent_height=latent_side,
-        latent_width=latent_side,
-        image_height=side,
-        image_width=side,
+        latent_height=height,
+        latent_width=width,
+        image_height=picture.height,
+        image_width=picture.width,
         text_length=base.text_length,
         text_width=int(base.text_encoder.config.hidden_size),
         batch=batch,
         sites=sites,
-        deep=deep,
+        deep=_deep_spec(base, sites, deep),
         key_value_pool=approximations.kv_downsample,
         max_references=max_references,
+        reference=None
+        if picture.is_square
+        else ReferenceSpec(
+            latent_height=side, latent_width=side, image_height=picture.side, image_width=picture.side
+        ),
     )
 
 
@@ -104,10 +115,17 @@ def _version(package: str) -> str | None:
 
 
 @torch.no_grad()
-def _site_specs(
-    base: Base, conditioned: ConditionedUNet, latent_side: int, reference_downsample: int
-) -> tuple[tuple[SiteSpec, ...], DeepSpec]:
-    """Sites with their token grids, and the shape of the deep features, from a walk that computes shapes alone."""
+def _walked(
+    base: Base, conditioned: ConditionedUNet, latent_size: tuple[int, int], reference_downsample: int = 1
+) -> tuple[dict[str, tuple[int, int]], tuple[int, ...]]:
+    """Token grid of each site, and the shape of the deep features, from a walk that computes shapes alone.
+
+    Args:
+        base: the model.
+        conditioned: its UNet with adapters.
+        latent_size: rows and columns.
+        reference_downsample: of the topmost level's tokens.
+    """
     wanted = {site.name for site in conditioned.sites}
     unet = base.unet
     grids: dict[str, tuple[int, int]] = {}
@@ -119,10 +137,14 @@ def _site_specs(
         return hidden
 
     with FakeTensorMode(allow_non_fake_inputs=True):
-        latent = torch.zeros(1, int(unet.config.in_channels), latent_side, latent_side)
+        latent = torch.zeros(1, int(unet.config.in_channels), *latent_size)
         text = torch.zeros(1, base.text_length, int(base.text_encoder.config.hidden_size))
         deep = finish(visits(unet, latent, 0, text), visit).deep
-    sites = tuple(
+    return grids, tuple(deep.shape)
+
+
+def _site_specs(conditioned: ConditionedUNet, grids: Mapping[str, tuple[int, int]]) -> tuple[SiteSpec, ...]:
+    return tuple(
         SiteSpec(
             name=site.name,
             width=site.width,
@@ -132,10 +154,13 @@ def _site_specs(
         )
         for site in conditioned.sites
     )
-    last = f"up_blocks.{len(unet.up_blocks) - 1}."
-    return sites, DeepSpec(
-        channels=deep.shape[1],
-        height=deep.shape[2],
-        width=deep.shape[3],
+
+
+def _deep_spec(base: Base, sites: Sequence[SiteSpec], shape: tuple[int, ...]) -> DeepSpec:
+    last = f"up_blocks.{len(base.unet.up_blocks) - 1}."
+    return DeepSpec(
+        channels=shape[1],
+        height=shape[2],
+        width=shape[3],
         sites=tuple(site.name for site in sites if site.name.startswith(last)),
     )

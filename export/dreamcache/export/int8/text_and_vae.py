@@ -28,7 +28,7 @@ from dreamcache.export.int8.calibration import (
 )
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.rewrite import quantise
-from dreamcache.export.int8.trajectories import Array, on_white
+from dreamcache.export.int8.trajectories import Array, middle_square, on_white
 from dreamcache.export.int8.weights import quantise_weight
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
 from dreamcache.runtime.progress import StageProgress
@@ -62,7 +62,7 @@ def quantise_components(
     with _observing(folder, observed) as (open_observed_graph, ranges):
         for latent in latents:
             with open_decoder(graphs, open_observed_graph, tiled) as decode:
-                pictures.append(np.clip(decode(latent), -1, 1))
+                pictures.append(middle_square(np.clip(decode(latent), -1, 1)))
     progress(title, 2, 4)
     _rewrite(folder, decoder, ranges)
     encoder = {"vae_encoder": graphs.vae_encoder}

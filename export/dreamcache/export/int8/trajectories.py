@@ -132,10 +132,14 @@ class TrajectorySampler:
             return Guidance(mode, text, reference, 1.0)
         return Guidance("dual", text if mode == "classic" else 1.0, 1.0, 1.0)
 
-    def draw_reference(self, graph: GraphSession, index: int, steps: int) -> Array:
-        """A picture of prompt `index`, its middle on white as references come: latent at the caching timestep."""
-        drawn = torch.from_numpy(self.trajectory(graph, index, steps, None).latents[-1])
-        picture = on_white(self.base.decode_latents(drawn).clamp(-1, 1).numpy())
+    def draw_picture(self, graph: GraphSession, index: int, steps: int) -> Array:
+        """The scaled latent of a picture of prompt `index`, without a reference."""
+        return self.trajectory(graph, index, steps, None).latents[-1]
+
+    def as_reference(self, drawn: Array) -> Array:
+        """The middle of a picture on white, as references come: latent at the caching timestep."""
+        picture = self.base.decode_latents(torch.from_numpy(drawn)).clamp(-1, 1).numpy()
+        picture = on_white(middle_square(picture))
         latent = self.base.encode_images(torch.from_numpy(picture)).numpy()
         return noised_reference(latent, self.scheduler, self.cache_timestep)
 
@@ -160,6 +164,14 @@ class TrajectorySampler:
             latents.append(step.latent)
             tick()
         return TrajectoryRecord(tuple(latents), reference_effect, text_effect)
+
+
+def middle_square(picture: Array) -> Array:
+    """[1, 3, H, W]: the middle [1, 3, S, S] of a picture, S its shorter side."""
+    height, width = picture.shape[2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return picture[:, :, top : top + side, left : left + side]
 
 
 def on_white(picture: Array) -> Array:

@@ -91,7 +91,7 @@ def quantise_unet(
     write_shared(folder, {"denoiser.onnx": denoiser[0], "cache.onnx": cache[0]}, "weights.data")
     models = (denoiser[0], cache[0])
     layers = {name: layer for model in models for name, layer in find_layers(model).items()}
-    references, ranges = _calibrate(folder, denoiser, cache, sampling, effort, progress)
+    drawn, references, ranges = _calibrate(folder, denoiser, cache, sampling, effort, progress)
     weights = _weights(models, layers)
     trajectories, steps = effort.judged
     if trajectories == 0:
@@ -109,7 +109,7 @@ def quantise_unet(
         chosen[1],
         choice,
         format_names(layers, choice),
-        tuple(references.values()),
+        drawn,
     )
 
 
@@ -125,8 +125,8 @@ def _calibrate(
     sampling: TrajectorySampler,
     effort: Effort,
     progress: StageProgress,
-) -> tuple[dict[int, Array], dict[str, dict[str, Range]]]:
-    """References that the base drew, and by graph the range of every convolution's input and output."""
+) -> tuple[tuple[Array, ...], dict[int, Array], dict[str, dict[str, Range]]]:
+    """Pictures that the base drew, references of them, and by graph the range of a convolution's input and output."""
     trajectories, steps = effort.calibration
     observers = {"denoiser": Observer(), "cache": Observer()}
     observed = {
@@ -141,12 +141,13 @@ def _calibrate(
         done += 1
 
     exact = open_exported("denoiser", folder / "denoiser.onnx", denoiser[1])
-    references = {}
+    drawn: tuple[Array, ...] = ()
     for index in range(trajectories):
-        references[index] = sampling.draw_reference(exact, index, steps)
+        drawn += (sampling.draw_picture(exact, index, steps),)
         done = (index + 1) * steps
         progress("calibrating on real trajectories", done, total)
     del exact
+    references = {index: sampling.as_reference(latent) for index, latent in enumerate(drawn)}
     graph = open_observed(
         "cache", folder / "cache-observed.onnx", cache[1], tuple(observed["cache"]), observers["cache"]
     )
@@ -159,9 +160,14 @@ def _calibrate(
     for name in observed:
         (folder / f"{name}-observed.onnx").unlink()
     try:
-        return references, {
-            name: ranges_by_layer(observer.ranges(), observed[name]) for name, observer in observers.items()
-        }
+        return (
+            drawn,
+            references,
+            {
+                name: ranges_by_layer(observer.ranges(), observed[name])
+                for name, observer in observers.items()
+            },
+        )
     except ValueError as error:
         raise ExportError(f"calibration: {error}; are the base's weights sound?") from error
 

@@ -159,11 +159,18 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
         PROMPT, padding="max_length", max_length=base.text_length, truncation=True, return_tensors="np"
     ).input_ids
     # Noise: flat pictures through random weights leave group normalisation nothing but rounding to amplify.
-    pixels = np.random.default_rng(0).uniform(-1, 1, graphs.vae_encoder.inputs[0].shape).astype(np.float32)
-    latent = base.vae.encode(torch.from_numpy(pixels)).latent_dist.mean.numpy()
+    random = np.random.default_rng(0)
+    pixels, picture = (
+        random.uniform(-1, 1, spec.shape).astype(np.float32)
+        for spec in (graphs.vae_encoder.inputs[0], graphs.vae_decoder.outputs[0])
+    )
+    encoded = base.vae.encode(torch.from_numpy(pixels)).latent_dist.mean.numpy()
+    latent = encoded
+    if pixels.shape != picture.shape:
+        latent = base.vae.encode(torch.from_numpy(picture)).latent_dist.mean.numpy()
     wanted = {
         "text_encoder": (ids, base.encode_text([PROMPT]).numpy()),
-        "vae_encoder": (pixels, latent),
+        "vae_encoder": (pixels, encoded),
         "vae_decoder": (latent, base.vae.decode(torch.from_numpy(latent)).sample.numpy()),
     }
     found = {}

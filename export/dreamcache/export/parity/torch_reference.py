@@ -107,9 +107,9 @@ class TorchModel:
     def reference(self, seed: int) -> Reference:
         """A subject on white, through the VAE and the stock UNet."""
         config = self.conditioned.config
-        picture = _picture(self.architecture, seed)
+        picture = _picture(self.architecture.reference_side, seed)
         clean = self.base.encode_images(torch.from_numpy(picture))
-        noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.architecture.latent_shape[1:]))
+        noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.architecture.reference_latent_shape[1:]))
         latent = noise_reference(self.base.scheduler, clean, noise, config.cache_timestep)
         text = self.base.encode_text([config.cache_prompt])
         sites = self.conditioned.sites
@@ -131,7 +131,7 @@ class TorchModel:
 
     def substitute(self, seed: int) -> Reference:
         """Another subject to put in a reference's place: noise, which no caching graph is compared on."""
-        return Reference(draw_noise(seed, self.architecture.latent_shape[1:]), {}, {})
+        return Reference(draw_noise(seed, self.architecture.reference_latent_shape[1:]), {}, {})
 
     def sample(self, brief: bool = False) -> tuple[tuple[Reference, Reference], list[Point]]:
         """Two references, and the trajectory with the first; few points of a large base.
@@ -197,12 +197,11 @@ class TorchModel:
         return cast(Tensor, self.conditioned(latent, timestep, text, cache))
 
 
-def _picture(architecture: Architecture, seed: int) -> Array:
-    """[1, 3, H, W] in -1 to 1: a patch of coloured squares on white, like a subject cut out."""
-    height, width = architecture.image_height, architecture.image_width
+def _picture(side: int, seed: int) -> Array:
+    """[1, 3, H, H] in -1 to 1: a patch of coloured squares on white, like a subject cut out."""
     squares = np.random.default_rng(seed).uniform(-1, 1, (3, 4, 4)).astype(np.float32)
-    rows = np.arange(height)[:, None] * 8 // height
-    columns = np.arange(width)[None] * 8 // width
+    rows = np.arange(side)[:, None] * 8 // side
+    columns = np.arange(side)[None] * 8 // side
     inside = (rows >= 2) & (rows < 6) & (columns >= 2) & (columns < 6)
     picture = squares[:, np.clip(rows - 2, 0, 3), np.clip(columns - 2, 0, 3)]
     return np.where(inside, picture, np.float32(1.0)).astype(np.float32)[None]

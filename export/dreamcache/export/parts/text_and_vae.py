@@ -22,6 +22,7 @@ from dreamcache.export.graphs.shared_weights import rewrite_shared
 from dreamcache.export.graphs.trace import quiet_exporters
 from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.models.bases.base import Base
+from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import first_line
@@ -31,9 +32,7 @@ VAE_ENCODER = "vae_encoder/model.onnx"
 WEIGHTS_NAME = "weights.data"
 
 
-def export_components(
-    base: Base, folder: Path, latent_height: int, latent_width: int
-) -> dict[str, GraphSpec]:
+def export_components(base: Base, folder: Path, architecture: Architecture) -> dict[str, GraphSpec]:
     """Write the two graphs below `folder`.
 
     Returns:
@@ -42,10 +41,10 @@ def export_components(
     Raises:
         ExportError: a component cannot be exported, or not with static shapes.
     """
-    height, width = latent_height * base.vae_factor, latent_width * base.vae_factor
+    side = architecture.reference_side
     text_config = CLIPTextOnnxConfig(base.text_encoder.config, task="feature-extraction")
-    # The exporter takes the picture's size from the config alone, and pictures are square.
-    sized = FrozenDict({**base.vae.config, "sample_size": height})
+    # The exporter takes the picture's size from the config alone; references are square.
+    sized = FrozenDict({**base.vae.config, "sample_size": side})
     encoder_config = VaeEncoderOnnxConfig(sized, task="semantic-segmentation")
     return {
         "text_encoder": _export(
@@ -61,8 +60,8 @@ def export_components(
             encoder_config,
             folder,
             VAE_ENCODER,
-            {"batch_size": 1, "height": height, "width": width},
-            declare_vae_encoder(base.vae, latent_height, latent_width),
+            {"batch_size": 1, "height": side, "width": side},
+            declare_vae_encoder(base.vae, *architecture.reference_latent_shape[2:]),
         ),
     }
 

@@ -71,6 +71,23 @@ class DeepSpec(ContractModel):
     sites: tuple[str, ...] = ()
 
 
+class ReferenceSpec(ContractModel):
+    """Size of the reference's square picture and of its latent."""
+
+    latent_height: PositiveInt
+    latent_width: PositiveInt
+    image_height: PositiveInt
+    image_width: PositiveInt
+
+    @model_validator(mode="after")
+    def _is_square(self) -> ReferenceSpec:
+        if (self.latent_height, self.image_height) != (self.latent_width, self.image_width):
+            raise ValueError(
+                f"a square reference is expected, received {self.image_width} x {self.image_height} px"
+            )
+        return self
+
+
 class Architecture(ContractModel):
     """The numbers that fix every tensor shape.
 
@@ -78,8 +95,11 @@ class Architecture(ContractModel):
     floating tensors at the borders of the UNet graphs (the timestep is always float32). deep: what step
     caching reuses, absent in a bundle without a shallow graph. key_value_pool: self-attention over the most
     tokens reads keys and values averaged over as many rows and columns; 1 is exact. max_references: how many
-    references the denoiser reads at once.
+    references the denoiser reads at once. reference: size of the reference where the picture is not square; else
+    it is the picture's.
     """
+
+    newer = ("reference",)
 
     name: str
     latent_channels: PositiveInt
@@ -95,6 +115,7 @@ class Architecture(ContractModel):
     deep: DeepSpec | None = None
     key_value_pool: PositiveInt = 1
     max_references: PositiveInt = 1
+    reference: ReferenceSpec | None = None
 
     @model_validator(mode="after")
     def _sites_are_distinct(self) -> Architecture:
@@ -106,12 +127,28 @@ class Architecture(ContractModel):
         unknown = set(() if self.deep is None else self.deep.sites) - set(names)
         if unknown:
             raise ValueError(f"the deep features name {sorted(unknown)}, which are not tapped sites")
+        if self.reference is None and self.image_height != self.image_width:
+            raise ValueError(
+                f"the reference's size is expected where the picture is {self.image_width} x {self.image_height} px, "
+                "received none"
+            )
         return self
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """[1, z, h, w]: one latent."""
         return (1, self.latent_channels, self.latent_height, self.latent_width)
+
+    @property
+    def reference_latent_shape(self) -> tuple[int, int, int, int]:
+        """[1, z, h, h]: the latent of a reference."""
+        side = self.latent_height if self.reference is None else self.reference.latent_height
+        return (1, self.latent_channels, side, side)
+
+    @property
+    def reference_side(self) -> int:
+        """Side of the reference's square picture, in pixels."""
+        return self.image_height if self.reference is None else self.reference.image_height
 
 
 def cache_tensors(architecture: Architecture, references: int = 1) -> tuple[TensorSpec, ...]:
@@ -141,7 +178,7 @@ def caching_graph_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
     return (
         TensorSpec(
             name="latent",
-            shape=architecture.latent_shape,
+            shape=architecture.reference_latent_shape,
             dtype=architecture.float_dtype,
             meaning="scaled reference latent, noised to the cache timestep",
         ),

@@ -59,11 +59,13 @@ __all__ = [
     "cache_tensors",
     "dump_contract",
     "graph_fingerprint",
+    "needed_format",
     "parse_contract",
     "strip_name",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that this version reads; bundles that version 0.1 understands are written as 1."""
 CONTRACT_NAME = "dreamcache.json"
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -101,7 +103,7 @@ class Fingerprints(ContractModel):
 class Contract(ContractModel):
     """The whole of `dreamcache.json`."""
 
-    format_version: PositiveInt = FORMAT_VERSION
+    format_version: PositiveInt = 1
     architecture: Architecture
     weights: Literal["trained", "random"]
     precision: Precision
@@ -134,6 +136,8 @@ class Contract(ContractModel):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
+        if self.format_version < (oldest := needed_format(self.architecture)):
+            raise ValueError(f"format version {oldest} is expected, received {self.format_version}")
         if self.onnx is not None:
             check_graphs(self.onnx, self.architecture, self.files)
             expected_graph = graph_fingerprint(self.onnx, self.files)
@@ -154,6 +158,11 @@ class Contract(ContractModel):
                 f"graph fingerprint {expected_graph} is expected, received {self.fingerprints.graph}"
             )
         return self
+
+
+def needed_format(architecture: Architecture) -> int:
+    """The oldest format that can say what a bundle needs: 2 where the reference has a size of its own."""
+    return 1 if architecture.reference is None else 2
 
 
 def dump_contract(contract: Contract) -> str:

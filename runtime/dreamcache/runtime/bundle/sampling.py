@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dreamcache.runtime.bundle.tensors import ContractModel
 
@@ -43,6 +35,8 @@ class SchedulerSpec(ContractModel):
     original_inference_steps: of the distillation, for LCM and TCD. eta: share of fresh noise, for TCD (its gamma).
     """
 
+    newer = ("sigma_spacing", "original_inference_steps", "eta")
+
     num_train_timesteps: PositiveInt = 1000
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
     beta_start: PositiveFloat
@@ -57,16 +51,6 @@ class SchedulerSpec(ContractModel):
     sigma_spacing: SigmaSpacing = "timesteps"
     original_inference_steps: PositiveInt = 50
     eta: Annotated[float, Field(ge=0, le=1)] = 0.3
-
-    @model_serializer(mode="wrap")
-    def _readable_by_older_versions(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Fields that 0.1 does not know are written only where they say something."""
-        newer = ("sigma_spacing", "original_inference_steps", "eta")
-        kept: dict[str, Any] = dump(self)
-        for name in newer:
-            if kept.get(name) == type(self).model_fields[name].default:
-                del kept[name]
-        return kept
 
 
 class GuidanceDefaults(ContractModel):

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 DType = Literal["float32", "float16", "int64", "int32"]
 """Numpy's names of the element types of inputs and outputs."""
@@ -21,6 +28,17 @@ class ContractModel(BaseModel):
     """Base of every part of the contract: unknown fields are refused, nothing changes after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    newer: ClassVar[tuple[str, ...]] = ()
+    """Fields that version 0.1 does not know, and so refuses: written only where they are not their default."""
+
+    @model_serializer(mode="wrap")
+    def _readable_by_older_versions(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        kept: dict[str, Any] = dump(self)
+        for name in self.newer:
+            if name in kept and getattr(self, name) == type(self).model_fields[name].default:
+                del kept[name]
+        return kept
 
 
 class TensorSpec(ContractModel):

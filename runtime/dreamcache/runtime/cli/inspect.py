@@ -88,11 +88,13 @@ def _facts(title: str, facts: dict[str, str]) -> Table:
 def _model(bundle: Bundle) -> dict[str, str]:
     contract = bundle.contract
     shape, guidance = contract.architecture, contract.guidance
+    side = shape.reference_side
     return {
         "weights": contract.weights,
         "precision": contract.precision,
         "attention": contract.attention,
         "picture": f"{shape.image_width} x {shape.image_height} px",
+        "reference": f"{side} x {side} px",
         "latent": " x ".join(str(size) for size in shape.latent_shape[1:]),
         "text": f"{shape.text_length} tokens of width {shape.text_width}",
         "denoiser batch": str(shape.batch),

@@ -41,10 +41,11 @@ def stage_quantities(
     if stage == "text":
         return _weights(contract, graphs.text_encoder)
     if stage == "vae_encode":
-        picture = _picture_map(contract)
-        return replace(_weights(contract, graphs.vae_encoder), encoder=picture)
+        share = shape.reference_side**2 / (shape.image_height * shape.image_width)
+        return replace(_weights(contract, graphs.vae_encoder), encoder=share * _picture_map(contract))
     if stage == "cache":
-        return replace(_weights(contract, graphs.cache), held=held, **_unet_activations(contract, batch=1))
+        activations = _unet_activations(contract, 1, shape.reference_latent_shape)
+        return replace(_weights(contract, graphs.cache), held=held, **activations)
     if stage == "denoise":
         held *= references
         weights = _weights(contract, graphs.denoiser)
@@ -53,7 +54,8 @@ def stage_quantities(
             # Three branches' deep features at the most, for one picture.
             held += 3 * prod(deep.shape) // shape.batch * np.dtype(deep.dtype).itemsize
             weights = replace(weights, mapped=weights.mapped * (1 + _SHALLOW_SHARE))
-        return replace(weights, held=held, **_unet_activations(contract, batch=shape.batch))
+        activations = _unet_activations(contract, shape.batch, shape.latent_shape)
+        return replace(weights, held=held, **activations)
     if tiled and graphs.vae_decoder_head is not None:
         return replace(_weights(contract, graphs.vae_decoder_head), strips=_strip_maps(contract))
     return replace(_weights(contract, graphs.vae_decoder), decoder=_picture_map(contract))
@@ -180,10 +182,10 @@ def _weights(contract: Contract, graph: GraphSpec) -> Quantities:
     )
 
 
-def _unet_activations(contract: Contract, batch: int) -> dict[str, float]:
+def _unet_activations(contract: Contract, batch: int, latent: tuple[int, ...]) -> dict[str, float]:
     """The widest features, and attention's scores where no fused operator keeps them small."""
     shape = contract.architecture
-    pixels = shape.latent_height * shape.latent_width
+    pixels = prod(latent[2:])
     narrowest = min(shape.sites, key=lambda site: site.width)
     features = max(pixels * narrowest.width, *(site.tokens * site.width for site in shape.sites))
     scores = 0.0
