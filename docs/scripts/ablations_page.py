@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dreamcache.training.miniature.ablations.columns import cells, columns
+from dreamcache.training.ablations.columns import cells, columns
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "ablations.md"

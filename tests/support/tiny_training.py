@@ -40,16 +40,20 @@ TINY = Preset().replaced(
 
 @dataclass(frozen=True)
 class Toys:
-    """Coloured squares on white as references, on noise as targets; `spoilt` names a changed caption."""
+    """Coloured squares on white as references, on noise as targets; `spoilt` names a changed caption.
+
+    subjects: references of a sample, each of its own colour.
+    """
 
     count: int = 9
     resolution: int = SIDE
     spoilt: int = -1
+    subjects: int = 1
 
     @property
     def fingerprint(self) -> str:
         """Of the samples below."""
-        return f"toys-{self.count}-{self.resolution}-{self.spoilt}"
+        return f"toys-{self.count}-{self.resolution}-{self.spoilt}-{self.subjects}"
 
     def __len__(self) -> int:
         return self.count
@@ -63,14 +67,18 @@ class Toys:
             reference = np.full((side, side, 3), 255, np.uint8)
             for picture in (target, reference):
                 picture[side // 4 : -side // 4, side // 8 : side // 2] = colour
+            if self.subjects > 1:
+                reference = np.stack([np.roll(reference, k, -1) for k in range(self.subjects)])
             caption = "another" if i == self.spoilt else f"a robot {i}"
             yield PlainTriplet(f"toy{i}", caption, target, reference)
 
 
-def train(base: Path, folder: Path, preset: Preset = TINY, **changes: Any) -> Finished:
+def train(
+    base: Path, folder: Path, preset: Preset = TINY, pairs: Toys | None = None, **changes: Any
+) -> Finished:
     """Run on one thread to the end."""
     torch.set_num_threads(1)
-    return finetune(str(base), Toys(), folder, preset.replaced(**changes))
+    return finetune(str(base), Toys(), folder, preset.replaced(**changes), pairs=pairs)
 
 
 def train_announced(channel: Connection, base: Path, folder: Path, preset: Preset) -> None:

@@ -11,11 +11,11 @@ from PIL import Image
 
 from dreamcache.runtime.errors import ImageError, SettingsError
 from dreamcache.runtime.reference.prepare import prepare_reference
-from dreamcache.training.adapters.data import open_source
+from dreamcache.training.adapters.data import open_pairs, open_source
 from dreamcache.training.adapters.order import Order, held_out
 from dreamcache.training.data.stages.stage import run_stage
 from dreamcache.training.data.stages.world import WorldStage
-from dreamcache.training.world.samples import draw_sample
+from dreamcache.training.world.samples import draw_pair, draw_sample
 
 
 def write_sample(folder: Path, name: str, reference: str = "reference.png") -> None:
@@ -63,14 +63,28 @@ def test_the_drawn_world_is_a_source() -> None:
     source = open_source("world:3", 64)
     assert [sample.caption for sample in source] == [draw_sample(0, i).prompt for i in range(3)]
     assert source.fingerprint != open_source("world:4", 64).fingerprint
-    with pytest.raises(SettingsError, match=r"512 x 512 px are expected, received 64 x 64.*resolution=64"):
-        open_source("world:3", 512)
-    with pytest.raises(SettingsError, match="world:N"):
-        open_source("world:many", 64)
+    (larger,) = open_source("world:1", 128)
+    assert larger.target.shape == larger.reference.shape == (128, 128, 3)
+    assert np.array_equal(larger.target, draw_sample(0, 0, size=128).target)
+    for name in ("world:many", "world:0", "world:3+", "world:3+few"):
+        with pytest.raises(SettingsError, match=r"expected world:N with N samples.*world:N\+M"):
+            open_source(name, 64)
+
+
+def test_the_drawn_world_has_samples_with_two_toys() -> None:
+    pairs = open_pairs("world:3+2", 64)
+    assert pairs is not None
+    assert len(open_source("world:3+2", 64)) == 3
+    assert [sample.caption for sample in pairs] == [draw_pair(0, i).prompt for i in range(2)]
+    assert {sample.reference.shape for sample in pairs} == {(2, 64, 64, 3)}
+    assert pairs.fingerprint not in {open_source(f"world:{count}", 64).fingerprint for count in (2, 3)}
+    assert open_pairs("world:3", 64) is None
 
 
 def test_a_folder_of_shards_is_a_source(tmp_path: Path) -> None:
     run_stage(WorldStage(4, shard_size=2), tmp_path)
+    with pytest.raises(SettingsError, match=r"512 x 512 px are expected, received 64 x 64.*resolution=64"):
+        open_source(str(tmp_path), 512)
     source = open_source(str(tmp_path), 64)
     assert (len(source), source.resolution, [sample.key for sample in source][-1]) == (4, 64, "000000003")
     kept = source.fingerprint
@@ -114,6 +128,16 @@ def test_draws_are_as_stated() -> None:
     assert int(drawn.timesteps.min()) >= 0
     assert int(drawn.timesteps.max()) <= 999
     assert float(drawn.noise.std()) == pytest.approx(1, abs=0.04)
+
+
+def test_stratified_timesteps_lie_one_in_each_part_of_an_update() -> None:
+    spread = Order(0, np.arange(9), (1, 2, 2), 1, 0.0, strata=20)
+    for start in (0, 20, 40):
+        timesteps = spread.draw(start, 20).timesteps
+        assert (timesteps // 50).tolist() == list(range(20))
+    plain = Order(0, np.arange(9), (1, 2, 2), 1, 0.0).draw(0, 20)
+    assert (plain.timesteps // 50).tolist() != list(range(20))
+    assert torch.equal(plain.noise, spread.draw(0, 20).noise)
 
 
 def test_rows_are_held_out_once_and_for_all() -> None:

@@ -23,7 +23,10 @@ from dreamcache.training.adapters.logs import read_log
 from dreamcache.training.adapters.trainer import ADAPTERS
 
 KILLS = 6
-PRESET = TINY.replaced(steps=48, checkpoint_every=3, validate_every=9)
+# matrices by Muon, the rest by AdamW, at a rate that falls
+PRESET = TINY.replaced(
+    steps=48, checkpoint_every=3, validate_every=9, optimizer="muon", schedule="cosine", stratified=True
+)
 
 
 @dataclass

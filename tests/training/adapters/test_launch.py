@@ -83,6 +83,8 @@ def test_errors_of_the_command(
     assert run_command("train", "adapters", "--base", str(tiny_base)) == 2
     assert run_command("train", "adapters", "--data", "world:9") == 2
     assert run_command(*arguments(tiny_base, toys, run, "--samples", "9")) == 2
+    assert run_command("train", "adapters", "--base", "mini", "--data", "world:3+x", "--run", str(run)) == 1
+    assert "expected world:N with N samples" in capsys.readouterr().err
     assert not run.exists()
 
 

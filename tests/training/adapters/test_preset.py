@@ -37,7 +37,7 @@ def test_every_value_can_be_replaced_by_a_text() -> None:
         ("steps=many", r"steps is 'many': input should be a valid integer"),
         ("steps=0", r"steps is '0': input should be greater than or equal to 1"),
         ("ema=1.5", r"ema is '1.5'"),
-        ("precision=fp16", r"precision is 'fp16': input should be 'bf16' or 'fp32'"),
+        ("precision=fp16", r"precision is 'fp16': input should be 'bf16', 'fp32' or 'auto'"),
         ("steps", r"NAME=VALUE is expected"),
     ],
 )
@@ -45,7 +45,7 @@ def test_a_wrong_value_is_one_line(assignment: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says) as caught:
         choose_preset("paper", [assignment])
     assert "\n" not in str(caught.value)
-    with pytest.raises(SettingsError, match="choose one of paper, trial"):
+    with pytest.raises(SettingsError, match="choose one of paper, trial, miniature"):
         choose_preset("papers")
 
 
@@ -55,11 +55,26 @@ def test_the_rate_warms_up_and_stays() -> None:
     assert Preset().rate(0) == Preset().rate(10**9) == 1e-5
 
 
+def test_a_rate_that_falls_ends_low_and_fixes_the_steps() -> None:
+    falling = Preset().replaced(learning_rate=1.0, warmup=3, steps=103, schedule="cosine")
+    assert [falling.rate(step) for step in (0, 1, 3)] == [0.25, 0.5, 1.0]
+    assert falling.rate(53) == pytest.approx(0.02 + 0.98 / 2)
+    assert falling.rate(102) == pytest.approx(0.02, abs=1e-3)
+    assert "steps" in falling.fixed
+    assert "steps" not in Preset().fixed
+
+
+def test_the_miniature_s_preset_is_the_recipe_of_its_card() -> None:
+    preset = choose_preset("miniature")
+    assert (preset.optimizer, preset.schedule, preset.pairs_every, preset.ema) == ("muon", "cosine", 4, 0.999)
+    assert (preset.steps, preset.batch, preset.learning_rate, preset.warmup) == (2000, 64, 5e-3, 100)
+    assert (preset.guidance_mode, preset.guidance, preset.reference_guidance) == ("text_first", 3.0, 8.0)
+
+
 def table() -> list[str]:
     """The lines of the document's table of presets."""
     return [
-        f"| `{name}` | {_told(getattr(PRESETS['paper'], name))} | {_told(getattr(PRESETS['trial'], name))} "
-        f"| {field.description} |"
+        f"| `{name}` | {' | '.join(_told(getattr(one, name)) for one in PRESETS.values())} | {field.description} |"
         for name, field in Preset.model_fields.items()
     ]
 
@@ -70,7 +85,7 @@ def _told(value: object) -> str:
     return "none" if value is None else str(value) or "empty"
 
 
-def test_the_document_states_every_value_of_both_presets() -> None:
+def test_the_document_states_every_value_of_all_presets() -> None:
     document = Path(__file__).parents[3] / "docs" / "training.md"
     lines = document.read_text(encoding="utf-8").splitlines()
     assert [line for line in table() if line not in lines] == []

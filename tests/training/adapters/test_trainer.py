@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_models import randomise_adapters
-from tiny_training import TINY, checkpoint, furthest, train, weights
+from tiny_training import TINY, Toys, checkpoint, furthest, train, weights
 
+from dreamcache.export.declare.settings import declare_guidance
 from dreamcache.models.bases.base import load_base
-from dreamcache.models.checkpoint import load_adapters
+from dreamcache.models.checkpoint import load_adapters, read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.errors import AdapterError
 from dreamcache.runtime.errors import DreamCacheError, SettingsError
@@ -108,6 +110,74 @@ def test_in_bf16_the_base_is_rounded_and_the_adapters_are_not(tiny_base: Path, t
     assert any(not torch.equal(value, value.bfloat16().float()) for value in kept.values())
     # they belong to the base as it is on disk, not to the rounded one
     load_adapters(done.adapters, load_base(tiny_base).unet)
+
+
+MUON: dict[str, Any] = {"optimizer": "muon", "schedule": "cosine", "stratified": True, "learning_rate": 1e-2}
+
+
+def test_with_muon_and_pairs_it_learns_and_recommends_its_guidance(tiny_base: Path, tmp_path: Path) -> None:
+    pairs = Toys(5, subjects=2)
+    done = train(tiny_base, tmp_path, pairs=pairs, steps=40, ema="none", recommend=True, **MUON)
+    lines = read_log(tmp_path)
+    assert lines[-1]["validation"] < 0.99 * lines[-1]["validation_stock"]
+    assert lines[-1]["learning_rate"] < 0.03 * max(line["learning_rate"] for line in lines)
+    _, metadata = read_adapters(done.adapters)
+    assert declare_guidance(metadata).guidance_scale == TINY.guidance
+    assert json.loads((tmp_path / "losses.json").read_text())["losses"] == [
+        pytest.approx(line["loss"], abs=1e-6) for line in lines
+    ]
+    kept = checkpoint(tmp_path)
+    by_muon = {name.split(".", 1)[1] for name in kept if name.startswith("momentum_buffer.")}
+    by_adamw = {name.split(".", 1)[1] for name in kept if name.startswith("exp_avg.")}
+    assert not by_muon & by_adamw
+    assert {kept[f"weight.{name}"].ndim for name in by_muon} == {2}
+    assert by_muon | by_adamw == {name.removeprefix("weight.") for name in weights(tmp_path)}
+
+
+def test_steps_of_pairs_are_those_that_the_preset_says(tiny_base: Path, tmp_path: Path) -> None:
+    train(tiny_base, tmp_path / "singles", steps=6, pairs_every=3, validation=0)
+    train(tiny_base, tmp_path / "pairs", steps=6, pairs_every=3, validation=0, pairs=Toys(5, subjects=2))
+    singles, pairs = ([line["loss"] for line in read_log(tmp_path / name)] for name in ("singles", "pairs"))
+    assert pairs[:2] == singles[:2]
+    assert pairs[2] != singles[2]
+
+
+def test_a_run_with_muon_and_pairs_continues_to_the_same_weights(tiny_base: Path, tmp_path: Path) -> None:
+    preset, pairs = TINY.replaced(validation=0, optimizer="muon", stratified=True), Toys(5, subjects=2)
+    train(tiny_base, tmp_path / "whole", preset, pairs, steps=10)
+    for steps in (5, 10):
+        train(tiny_base, tmp_path / "parts", preset, pairs, steps=steps)
+    assert furthest(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")) == 0
+    with pytest.raises(CheckpointError, match=r"optimizer 'muon' is expected, received 'adamw'"):
+        train(tiny_base, tmp_path / "parts", preset, pairs, optimizer="adamw")
+    with pytest.raises(CheckpointError, match=r"data .* is expected, received"):
+        train(tiny_base, tmp_path / "parts", preset)
+    train(tiny_base, tmp_path / "falling", preset, steps=2, schedule="cosine")
+    with pytest.raises(CheckpointError, match=r"steps 2 is expected, received 3"):
+        train(tiny_base, tmp_path / "falling", preset, steps=3, schedule="cosine")
+
+
+def test_a_checkpoint_without_the_newer_values_is_continued(tiny_base: Path, tmp_path: Path) -> None:
+    train(tiny_base, tmp_path, validation=0, steps=2)
+    tensors = checkpoint(tmp_path)
+    with safe_open(tmp_path / NAME, framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+    for name in ("optimizer", "schedule", "stratified", "pairs_every", "further_timestep"):
+        del state["origin"]["preset"][name]
+    save_file(tensors, tmp_path / NAME, {"state": json.dumps(state)})
+    assert train(tiny_base, tmp_path, validation=0, steps=4).steps == 4
+    with pytest.raises(CheckpointError, match="optimizer 'adamw' is expected, received 'muon'"):
+        train(tiny_base, tmp_path, validation=0, steps=4, optimizer="muon")
+
+
+def test_a_checkpoint_of_the_old_miniature_trainer_is_told_apart(tiny_base: Path, tmp_path: Path) -> None:
+    state = json.dumps({"step": 3, "seconds": 1.0, "losses": [1.0, 0.9, 0.8]})
+    save_file({"master.mid.to_q.weight": torch.zeros(2, 2)}, tmp_path / NAME, {"state": state})
+    with pytest.raises(
+        CheckpointError, match=r"miniature's trainer of version 0\.1, which is gone"
+    ) as caught:
+        train(tiny_base, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def spoil_base(folder: Path, copy: Path, value: float) -> Path:

@@ -10,22 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers.models.attention_processor import AttnProcessor
-from safetensors.torch import load_file
-from tiny_models import randomise_adapters, write_tiny_base
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTokenizer
 
-from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.pixels import to_tensor
-from dreamcache.models.caching import cache_reference
-from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.training.device import training_dtype
 from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Schedule
-from dreamcache.training.miniature.stages.adapters import CAPTION_DROP, train_adapters
 from dreamcache.training.miniature.stages.attribute_classifier import save_classifier, train_classifier
 from dreamcache.training.miniature.stages.autoencoder import (
     CROP,
@@ -38,6 +29,7 @@ from dreamcache.training.miniature.stages.autoencoder import (
 from dreamcache.training.miniature.stages.perceptual import train_features
 from dreamcache.training.miniature.stages.text_to_image import (
     draw_step,
+    make_noise_schedule,
     noised,
     null_tokens,
     train_text_to_image,
@@ -45,7 +37,6 @@ from dreamcache.training.miniature.stages.text_to_image import (
 from dreamcache.training.world.dataset import draw_batch, read_batch, shard_path, write_npz
 
 ROWS = 12
-PRECISION = training_dtype(torch.device("cpu"))
 
 
 def schedule(steps: int, batch: int = 4) -> Schedule:
@@ -56,10 +47,10 @@ def schedule(steps: int, batch: int = 4) -> Schedule:
 def draw_latents(channels: int, tokenizer: CLIPTokenizer) -> Latents:
     """Noise in the place of pictures, with captions."""
     generator = torch.Generator().manual_seed(0)
-    targets, references = torch.randn(2, ROWS, channels, 8, 8, generator=generator).half()
+    targets = torch.randn(ROWS, channels, 8, 8, generator=generator).half()
     texts = [f"a toy robot number {row}" for row in range(ROWS)]
     tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return Latents(targets, references, tokens, tokens, 1.0)
+    return Latents(targets, tokens, 1.0)
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -68,75 +59,6 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_base(tmp_path_factory.mktemp("base") / "tiny", prediction_type="v_prediction")
-
-
-@pytest.fixture
-def base(tiny_folder: Path) -> Base:
-    """A tiny base whose numbers are bfloat16's, so that training in bfloat16 rounds none of them."""
-    base = load_base(tiny_folder)
-    base.unet.bfloat16().float()
-    return base
-
-
-def test_adapters_train_and_the_base_stays_bit_for_bit(base: Base, tmp_path: Path) -> None:
-    unet, text_encoder = weights(base.unet), weights(base.text_encoder)
-    assert base.path is not None
-    another = load_base(base.path)
-    torch.manual_seed(schedule(10).seed)
-    fresh = weights(ConditionedUNet(another.unet).adapters)
-    conditioned = train_adapters(draw_latents(4, base.tokenizer), base, tmp_path, schedule(10))
-    assert equal(weights(base.unet), unet)
-    assert equal(weights(base.text_encoder), text_encoder)
-    trained = weights(conditioned.adapters)
-    assert trained.keys() == fresh.keys()
-    kept = load_file(tmp_path / "checkpoint.safetensors")
-    masters = {name.split(".", 1)[1]: value for name, value in kept.items() if name.startswith("master.")}
-    assert masters.keys() == fresh.keys(), "the adapters alone are trained"
-    for name, start in fresh.items():
-        assert not torch.equal(masters[name].view_as(start), start), name
-        # what is left is the average, in the precision of training
-        assert torch.equal(trained[name], kept[f"average.{name}"].view_as(start).to(PRECISION).float())
-        assert trained[name].isfinite().all()
-
-
-def test_adapters_start_at_the_loss_of_the_base(base: Base, tmp_path: Path) -> None:
-    latents = draw_latents(4, base.tokenizer)
-    train_adapters(latents, base, tmp_path, schedule(1))
-    (first,) = json.loads((tmp_path / "losses.json").read_text())["losses"]
-
-    chosen, noise, timestep, tokens = draw_step(
-        latents, schedule(1), 0, CAPTION_DROP, null_tokens(base.tokenizer)
-    )
-    noisy, velocity = noised(base.scheduler, latents.targets[chosen].float(), noise, timestep)
-    conditioned = ConditionedUNet(base.unet).to(PRECISION)
-    base.unet.set_attn_processor(AttnProcessor())
-
-    def loss(reference: Tensor | None) -> float:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            text = base.text_encoder(tokens).last_hidden_state.to(PRECISION)
-            cache = (
-                None
-                if reference is None
-                else cache_reference(
-                    base.unet,
-                    conditioned.sites,
-                    reference.to(PRECISION),
-                    1,
-                    base.encode_text([""]).to(PRECISION),
-                )
-            )
-            predicted = conditioned(noisy.to(PRECISION), timestep, text, cache)
-        return float((predicted.float() - velocity).square().mean())
-
-    # losses are kept to six decimals
-    assert first == pytest.approx(loss(None), abs=1e-6)
-    randomise_adapters(conditioned)
-    assert abs(loss(latents.references[chosen].float()) - first) > 1e-4
 
 
 def test_caption_dropping_and_timesteps_are_as_stated(tokenizer: CLIPTokenizer) -> None:
@@ -156,14 +78,15 @@ def test_caption_dropping_and_timesteps_are_as_stated(tokenizer: CLIPTokenizer) 
     assert all(set((t // 50).tolist()) == set(range(20)) for t in timesteps), "one in each twentieth"
 
 
-def test_noised_latents_and_velocity_are_a_rotation(base: Base) -> None:
+def test_noised_latents_and_velocity_are_a_rotation() -> None:
+    scheduler = make_noise_schedule()
     clean, noise = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     timestep = torch.tensor([0, 500, 999])
-    noisy, velocity = noised(base.scheduler, clean, noise, timestep)
-    alpha = base.scheduler.alphas_cumprod[timestep][:, None, None, None]
+    noisy, velocity = noised(scheduler, clean, noise, timestep)
+    alpha = scheduler.alphas_cumprod[timestep][:, None, None, None]
     torch.testing.assert_close(alpha.sqrt() * noisy - (1 - alpha).sqrt() * velocity, clean)
     torch.testing.assert_close((1 - alpha).sqrt() * noisy + alpha.sqrt() * velocity, noise)
-    torch.testing.assert_close(velocity, base.scheduler.get_velocity(clean, noise, timestep))
+    torch.testing.assert_close(velocity, scheduler.get_velocity(clean, noise, timestep))
 
 
 def resumed_equals_uninterrupted(
@@ -179,13 +102,6 @@ def resumed_equals_uninterrupted(
     assert equal(parts, whole)
     assert not equal(first, whole)
     return whole
-
-
-def test_adapters_resume_to_the_same_weights(base: Base, tmp_path: Path) -> None:
-    latents = draw_latents(4, base.tokenizer)
-    resumed_equals_uninterrupted(
-        lambda folder, steps: train_adapters(latents, base, folder, schedule(steps)).adapters, tmp_path, 4
-    )
 
 
 def test_the_base_resumes_to_the_same_weights(tokenizer: CLIPTokenizer, tmp_path: Path) -> None:

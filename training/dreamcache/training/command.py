@@ -6,11 +6,16 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dreamcache.runtime.cli.old_spellings import RenamedGroup
+
+if TYPE_CHECKING:
+    from dreamcache.training.adapters.preset import Preset
+    from dreamcache.training.adapters.run import Finished
+    from dreamcache.training.miniature.recipe import Recipe
 
 ORDER = ("data", "autoencoder", "latents", "base", "adapters", "judge", "ship")
 
@@ -39,11 +44,16 @@ train = typer.Typer(cls=_Train, no_args_is_help=True, add_completion=False, help
 @train.command()
 def adapters(
     base: Annotated[str, typer.Option(help="Base: diffusers folder, Hub id, checkpoint file or mini.")],
-    data: Annotated[str, typer.Option(help="Data: folder of shards or of plain files, or world:N.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Data: folder of shards or of plain files, world:N, or world:N+M with M of two toys."
+        ),
+    ],
     run: Annotated[Path, typer.Option(help="Folder of the run; an existing run is continued.")] = Path(
         "runs/adapters"
     ),
-    preset: Annotated[str, typer.Option(help="Preset: paper or trial.")] = "paper",
+    preset: Annotated[str, typer.Option(help="Preset: paper, miniature or trial.")] = "paper",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Value of the preset; repeatable.")
     ] = None,
@@ -57,14 +67,12 @@ def adapters(
     as_json: Annotated[bool, typer.Option("--json", help="Outcome as JSON.")] = False,
 ) -> None:
     """Train the conditioning adapters for a base (the paper's method)."""
-    from dreamcache.training.adapters.data import open_source
     from dreamcache.training.adapters.preset import choose_preset
-    from dreamcache.training.adapters.run import finetune
 
     chosen = choose_preset(
         preset, assignments or (), steps=steps, batch=batch, learning_rate=learning_rate, seed=seed
     )
-    done = finetune(base, open_source(data, chosen.resolution), run, chosen, encoded)
+    done = _train_adapters(base, data, run, chosen, encoded)
     if done.main:
         typer.echo(json.dumps(done.as_dict()) if as_json else done.as_line())
 
@@ -101,6 +109,30 @@ def miniature(
     recipe = Recipe(**{name: value for name, value in counts.items() if value is not None})
     changed = {name: value for name, value in schedule.items() if value is not None}
     for name in ORDER if stage == "all" else (stage,):
+        if name == "adapters":
+            _train_miniature_adapters(run, recipe, schedule)
+            continue
         usual = getattr(recipe, name, None)
         ours = recipe if usual is None else replace(recipe, **{name: replace(usual, **changed)})
         continue_stage(name, run, ours)
+
+
+def _train_miniature_adapters(run: Path, recipe: Recipe, schedule: dict[str, Any]) -> None:
+    """As `train adapters --preset miniature`, on the base of the run."""
+    from dreamcache.training.adapters.preset import choose_preset
+    from dreamcache.training.miniature.recipe import BASE_FOLDER, check_run_size
+
+    check_run_size(run, recipe)
+    preset = choose_preset("miniature", resolution=recipe.size, **schedule)
+    data = f"world:{recipe.samples}+{recipe.pairs}"
+    _train_adapters(str(run / BASE_FOLDER), data, run / "adapters", preset, None)
+
+
+def _train_adapters(base: str, data: str, run: Path, preset: Preset, encoded: Path | None) -> Finished:
+    from dreamcache.training.adapters.data import open_pairs, open_source
+    from dreamcache.training.adapters.run import finetune, resolved
+
+    preset = resolved(preset, base)
+    assert preset.resolution is not None
+    source, pairs = open_source(data, preset.resolution), open_pairs(data, preset.resolution)
+    return finetune(base, source, run, preset, encoded, pairs)

@@ -1,7 +1,7 @@
 """All that the next step depends on, in one safetensors file that is renamed in whole.
 
-Tensors: the adapters, both moments of AdamW and its count, averaged weights where there are any, and torch's
-random states of every process. Metadata: the step, the position in the data, and what the run was started
+Tensors: the adapters, the moments of their optimizer, averaged weights where there are any, and torch's random states
+of every process. Metadata: the step, the position in the data, and what the run was started
 with. Nothing is pickled.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreamcache.training.adapters.preset import FREE, Preset
+from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.errors import CheckpointError
 
 FORMAT = "dreamcache-training-1"
 NAME = "checkpoint.safetensors"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+SCALAR = "step"
+ADAMW_MOMENTS = (SCALAR, "exp_avg", "exp_avg_sq")
+MUON_MOMENTS = ("momentum_buffer",)
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,7 @@ class Origin:
     @classmethod
     def of(cls, base: str, data: str, preset: Preset, processes: int) -> Origin:
         """Without the values that may change when the run is continued."""
-        fixed = {k: v for k, v in preset.model_dump(mode="json").items() if k not in FREE}
-        return cls(base, data, preset.batch * preset.accumulation * processes, fixed)
+        return cls(base, data, preset.batch * preset.accumulation * processes, preset.fixed)
 
     def difference(self, other: Mapping[str, Any]) -> str | None:
         """The first thing in which another differs, as expected and received."""
@@ -49,9 +50,10 @@ class Origin:
             if ours[name] != other.get(name):
                 return f"{name} {str(other.get(name))[:12]} is expected, received {str(ours[name])[:12]}"
         kept: Any = other.get("preset", {})
+        usual = Preset().model_dump(mode="json")  # of values that an older version did not know
         for name, value in self.preset.items():
-            if value != kept.get(name):
-                return f"{name} {kept.get(name)!r} is expected, received {value!r}"
+            if value != (expected := kept.get(name, usual[name])):
+                return f"{name} {expected!r} is expected, received {value!r}"
         return None
 
 
@@ -63,16 +65,25 @@ class TrainedState:
     """
 
     parameters: Mapping[str, Tensor]
-    optimizer: torch.optim.Optimizer
+    optimizers: Sequence[torch.optim.Optimizer]
     average: dict[str, Tensor]
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to be kept, on the CPU."""
         found = {f"weight.{name}": parameter for name, parameter in self.parameters.items()}
         found |= {f"average.{name}": value for name, value in self.average.items()}
-        for name, parameter in self.parameters.items():
-            found |= {f"{m}.{name}": self.optimizer.state[parameter][m] for m in MOMENTS}
+        for name, state, moments in self.moments():
+            found |= {f"{moment}.{name}": state[moment] for moment in moments}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+    def moments(self) -> Iterator[tuple[str, dict[str, Any], tuple[str, ...]]]:
+        """Of each parameter its name, the state that its optimizer keeps of it, and what is in that."""
+        names = {parameter: name for name, parameter in self.parameters.items()}
+        for optimizer in self.optimizers:
+            kinds = MUON_MOMENTS if isinstance(optimizer, torch.optim.Muon) else ADAMW_MOMENTS
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    yield names[parameter], optimizer.state[parameter], kinds
 
 
 def save_checkpoint(
@@ -106,6 +117,11 @@ def load_checkpoint(
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get("state", "{}"))
+            if "format" not in record and "losses" in record:
+                raise CheckpointError(
+                    f"{path} is of the miniature's trainer of version 0.1, which is gone: "
+                    "give another folder with --run"
+                )
             if record.get("format") != FORMAT:
                 raise ValueError(f"format {FORMAT!r} is expected, received {record.get('format')!r}")
             if (difference := origin.difference(record["origin"])) is not None:
@@ -130,8 +146,9 @@ def _restore(file: Any, state: TrainedState) -> None:
     read: dict[str, Tensor] = {}
     expected = {f"weight.{n}": p.shape for n, p in state.parameters.items()}
     expected |= {f"average.{n}": a.shape for n, a in state.average.items()}
-    expected |= {f"{m}.{n}": p.shape for n, p in state.parameters.items() for m in MOMENTS[1:]}
-    expected |= {f"step.{n}": torch.Size([]) for n in state.parameters}
+    for name, _, moments in state.moments():
+        shape = state.parameters[name].shape
+        expected |= {f"{m}.{name}": torch.Size([]) if m == SCALAR else shape for m in moments}
     for name, shape in expected.items():
         read[name] = file.get_tensor(name)
         if read[name].shape != shape:
@@ -139,9 +156,8 @@ def _restore(file: Any, state: TrainedState) -> None:
     with torch.no_grad():
         for name, parameter in state.parameters.items():
             parameter.copy_(read[f"weight.{name}"])
-            state.optimizer.state[parameter] = {
-                "step": read[f"step.{name}"],
-                **{m: read[f"{m}.{name}"].to(parameter.device) for m in MOMENTS[1:]},
-            }
+        for name, kept, moments in state.moments():
+            device = state.parameters[name].device
+            kept.update({m: read[f"{m}.{name}"].to("cpu" if m == SCALAR else device) for m in moments})
         for name, value in state.average.items():
             value.copy_(read[f"average.{name}"])

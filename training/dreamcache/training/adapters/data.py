@@ -19,8 +19,7 @@ from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.reference.images import load_image
 from dreamcache.runtime.reference.prepare import prepare_reference
-from dreamcache.training.world.render import SIZE
-from dreamcache.training.world.samples import draw_sample
+from dreamcache.training.world.dataset import Of, draw_parallel
 
 Picture = NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -44,7 +43,7 @@ class Triplet(Protocol):
 
     @property
     def reference(self) -> Picture:
-        """The subject on white, uint8 [r, r, 3]; augmented later."""
+        """The subject on white, uint8 [r, r, 3], or several, [n, r, r, 3]; augmented later."""
 
 
 class TripletSource(Protocol):
@@ -74,23 +73,23 @@ class PlainTriplet(NamedTuple):
 
 @dataclass(frozen=True)
 class DrawnWorld:
-    """The first `samples` of the drawn world's stream `seed`, 64 × 64 px."""
+    """The first `samples` of the drawn world's stream `seed`, of one toy or of two."""
 
     samples: int
+    resolution: int
+    of: Of = "one"
     seed: int = 0
-    resolution: int = SIZE
 
     @property
     def fingerprint(self) -> str:
         """Samples depend on the stream and their number alone."""
-        return f"world-{self.seed}-{self.samples}"
+        return f"world-{self.seed}-{self.samples}" + ("" if self.of == "one" else f"-{self.of}")
 
     def __len__(self) -> int:
         return self.samples
 
     def __iter__(self) -> Iterator[PlainTriplet]:
-        for number in range(self.samples):
-            drawn = draw_sample(self.seed, number)
+        for number, drawn in enumerate(draw_parallel(self.seed, self.samples, self.of, self.resolution)):
             yield PlainTriplet(f"{number:08d}", drawn.prompt, drawn.target, drawn.reference)
 
 
@@ -141,15 +140,12 @@ class TripletFolder:
 def open_source(name: str, resolution: int) -> TripletSource:
     """The source behind `--data`: a folder of shards or of plain files, or world:N for N drawn samples.
 
-    resolution: in pixels, which shards and the drawn world must have and plain files are scaled to.
+    resolution: in pixels, which shards must have, plain files are scaled to, and the drawn world is drawn at.
     Raises: SettingsError, or a source's own error, when it is absent, incomplete or of another resolution.
     """
     source: TripletSource
     if name.startswith(WORLD):
-        count = name.removeprefix(WORLD)
-        if not count.isdecimal() or int(count) < 1:
-            raise SettingsError(f"the data is {name!r}; expected {WORLD}N with N samples, such as world:2000")
-        source = DrawnWorld(int(count))
+        source = DrawnWorld(_world_counts(name)[0], resolution)
     elif (Path(name) / "index.json").is_file():
         source = _open_shards(Path(name))
     else:
@@ -160,6 +156,26 @@ def open_source(name: str, resolution: int) -> TripletSource:
             f"{source.resolution}; give data of that size, or train with --set resolution={source.resolution}"
         )
     return source
+
+
+def open_pairs(name: str, resolution: int) -> TripletSource | None:
+    """Samples with two subjects behind `--data`: the M of world:N+M; None of what has none.
+
+    Raises: SettingsError for numbers that are none.
+    """
+    count = _world_counts(name)[1] if name.startswith(WORLD) else 0
+    return DrawnWorld(count, resolution, "two") if count else None
+
+
+def _world_counts(name: str) -> tuple[int, int]:
+    """N and M of world:N or world:N+M."""
+    ones, plus, twos = name.removeprefix(WORLD).partition("+")
+    if not ones.isdecimal() or int(ones) < 1 or (plus and not twos.isdecimal()):
+        raise SettingsError(
+            f"the data is {name!r}; expected {WORLD}N with N samples, such as world:2000, or {WORLD}N+M with M more of "
+            "two toys"
+        )
+    return int(ones), int(twos or 0)
 
 
 def _open_shards(folder: Path) -> TripletSource:

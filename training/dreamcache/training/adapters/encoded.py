@@ -38,7 +38,10 @@ NAMES = frozenset({"targets", "references", "text"})
 
 
 class Encoded(NamedTuple):
-    """targets, references: scaled latents float32 [n, z, h, w]; text: embeddings float32 [n, l, c]."""
+    """targets, references: scaled latents float32 [n, z, h, w]; text: embeddings float32 [n, l, c].
+
+    Of two subjects references are [n, 2, z, h, w].
+    """
 
     targets: Tensor
     references: Tensor
@@ -123,6 +126,9 @@ class EncodedData:
         self._slices = [{name: file.get_slice(name) for name in NAMES} for file in self._files]
         self.latent_shape = cast(tuple[int, int, int], tuple(self._slices[0]["targets"].get_shape()[1:]))
         """(z, h, w)."""
+        several = self._slices[0]["references"].get_shape()[2 : -len(self.latent_shape)]
+        self.subjects = int(several[0]) if several else 1
+        """References of a sample."""
 
     def __len__(self) -> int:
         return self._samples
@@ -153,17 +159,15 @@ def _write(path: Path, group: list[Triplet], start: int, base: Base, preset: Pre
     for first in range(0, len(group), ENCODED_AT_ONCE):
         part = group[first : first + ENCODED_AT_ONCE]
         references = [
-            augment_reference(
-                sample.reference,
-                np.random.default_rng([preset.seed, start + first + i, variant]),
-                preset.chances,
-            )
+            augmented
             for i, sample in enumerate(part)
             for variant in range(preset.variants)
+            for augmented in _augmented(sample, [preset.seed, start + first + i, variant], preset)
         ]
+        several = part[0].reference.shape[:-3]
         encoded = {
             "targets": _latents(base, [sample.target for sample in part]),
-            "references": _by_sample(_latents(base, references), preset.variants),
+            "references": _by_sample(_latents(base, references), (preset.variants, *several)),
             "text": base.encode_text([sample.caption for sample in part]).half().cpu(),
         }
         for name, tensor in encoded.items():
@@ -182,9 +186,16 @@ def _write(path: Path, group: list[Triplet], start: int, base: Base, preset: Pre
         )
 
 
-def _by_sample(latents: Tensor, variants: int) -> Tensor:
-    """[n * variants, z, h, w] to [n, variants, z, h, w]."""
-    return latents.reshape(-1, variants, *latents.shape[1:])
+def _augmented(sample: Triplet, seed: Sequence[int], preset: Preset) -> list[Picture]:
+    """The references of a sample, augmented one after the other."""
+    rng = np.random.default_rng(seed)
+    pictures = sample.reference.reshape(-1, *sample.reference.shape[-3:])
+    return [augment_reference(picture, rng, preset.chances) for picture in pictures]
+
+
+def _by_sample(latents: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """[n * variants, z, h, w] to [n, variants, z, h, w], or with the subjects between."""
+    return latents.reshape(-1, *sizes, *latents.shape[1:])
 
 
 def _latents(base: Base, pictures: Sequence[Picture]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run tells: log.jsonl, one JSON object a line, and the same numbers for TensorBoard.
+"""What a run tells: log.jsonl, one JSON object a line, the same numbers for TensorBoard, and at its end the loss curve.
 
 A continued run drops the lines after its checkpoint, so each step stands in the log once.
 """
@@ -14,6 +14,8 @@ from typing import Any
 from PIL import Image
 
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.adapters.preset import Preset
+from dreamcache.training.miniature.plots import plot_losses
 
 LOG = "log.jsonl"
 TENSORBOARD = "tensorboard"
@@ -67,6 +69,23 @@ class Logs:
         self._file.close()
         if self._board is not None:
             self._board.close()
+
+
+def write_curve(folder: Path, preset: Preset, samples: int) -> None:
+    """losses.json and losses.png of a log: every loss in it, and the seconds of all steps.
+
+    samples: of a step.
+    """
+    lines = [line for line in read_log(folder) if "loss" in line]
+    record = {
+        "schedule": preset.model_dump(mode="json"),
+        "steps": lines[-1]["step"] if lines else 0,
+        "seconds": sum(preset.log_every * samples / line["samples_per_second"] for line in lines),
+        "losses": [round(line["loss"], 6) for line in lines],
+    }
+    (folder / "losses.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    title = "adapters" if preset.log_every == 1 else f"adapters, one step of {preset.log_every}"
+    plot_losses(record["losses"], folder / "losses.png", title)
 
 
 def _open_board(folder: Path, step: int) -> Any:

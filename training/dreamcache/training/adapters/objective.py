@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dreamcache.models.bases.base import Base
-from dreamcache.models.caching import cache_clean
-from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.models.caching import cache_clean, join_caches
+from dreamcache.models.conditioned import Cache, ConditionedUNet
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.adapters.encoded import Encoded
 from dreamcache.training.adapters.order import Drawn
@@ -56,30 +56,36 @@ class AdapterLoss(nn.Module):
         encoded: float32 on the device of the weights. stock: without the reference, as the base alone.
         """
         device, dtype = self.null.device, self.conditioned.unet.dtype
-        config = self.conditioned.config
         timesteps = drawn.timesteps.to(device)
         noise = drawn.noise.to(device)
         noisy, velocity = noised(self.scheduler, encoded.targets, noise, timesteps)
         text = torch.where(drawn.dropped.to(device)[:, None, None], self.null, encoded.text).to(dtype)
         with plain_products(device):
-            cache = (
-                None
-                if stock
-                else cache_clean(
-                    self.conditioned.unet,
-                    self.conditioned.sites,
-                    self.scheduler,
-                    config,
-                    encoded.references,
-                    drawn.reference_noise.to(device),
-                    self.cache_text,
-                )
-            )
+            cache = None if stock else self._cache(encoded.references, drawn.reference_noise.to(device))
             predicted = self.conditioned(
                 noisy.to(dtype), timesteps, text, cache, recompute=self.recompute and torch.is_grad_enabled()
             )
         wanted = velocity if self.prediction == "v_prediction" else noise
         return functional.mse_loss(predicted.float(), wanted, reduction="none").mean((1, 2, 3))
+
+    def _cache(self, references: Tensor, noise: Tensor) -> Cache:
+        """Of references [n, z, h, w], or of several of each sample [n, views, z, h, w], joined."""
+        views = zip(references.unbind(1), noise.unbind(1), strict=True) if references.ndim == 5 else ()
+        conditioned = self.conditioned
+        return join_caches(
+            [
+                cache_clean(
+                    conditioned.unet,
+                    conditioned.sites,
+                    self.scheduler,
+                    conditioned.config,
+                    reference,
+                    drawn,
+                    self.cache_text,
+                )
+                for reference, drawn in views or [(references, noise)]
+            ]
+        )
 
 
 def plain_products(device: torch.device) -> AbstractContextManager[None]:

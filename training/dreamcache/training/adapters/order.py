@@ -21,7 +21,7 @@ _HELD_OUT, _EPOCH, _SAMPLE = 1, 2, 3
 
 class Drawn(NamedTuple):
     """The random part of samples: rows and variants [n]; timesteps int64 [n]; dropped bool [n] (the caption);
-    noise, reference_noise float32 [n, z, h, w]."""
+    noise, reference_noise float32 [n, z, h, w]; of two subjects reference_noise [n, 2, z, h, w]."""
 
     rows: list[int]
     variants: list[int]
@@ -39,7 +39,9 @@ def held_out(seed: int, samples: int, count: int) -> tuple[NDArray[np.int64], ND
 
 @dataclass
 class Order:
-    """rows: that train; each is seen once an epoch."""
+    """rows: that train; each is seen once an epoch. subjects: of a sample. strata: equal parts of the timesteps; each
+    sample has the next one.
+    """
 
     seed: int
     rows: NDArray[np.int64]
@@ -47,6 +49,8 @@ class Order:
     variants: int
     caption_drop: float
     timesteps: int = TIMESTEPS
+    subjects: int = 1
+    strata: int = 1
     _epoch: int = field(default=-1, init=False)
     _shuffled: NDArray[np.int64] = field(init=False, repr=False)
 
@@ -73,12 +77,13 @@ class Order:
 
     def _draw(self, number: int) -> tuple[int, int, int, bool, Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, _SAMPLE, number])
-        noise, reference_noise = rng.standard_normal((2, *self.latent_shape), dtype=np.float32)
+        noise = rng.standard_normal((1 + self.subjects, *self.latent_shape), dtype=np.float32)
+        variant, timestep = int(rng.integers(self.variants)), int(rng.integers(self.timesteps))
         return (
             self.row(number),
-            int(rng.integers(self.variants)),
-            int(rng.integers(self.timesteps)),
+            variant,
+            (number % self.strata * self.timesteps + timestep) // self.strata,
             bool(rng.random() < self.caption_drop),
-            torch.from_numpy(noise),
-            torch.from_numpy(reference_noise),
+            torch.from_numpy(noise[0]),
+            torch.from_numpy(noise[1] if self.subjects == 1 else noise[1:]),
         )

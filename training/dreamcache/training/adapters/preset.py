@@ -1,19 +1,23 @@
 """What training depends on, as named presets of which every value can be replaced (paper, supplement).
 
-What the paper does not state is marked as ours.
+What the paper does not state is marked as ours. `miniature` is the recipe of the shipped miniature's adapters.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dreamcache.models.config import AdapterConfig, Fusion, SiteSet
+from dreamcache.models.guidance import GuidanceMode
 from dreamcache.runtime.assignments import read_assignments, with_values
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.augmentation import ERASE, FLIP, JITTER, Chances
+
+FINAL_RATE = 0.02
 
 
 class Preset(BaseModel):
@@ -27,7 +31,14 @@ class Preset(BaseModel):
     )
     accumulation: int = Field(default=1, ge=1, description="Forward passes per step.")
     learning_rate: float = Field(
-        default=1e-5, gt=0, description="Learning rate of AdamW, constant after the warm-up."
+        default=1e-5, gt=0, description="Learning rate after the warm-up; its peak where it falls."
+    )
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant",
+        description="Learning rate after the warm-up: constant, or falling by half a cosine.",
+    )
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="adamw", description="Optimizer; muon takes the matrices and leaves the rest to AdamW."
     )
     warmup: int = Field(default=0, ge=0, description="Warm-up steps; not stated in the paper.")
     weight_decay: float = Field(
@@ -49,7 +60,15 @@ class Preset(BaseModel):
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="Decay per step of the averaged weights; none = no averaging."
     )
-    resolution: int = Field(default=512, ge=8, description="Side of the pictures in pixels.")
+    pairs_every: int = Field(
+        default=4, ge=2, description="Steps from one with two subjects to the next, where the data has them."
+    )
+    stratified: bool = Field(
+        default=False, description="Timesteps spread evenly over an update; not in the paper."
+    )
+    resolution: int | None = Field(
+        default=512, ge=8, description="Side of the pictures in pixels; none = the base's own."
+    )
     caption_drop: float = Field(
         default=0.07, ge=0, le=1, description="Share of captions replaced by the empty one."
     )
@@ -65,9 +84,13 @@ class Preset(BaseModel):
     sites: SiteSet = Field(default="middle+decoder", description="Blocks with adapters.")
     cache_timestep: int = Field(default=1, ge=0, description="Timestep of the caching pass.")
     cache_prompt: str = Field(default="", description="Text of the caching pass.")
+    further_timestep: int | None = Field(
+        default=None, ge=0, description="Second timestep of the caching pass; none = one alone."
+    )
     seed: int = Field(default=0, ge=0, description="Seed of initial weights, order and noise.")
-    precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="Precision of base and forward pass; adapters stay in fp32."
+    precision: Literal["bf16", "fp32", "auto"] = Field(
+        default="bf16",
+        description="Precision of base and forward pass; adapters stay in fp32. auto = bf16 where it is fast.",
     )
     recompute: bool = Field(default=False, description="Gradient checkpointing: less memory, more time.")
     checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
@@ -79,8 +102,12 @@ class Preset(BaseModel):
     sheet_every: int = Field(default=5000, ge=1, description="Steps between sheets of pictures.")
     sheet_rows: int = Field(default=4, ge=0, description="Held-out samples per sheet; 0 = no sheets.")
     sheet_steps: int = Field(default=20, ge=1, description="Denoising steps for a sheet.")
+    guidance_mode: GuidanceMode = Field(default="dual", description="Guidance for a sheet.")
     guidance: float = Field(default=7.5, ge=0, description="Text guidance scale for a sheet.")
     reference_guidance: float = Field(default=0.4, ge=0, description="Reference guidance scale for a sheet.")
+    recommend: bool = Field(
+        default=False, description="Guidance and steps of a sheet as the recommendation of the adapters."
+    )
     tensorboard: bool = Field(default=True, description="Log for TensorBoard.")
 
     @property
@@ -91,11 +118,23 @@ class Preset(BaseModel):
     @property
     def adapters(self) -> AdapterConfig:
         """What the adapters are."""
-        return AdapterConfig(self.fusion, self.sites, self.cache_timestep, self.cache_prompt)
+        further = () if self.further_timestep is None else (self.further_timestep,)
+        return AdapterConfig(self.fusion, self.sites, self.cache_timestep, self.cache_prompt, further)
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The values on which the weights of a step depend: they stay when a run is continued."""
+        free = FREE - {"steps"} if self.schedule == "cosine" else FREE
+        return {name: value for name, value in self.model_dump(mode="json").items() if name not in free}
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: a linear warm-up, then constant, so that a finished run can be prolonged."""
-        return self.learning_rate * min(1.0, (step + 1) / (self.warmup + 1))
+        """Learning rate of a step: a linear warm-up, then constant, so that a finished run can be prolonged, or falling
+        to FINAL_RATE of the peak by half a cosine.
+        """
+        if self.schedule == "constant" or step < self.warmup:
+            return self.learning_rate * min(1.0, (step + 1) / (self.warmup + 1))
+        share = 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+        return self.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * share)
 
     def replaced(self, **values: Any) -> Preset:
         """Another preset with these values; texts are read as the value's type, "none" as None.
@@ -108,11 +147,12 @@ class Preset(BaseModel):
 FREE = frozenset(
     {
         "steps", "batch", "accumulation", "recompute", "checkpoint_every", "log_every", "validate_every",
-        "sheet_every", "sheet_rows", "sheet_steps", "guidance", "reference_guidance", "tensorboard",
+        "sheet_every", "sheet_rows", "sheet_steps", "guidance_mode", "guidance", "reference_guidance",
+        "recommend", "tensorboard",
     }
 )  # fmt: skip
 """What may change when a run is continued: the weights of a step do not depend on it (the samples an update
-takes stay the same: batch × accumulation × devices)."""
+takes stay the same: batch × accumulation × devices). Where the rate falls, they depend on `steps`."""
 
 PRESETS = {
     "paper": Preset(),
@@ -121,15 +161,38 @@ PRESETS = {
         batch=8,
         learning_rate=1e-3,
         warmup=20,
-        resolution=64,
+        resolution=None,
         precision="fp32",
         checkpoint_every=100,
         validation=16,
         validate_every=100,
         sheet_every=500,
     ),
+    "miniature": Preset(
+        steps=2000,
+        batch=64,
+        learning_rate=5e-3,
+        schedule="cosine",
+        optimizer="muon",
+        warmup=100,
+        beta2=0.99,
+        ema=0.999,
+        stratified=True,
+        resolution=None,
+        variants=1,
+        precision="auto",
+        checkpoint_every=50,
+        log_every=1,
+        validate_every=100,
+        sheet_every=500,
+        guidance_mode="text_first",
+        guidance=3.0,
+        reference_guidance=8.0,
+        recommend=True,
+        tensorboard=False,
+    ),
 }
-"""`trial` is for the miniature and the drawn world on a CPU: to see that everything works."""
+"""`trial` is for the miniature on a CPU, to see that everything works; `miniature` is how its own adapters are made."""
 
 
 def choose_preset(name: str, assignments: Sequence[str] = (), **given: Any) -> Preset:

@@ -23,7 +23,7 @@ from dreamcache.training.adapters.encoded import EncodedData, Share, encode, enc
 from dreamcache.training.adapters.objective import AdapterLoss
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.adapters.trainer import ADAPTERS, Trainer
-from dreamcache.training.device import training_device
+from dreamcache.training.device import training_device, training_dtype
 
 # the first start encodes all pictures before the processes meet
 PATIENCE = timedelta(days=2)
@@ -51,31 +51,50 @@ class Finished:
         return f"{self.adapters}: {self.steps} steps" + "".join(f", {n} {v:.4g}" for n, v in told.items())
 
 
+def resolved(preset: Preset, base_source: str) -> Preset:
+    """The preset with the base's own resolution where it names none."""
+    if preset.resolution is not None:
+        return preset
+    base = load_base(base_source)
+    return preset.replaced(resolution=int(base.unet.config.sample_size) * base.vae_factor)
+
+
 def finetune(
-    base_source: str, source: TripletSource, folder: Path, preset: Preset, encoded: Path | None = None
+    base_source: str,
+    source: TripletSource,
+    folder: Path,
+    preset: Preset,
+    encoded: Path | None = None,
+    pairs: TripletSource | None = None,
 ) -> Finished:
-    """Train adapters, or continue where the folder stands.
+    """Train adapters, or continue where the folder stands. The resolution is that of the source.
 
     Args:
         base_source: a diffusers folder, Hub id, checkpoint or ``mini``.
-        source: its pictures have the preset's resolution.
+        source: where the pictures come from (`open_source`).
         folder: of the run.
         encoded: where caches of encoded samples lie; beside the run's files by default.
+        pairs: samples with two subjects, for one step in `preset.pairs_every`.
 
     Raises:
         SettingsError: data, base and preset do not go together.
         DivergenceError: something is not finite, and where; the last checkpoint is kept.
         CheckpointError: the folder holds a damaged checkpoint, or another run.
     """
+    preset = preset.replaced(resolution=source.resolution)
     if len(source) <= preset.validation:
         raise SettingsError(
             f"more than {preset.validation} samples are expected, for validation and training, received "
             f"{len(source)}; give more, or --set validation=0"
         )
+    device = training_device()
+    rounded = preset.precision == "bf16" or (
+        preset.precision == "auto" and training_dtype(device) is torch.bfloat16
+    )
     accelerator = Accelerator(
         # said outright: without it several processes on CPUs would not find each other
-        cpu=training_device().type == "cpu",
-        mixed_precision="bf16" if preset.precision == "bf16" else "no",
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if rounded else "no",
         gradient_accumulation_steps=preset.accumulation,
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=PATIENCE),
@@ -84,16 +103,20 @@ def finetune(
     )
     folder.mkdir(parents=True, exist_ok=True)
     base = load_base(base_source, accelerator.device)
-    if preset.resolution % base.vae_factor:
+    if source.resolution % base.vae_factor:
         raise SettingsError(
-            f"the resolution is {preset.resolution}; the base's autoencoder takes multiples of {base.vae_factor}"
+            f"the resolution is {source.resolution}; the base's autoencoder takes multiples of {base.vae_factor}"
         )
-    data_fingerprint = encoding_fingerprint(source, base, preset)
-    cache = (folder / "encoded" if encoded is None else encoded) / data_fingerprint[:16]
-    encode(cache, source, base, preset, Share(accelerator.process_index, accelerator.num_processes))
+    place = folder / "encoded" if encoded is None else encoded
+    share = Share(accelerator.process_index, accelerator.num_processes)
+    sources = [source] if pairs is None else [source, pairs]
+    fingerprints = [encoding_fingerprint(one, base, preset) for one in sources]
+    caches = [place / fingerprint[:16] for fingerprint in fingerprints]
+    for cache, one in zip(caches, sources, strict=True):
+        encode(cache, one, base, preset, share)
     accelerator.wait_for_everyone()
     # before the base is rounded: adapters are tied to it as it is on disk
-    origin = Origin.of(base_fingerprint(base.unet), data_fingerprint, preset, accelerator.num_processes)
+    origin = Origin.of(base_fingerprint(base.unet), "+".join(fingerprints), preset, share.count)
     null, cache_text = base.encode_text([""]), base.encode_text([preset.cache_prompt])
     # PyTorch's own generator starts with other numbers in every process, and checkpoints keep its state
     torch.manual_seed(preset.seed + accelerator.process_index)
@@ -102,14 +125,15 @@ def finetune(
     with torch.random.fork_rng():
         torch.manual_seed(preset.seed)
         conditioned = ConditionedUNet(base.unet, preset.adapters)
-    if preset.precision == "bf16":
+    if rounded:
         nn.Module.to(base.unet, torch.bfloat16)  # diffusers' own warns of modules that there are none of
     if accelerator.device.type == "cpu":
         base.unet.set_attn_processor(AttnProcessor())  # see objective.plain_products
     loss = AdapterLoss(base, conditioned, null, cache_text, preset.recompute)
-    trainer = Trainer(accelerator, base, loss, EncodedData(cache, len(source)), preset, folder, origin)
+    data = [EncodedData(cache, len(one)) for cache, one in zip(caches, sources, strict=True)]
+    trainer = Trainer(accelerator, base, loss, data[0], preset, folder, origin, *data[1:])
     if accelerator.is_main_process:
-        _write_record(folder / "run.json", base_source, origin, preset, cache)
+        _write_record(folder / "run.json", base_source, origin, preset, caches[0])
     trainer.train()
     return Finished(folder / ADAPTERS, trainer.step, trainer.last, accelerator.is_main_process)
 

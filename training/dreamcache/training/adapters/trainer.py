@@ -7,14 +7,18 @@ checkpoint to the weights it would have had: bit for bit on a CPU with as many t
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamcache.models.bases.base import Base
@@ -28,8 +32,9 @@ from dreamcache.training.adapters.checkpoints import (
     save_checkpoint,
 )
 from dreamcache.training.adapters.encoded import EncodedData
-from dreamcache.training.adapters.logs import Logs
+from dreamcache.training.adapters.logs import Logs, write_curve
 from dreamcache.training.adapters.objective import AdapterLoss, first_not_finite, plain_products
+from dreamcache.training.adapters.optimizers import make_optimizers
 from dreamcache.training.adapters.order import Drawn, Order, held_out
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.adapters.validation import averaged, draw_validation_sheet, on_device, validate
@@ -38,9 +43,27 @@ from dreamcache.training.errors import DivergenceError
 ADAPTERS = "adapters.safetensors"
 
 
+@dataclass(frozen=True)
+class SampleStream:
+    """Encoded samples in the order of a run."""
+
+    data: EncodedData
+    order: Order
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """What a pass was of, and its losses [n]."""
+
+    data: EncodedData
+    drawn: Drawn
+    losses: Tensor
+
+
 class Trainer:
     """A run in a folder: `checkpoint.safetensors`, `adapters.safetensors`, `log.jsonl`, sheets.
 
+    pairs: samples with two subjects, of which every so many steps are.
     Raises: CheckpointError when the folder holds a damaged checkpoint or another run.
     """
 
@@ -53,30 +76,37 @@ class Trainer:
         preset: Preset,
         folder: Path,
         origin: Origin,
+        pairs: EncodedData | None = None,
     ) -> None:
         self.accelerator, self.base, self.data, self.preset = accelerator, base, data, preset
         self.folder, self.origin = folder, origin
         parameters = dict(loss.conditioned.adapters.named_parameters())
-        optimizer = torch.optim.AdamW(
-            parameters.values(),
-            lr=preset.learning_rate,
-            betas=(preset.beta1, preset.beta2),
-            weight_decay=preset.weight_decay,
-        )
+        optimizers = make_optimizers(parameters, preset)
         self.loss = loss
-        self.model, self.optimizer = accelerator.prepare(loss, optimizer)
+        self.model, *self.optimizers = accelerator.prepare(loss, *optimizers)
         average = {} if preset.ema is None else {n: p.detach().clone() for n, p in parameters.items()}
-        self.state = TrainedState(parameters, self.optimizer.optimizer, average)
+        self.state = TrainedState(parameters, optimizers, average)
         train_rows, self.held_out = held_out(preset.seed, len(data), preset.validation)
-        timesteps = int(base.scheduler.config.num_train_timesteps)
-        self.order = Order(
-            preset.seed, train_rows, data.latent_shape, preset.variants, preset.caption_drop, timesteps
-        )
+        self.singles = SampleStream(data, self._order(data, train_rows))
+        self.pairs = None if pairs is None else SampleStream(pairs, self._order(pairs, np.arange(len(pairs))))
         self.step = 0
         self.last: dict[str, float] = {}
         if (found := load_checkpoint(folder, self.state, origin)) is not None:
             self.step = found[0]
             _set_random(found[1], accelerator)
+
+    def _order(self, data: EncodedData, rows: NDArray[np.int64]) -> Order:
+        preset = self.preset
+        return Order(
+            preset.seed,
+            rows,
+            data.latent_shape,
+            preset.variants,
+            preset.caption_drop,
+            int(self.base.scheduler.config.num_train_timesteps),
+            data.subjects,
+            self.origin.update if preset.stratified else 1,
+        )
 
     def train(self) -> None:
         """Run the remaining steps; leaves the adapters beside the checkpoint.
@@ -101,6 +131,8 @@ class Trainer:
         finally:
             if logs is not None:
                 logs.close()
+        if main:
+            write_curve(self.folder, preset, self.origin.update)
         self.accelerator.wait_for_everyone()
 
     def _due(self, every: int) -> bool:
@@ -110,18 +142,18 @@ class Trainer:
         """One step of the optimizer; loss and gradient norm over all its samples."""
         preset, accelerator = self.preset, self.accelerator
         rate = preset.rate(self.step)
-        for group in self.state.optimizer.param_groups:
+        for group in (group for optimizer in self.state.optimizers for group in optimizer.param_groups):
             group["lr"] = rate
         total = torch.zeros((), device=accelerator.device)
         norm = math.nan
-        passes: list[tuple[Drawn, Tensor]] = []
+        passes: list[ForwardPass] = []
         for number in range(preset.accumulation):
-            drawn = self._draw(number)
-            encoded = on_device(self.data.take(drawn.rows, drawn.variants), accelerator.device)
+            data, drawn = self._draw(number)
+            encoded = on_device(data.take(drawn.rows, drawn.variants), accelerator.device)
             # the products are computed again on the way back: by the same kernel
             with accelerator.accumulate(self.model), plain_products(accelerator.device):
                 losses = self.model(encoded, drawn)
-                passes.append((drawn, losses.detach()))
+                passes.append(ForwardPass(data, drawn, losses.detach()))
                 total += losses.detach().mean() / preset.accumulation
                 accelerator.backward(losses.mean())
                 if accelerator.sync_gradients:
@@ -131,8 +163,9 @@ class Trainer:
                         accelerator.clip_grad_norm_(list(self.state.parameters.values()), preset.clip)
                     )
                     self._check("gradient norm", norm, passes)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
         if preset.ema is not None:
             decay = min(preset.ema, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
@@ -140,14 +173,19 @@ class Trainer:
                     value.lerp_(self.state.parameters[name], 1 - decay)
         return {"loss": float(total), "gradient_norm": norm, "learning_rate": rate}
 
-    def _draw(self, number: int) -> Drawn:
-        """The samples of this process in a pass of the step."""
+    def _draw(self, number: int) -> tuple[EncodedData, Drawn]:
+        """The samples of this process in a pass of the step; those with two subjects are numbered by themselves."""
         preset, accelerator = self.preset, self.accelerator
-        passes = self.step * preset.accumulation + number
+        stream, step = self.singles, self.step
+        if self.pairs is not None:
+            earlier, place = divmod(self.step, preset.pairs_every)
+            of_two = place == preset.pairs_every - 1
+            stream, step = (self.pairs, earlier) if of_two else (self.singles, self.step - earlier)
+        passes = step * preset.accumulation + number
         start = (passes * accelerator.num_processes + accelerator.process_index) * preset.batch
-        return self.order.draw(start, preset.batch)
+        return stream.data, stream.order.draw(start, preset.batch)
 
-    def _check(self, what: str, value: float, passes: list[tuple[Drawn, Tensor]]) -> None:
+    def _check(self, what: str, value: float, passes: list[ForwardPass]) -> None:
         if math.isfinite(value):
             return
         kept = self.folder / NAME
@@ -156,19 +194,19 @@ class Trainer:
             f"the {what} is {value} at step {self.step}{self._where(passes)}; {state}, and is left as it is"
         )
 
-    def _where(self, passes: list[tuple[Drawn, Tensor]]) -> str:
+    def _where(self, passes: list[ForwardPass]) -> str:
         """The samples whose loss is not finite, and the first thing that explains it."""
         bad = [
-            (drawn.rows[i], drawn.variants[i], int(drawn.timesteps[i]))
-            for drawn, losses in passes
-            for i in range(len(losses))
-            if not math.isfinite(float(losses[i]))
+            (one.data, one.drawn.rows[i], one.drawn.variants[i], int(one.drawn.timesteps[i]))
+            for one in passes
+            for i in range(len(one.losses))
+            if not math.isfinite(float(one.losses[i]))
         ]
-        named = f" (sample {self.data.key(bad[0][0])}, timestep {bad[0][2]})" if bad else ""
+        named = f" (sample {bad[0][0].key(bad[0][1])}, timestep {bad[0][3]})" if bad else ""
         if (weight := first_not_finite(self.loss.conditioned.unet)) is not None:
             return f"{named}: the base's weight {weight} holds nan or inf: take another base"
         if any(
-            not bool(t.isfinite().all()) for row, variant, _ in bad for t in self.data.take([row], [variant])
+            not bool(t.isfinite().all()) for data, row, variant, _ in bad for t in data.take([row], [variant])
         ):
             return f"{named}: its encoded numbers are damaged: delete the cache of encoded samples"
         if (weight := first_not_finite(self.loss.conditioned.adapters)) is not None:
@@ -202,7 +240,19 @@ class Trainer:
     def _save_adapters(self) -> None:
         with averaged(self.state.parameters, self.state.average):
             about = {"steps": str(self.step), "preset": self.preset.model_dump_json()}
+            if self.preset.recommend:
+                about["guidance"] = json.dumps(self._recommended())
             save_adapters(self.folder / ADAPTERS, self.loss.conditioned, about, base=self.origin.base)
+
+    def _recommended(self) -> dict[str, Any]:
+        """What export writes into a bundle as its usual guidance."""
+        preset = self.preset
+        return {
+            "mode": preset.guidance_mode,
+            "guidance_scale": preset.guidance,
+            "reference_guidance_scale": preset.reference_guidance,
+            "steps": preset.sheet_steps,
+        }
 
 
 def _random(accelerator: Accelerator) -> dict[str, Tensor]:

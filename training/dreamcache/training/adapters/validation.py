@@ -14,7 +14,6 @@ from torch import Tensor
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.pixels import to_pictures
 from dreamcache.models.caching import cache_clean
-from dreamcache.models.guidance import GuidanceMode
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, denoise_batch, draw_noise
 from dreamcache.training.adapters.encoded import Encoded, EncodedData
 from dreamcache.training.adapters.objective import AdapterLoss, plain_products
@@ -23,7 +22,6 @@ from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.miniature.plots import save_sheet
 
 VALIDATION_SEED = 1_234_567
-MODE: GuidanceMode = "dual"
 
 
 @contextmanager
@@ -118,7 +116,7 @@ def _sample(loss: AdapterLoss, encoded: Encoded, shape: tuple[int, int, int], pr
             loss.null.to(dtype),
             cache,
             steps=preset.sheet_steps,
-            guidance_mode=MODE,
+            guidance_mode=preset.guidance_mode,
             guidance_scale=preset.guidance,
             reference_guidance_scale=preset.reference_guidance,
         )

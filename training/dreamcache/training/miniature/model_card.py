@@ -83,8 +83,13 @@ def _count(path: Path) -> int:
     return sum(value.numel() for value in load_file(path).values())
 
 
+def _record(run: Path, name: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((run / name / "losses.json").read_text(encoding="utf-8"))
+    return record
+
+
 def _stage_row(run: Path, name: str) -> str:
-    record = json.loads((run / name / "losses.json").read_text())
+    record = _record(run, name)
     tail = record["losses"][-max(1, len(record["losses"]) // 50) :]
     schedule = record["schedule"]
     return (
@@ -102,10 +107,9 @@ def _hardware() -> str:
 def ship(run: Path, recipe: Mapping[str, Any]) -> Path:
     """Gather base, adapters, loss curves and card in `run/ship`.
 
-    recipe: as a dict; its `guidance` becomes the adapters' recommendation.
+    recipe: as a dict.
     Raises ValueError where the weights exceed 60 MB.
     """
-    guidance = recipe["guidance"]
     out = run / "ship"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run / "base" / "pipeline", out)
@@ -114,7 +118,9 @@ def ship(run: Path, recipe: Mapping[str, Any]) -> Path:
         config.pop("_name_or_path", None)  # a folder of the machine that trained it
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors, metadata = read_adapters(run / "adapters" / "adapters.safetensors")
-    save_file(tensors, out / "adapters.safetensors", metadata | {"guidance": json.dumps(guidance)})
+    guidance = json.loads(metadata["guidance"])
+    halves = {name: tensor.half() for name, tensor in tensors.items()}
+    save_file(halves, out / "adapters.safetensors", metadata)
     curves = out / "training"
     curves.mkdir()
     for name in TRAINED:
@@ -136,7 +142,7 @@ def ship(run: Path, recipe: Mapping[str, Any]) -> Path:
         **{name: recipe[name] for name in ("samples", "pairs", "stylised", "size", "seed")},
         stages=header + "\n".join(_stage_row(run, name) for name in TRAINED),
         hardware=_hardware(),
-        schedules=json.dumps({name: recipe[name] for name in TRAINED}, indent=1),
+        schedules=json.dumps({name: _record(run, name)["schedule"] for name in TRAINED}, indent=1),
         guidance=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in guidance.items()),
         tried=tried.read_text(encoding="utf-8") if tried.exists() else "",
         **json.loads((run / "autoencoder" / "report.json").read_text()),

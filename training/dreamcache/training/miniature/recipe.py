@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from dreamcache.models.bases.base import load_base
-from dreamcache.models.checkpoint import load_adapters
-from dreamcache.models.config import AdapterConfig
 from dreamcache.training.errors import CheckpointError
 from dreamcache.training.miniature.latents import (
     FOLDERS,
-    Latents,
     encode_dataset,
     join_samples,
     latent_scale,
@@ -30,7 +25,6 @@ from dreamcache.training.miniature.latents import (
 )
 from dreamcache.training.miniature.loop import Schedule
 from dreamcache.training.miniature.model_card import ship
-from dreamcache.training.miniature.stages.adapters import save_trained, train_adapters
 from dreamcache.training.miniature.stages.attribute_classifier import (
     accuracy_on_renders,
     save_classifier,
@@ -71,8 +65,9 @@ BASE = Schedule(
     cooldown=0.2,
     compiled=True,
 )
-ADAPTERS = Schedule(steps=2000, batch=64, learning_rate=5e-3, checkpoint_every=50, muon=True)
 JUDGE = Schedule(steps=3000, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
+BASE_FOLDER = Path("base", "pipeline")
+"""Of a run."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +85,7 @@ class Recipe:
     seed: int = 0
     autoencoder: Schedule = AUTOENCODER
     base: Schedule = BASE
-    adapters: Schedule = ADAPTERS
     judge: Schedule = JUDGE
-    fusion: AdapterConfig = field(default_factory=AdapterConfig)
-    guidance: dict[str, Any] = field(
-        default_factory=lambda: {
-            "mode": "text_first", "guidance_scale": 3.0, "reference_guidance_scale": 8.0, "steps": 20,
-        }
-    )  # fmt: skip
 
 
 def _write_json(path: Path, record: object) -> None:
@@ -138,45 +126,21 @@ def stage_latents(run: Path, recipe: Recipe) -> None:
     """Encode the targets."""
     vae, tokenizer = _autoencoder(run), make_tokenizer()
     for rendered, latents, samples in _kinds(run, recipe).values():
-        encode_dataset(rendered, latents, samples, vae, tokenizer, references=False)
-
-
-def _latents(run: Path, recipe: Recipe, *, references: bool) -> dict[Of, Latents]:
-    """Of each kind of sample that there is, at the scale of those with one toy."""
-    scale = latent_scale(run / "latents")
-    return {
-        of: load_latents(folder, n, scale, references=references)
-        for of, (_, folder, n) in _kinds(run, recipe).items()
-    }
+        encode_dataset(rendered, latents, samples, vae, tokenizer)
 
 
 def stage_base(run: Path, recipe: Recipe) -> None:
     """Train text encoder and UNet; leaves the whole base as a diffusers folder."""
     vae = _autoencoder(run)
-    vae.register_to_config(scaling_factor=latent_scale(run / "latents"))
-    latents = join_samples(list(_latents(run, recipe, references=False).values()))
+    scale = latent_scale(run / "latents")
+    vae.register_to_config(scaling_factor=scale)
+    latents = join_samples([load_latents(folder, n, scale) for _, folder, n in _kinds(run, recipe).values()])
     pipeline: StableDiffusionPipeline = train_text_to_image(
         latents, vae, make_tokenizer(), run / "base", recipe.base
     )
     # stored as it ships, so that everything after this stage learns from and is tied to the same numbers
     pipeline.to(dtype=torch.float16)
-    pipeline.save_pretrained(run / "base" / "pipeline")
-
-
-def stage_adapters(run: Path, recipe: Recipe) -> None:
-    """Train the adapters on the frozen base."""
-    base = load_base(run / "base" / "pipeline")
-    for of, (rendered, folder, samples) in _kinds(run, recipe).items():
-        if of != "stylised":
-            encode_dataset(rendered, folder, samples, base.vae, base.tokenizer)
-    shown = replace(recipe, stylised=0)
-    latents = _latents(run, shown, references=True)
-    conditioned = train_adapters(
-        latents["one"], base, run / "adapters", recipe.adapters, recipe.fusion, latents.get("two")
-    )
-    untouched = load_base(run / "base" / "pipeline")
-    save_trained(run / "adapters" / "adapters.safetensors", conditioned, untouched)
-    load_adapters(run / "adapters" / "adapters.safetensors", untouched.unet)
+    pipeline.save_pretrained(run / BASE_FOLDER)
 
 
 def stage_judge(run: Path, recipe: Recipe) -> None:
@@ -193,8 +157,8 @@ def stage_ship(run: Path, recipe: Recipe) -> None:
     ship(run, asdict(recipe))
 
 
-def continue_stage(name: str, run: Path, recipe: Recipe) -> None:
-    """One stage of the run. Raises CheckpointError for a folder that another recipe began."""
+def check_run_size(run: Path, recipe: Recipe) -> None:
+    """Raises: CheckpointError for a folder that a recipe with pictures of another size began."""
     for data, _ in FOLDERS.values():
         first = shard_path(run / data, 0)
         if first.exists() and (size := stored_size(first)) != recipe.size:
@@ -202,6 +166,14 @@ def continue_stage(name: str, run: Path, recipe: Recipe) -> None:
                 f"{first} holds pictures of {size} × {size} pixels and this recipe draws {recipe.size} × "
                 f"{recipe.size}: begin a new run in another folder (--run)"
             )
+
+
+def continue_stage(name: str, run: Path, recipe: Recipe) -> None:
+    """One stage of the run, but for the adapters, which the trainer for users makes (`train adapters`).
+
+    Raises: CheckpointError for a folder that another recipe began.
+    """
+    check_run_size(run, recipe)
     STAGES[name](run, recipe)
 
 
@@ -210,7 +182,6 @@ STAGES: dict[str, Callable[[Path, Recipe], None]] = {
     "autoencoder": stage_autoencoder,
     "latents": stage_latents,
     "base": stage_base,
-    "adapters": stage_adapters,
     "judge": stage_judge,
     "ship": stage_ship,
 }

@@ -77,6 +77,17 @@ def draw_batch(
     )
 
 
+def draw_parallel(seed: int, samples: int, of: Of, size: int) -> Iterator[Sample | PairSample]:
+    """The first `samples` of the stream `seed` in their order; large numbers by all cores, some hundreds at a time."""
+    draw = partial(DRAW[of], seed, size=size)
+    if samples < SHARD:
+        yield from map(draw, range(samples))
+        return
+    with get_context("spawn").Pool() as pool:
+        for start in range(0, samples, SHARD):
+            yield from pool.map(draw, range(start, min(start + SHARD, samples)), chunksize=25)
+
+
 def _render_shard(directory: Path, seed: int, of: Of, size: int, shard: int) -> None:
     path = shard_path(directory, shard)
     if not path.exists():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamcache.models.bases.pixels import to_tensor
+from dreamcache.training.errors import BenchmarkError
 from dreamcache.training.world.render import SIZE
 from dreamcache.training.world.samples import ATTRIBUTES
 
@@ -66,6 +67,15 @@ class AttributeClassifier(nn.Module):
         fine = self.fine(self.stem(pictures))
         hidden = self.hidden(self.coarse(fine))
         return {name: head(hidden) for name, head in self.heads.items()}, self.outline(fine)
+
+    def of_size(self, size: int) -> AttributeClassifier:
+        """Itself. Raises: BenchmarkError where it reads pictures of another size, in pixels."""
+        if self.size != size:
+            raise BenchmarkError(
+                f"the judge reads pictures of {self.size} × {self.size} pixels and the base draws {size} × {size}: "
+                "give the judge that was trained with it (--judge RUN/judge/judge.safetensors)"
+            )
+        return self
 
     @torch.no_grad()
     def classify(self, pictures: NDArray[np.uint8], batch: int = 200) -> Attributes:

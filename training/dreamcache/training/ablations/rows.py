@@ -1,7 +1,7 @@
 """One row: its adapters trained (once, and continued after a kill), its pictures made and judged.
 
-A run is a folder: samples and latents as the miniature's, `adapters/<training>/`, and `rows/` with a record and the
-first pictures of each row. What is there is not made again.
+A run is a folder: `adapters/<training>/` as `train adapters` leaves it, `encoded/` that they share, and `rows/` with a
+record and the first pictures of each row. What is there is not made again.
 """
 
 from __future__ import annotations
@@ -15,28 +15,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.models.bases.base import MINI_ADAPTERS, load_base
+from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import read_adapters
+from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.ablations.pictures import picture_pairs, picture_toys
+from dreamcache.training.ablations.tables import AblationRow, Training
+from dreamcache.training.adapters.data import DrawnWorld
+from dreamcache.training.adapters.preset import PRESETS
+from dreamcache.training.adapters.run import finetune, resolved
+from dreamcache.training.adapters.trainer import ADAPTERS
+from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier, load_classifier
 from dreamcache.training.evaluation.toys.benchmark import ToyCase, draw_cases
 from dreamcache.training.evaluation.toys.pairs import PairCase, draw_pair_cases
-from dreamcache.training.miniature.ablations.pictures import picture_pairs, picture_toys
-from dreamcache.training.miniature.ablations.tables import AblationRow, Training
-from dreamcache.training.miniature.latents import FOLDERS, Latents, encode_dataset, load_latents
-from dreamcache.training.miniature.loop import Schedule
-from dreamcache.training.miniature.stages.adapters import save_trained, train_adapters
-from dreamcache.training.world.dataset import SHARD, Of, render_dataset, write_npz
+from dreamcache.training.world.dataset import write_npz
 from dreamcache.training.world.styles import PLAIN
 
 EXAMPLES = 6
-BASE = "mini"
+RECIPE = PRESETS["miniature"].replaced(validation=0, sheet_rows=0)
 
 
 @dataclass(frozen=True)
 class Protocol:
     """What all rows of a run have in common.
 
+    base: as `load_base` takes it. judge: the file of a classifier for pictures of its size; None is the shipped one.
     samples, pairs: of the drawn world, with one toy and with two. steps, batch: of each training. identities, scenes:
     held-out toys, and pictures of each; of two toys as many pictures. sampling_steps: of each picture.
     """
@@ -48,6 +52,8 @@ class Protocol:
     identities: int = 100
     scenes: int = 2
     sampling_steps: int = 20
+    base: str = "mini"
+    judge: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,10 @@ class Ablation:
         ours = asdict(self.protocol)
         if path.exists():
             theirs = json.loads(path.read_text(encoding="utf-8"))
+            if "base" not in theirs:
+                raise SettingsError(
+                    f"{self.run} was begun by version 0.1, whose trainer is gone: give another --run"
+                )
             other = sorted(name for name in ours if theirs.get(name) != ours[name])
             if other:
                 raise SettingsError(
@@ -81,67 +91,73 @@ class Ablation:
         return dict(json.loads(path.read_text(encoding="utf-8")), name=row.name)
 
     def examples(self, row: AblationRow) -> NDArray[np.uint8]:
-        """The row's first pictures, uint8 [n, 64, 64, 3]. Raises: FileNotFoundError before `record`."""
+        """The row's first pictures, uint8 [n, size, size, 3]. Raises: FileNotFoundError before `record`."""
         with np.load(self.run / "rows" / f"{_key(row)}.npz", allow_pickle=False) as arrays:
             return np.asarray(arrays["pictures"])
 
     @cached_property
+    def size(self) -> int:
+        """Of the base's pictures, in pixels."""
+        return int(resolved(RECIPE, self.protocol.base).resolution or 0)
+
+    @cached_property
+    def judge(self) -> AttributeClassifier:
+        """Of pictures of that size. Raises: BenchmarkError where it reads others."""
+        path = self.protocol.judge
+        return load_classifier(*([] if path is None else [Path(path)])).of_size(self.size)
+
+    @cached_property
     def cases(self) -> list[ToyCase]:
         """The pictures to make."""
-        return draw_cases(self.protocol.identities, self.protocol.scenes)
+        return draw_cases(self.protocol.identities, self.protocol.scenes, size=self.size)
 
     @cached_property
     def pair_cases(self) -> list[PairCase]:
         """The pictures of two toys to make."""
-        return draw_pair_cases(self.protocol.identities * self.protocol.scenes)
+        return draw_pair_cases(self.protocol.identities * self.protocol.scenes, size=self.size)
 
     def adapters(self, training: Training) -> Path:
         """The adapters of a training, trained where they are not there yet."""
+        protocol, config = self.protocol, training.config
+        samples = protocol.samples if training.samples is None else training.samples
+        preset = RECIPE.replaced(
+            steps=protocol.steps,
+            batch=protocol.batch,
+            seed=training.seed,
+            fusion=config.fusion,
+            sites=config.sites,
+            cache_timestep=config.cache_timestep,
+            cache_prompt=config.cache_prompt,
+            further_timestep=next(iter(config.further_timesteps), None),
+        )
         folder = self.run / "adapters" / training.name
-        path = folder / "adapters.safetensors"
-        if not path.exists():
-            samples = self.protocol.samples if training.samples is None else training.samples
-            schedule = Schedule(
-                steps=self.protocol.steps,
-                batch=self.protocol.batch,
-                learning_rate=5e-3,
-                checkpoint_every=50,
-                muon=True,
-                seed=training.seed,
-            )
-            latents = self._latents("one", samples)
-            pairs = self._latents("two", self.protocol.pairs, latents.scale) if training.pairs else None
-            trained = train_adapters(latents, load_base(BASE), folder, schedule, training.config, pairs)
-            save_trained(path, trained, load_base(BASE))
-        return path
-
-    def _latents(self, of: Of, samples: int, scale: float | None = None) -> Latents:
-        """The first `samples`, rendered and encoded where they are not there."""
-        data, latents = FOLDERS[of]
-        whole = -(-samples // SHARD) * SHARD
-        if not (self.run / latents / f"references-{whole // SHARD - 1:05d}.npz").exists():
-            base = load_base(BASE)
-            render_dataset(self.run / data, whole, of=of)
-            encode_dataset(self.run / data, self.run / latents, whole, base.vae, base.tokenizer)
-        return load_latents(self.run / latents, samples, scale)
+        if (done := folder / "losses.json").exists():
+            return done.with_name(ADAPTERS)
+        pairs = DrawnWorld(protocol.pairs, self.size, "two") if training.pairs else None
+        source = DrawnWorld(samples, self.size)
+        return finetune(protocol.base, source, folder, preset, self.run / "encoded", pairs).adapters
 
     def _measure(self, row: AblationRow) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         record: dict[str, Any] = asdict(row)
         del record["name"]
         if row.training is not None:
             record["training"] |= self._training_record(row.training)
-        pipeline = DreamCachePipeline.load(
-            BASE, MINI_ADAPTERS if row.training is None else self.adapters(row.training)
-        )
+        pipeline = self._pipeline(row.training)
         if row.further:
             config = pipeline.conditioned.config
             pipeline.conditioned.config = replace(config, further_timesteps=row.further)
         steps = self.protocol.sampling_steps
         if row.pair is None:
-            pictures, scores = picture_toys(pipeline, row, self.cases, steps)
+            pictures, scores = picture_toys(pipeline, self.judge, row, self.cases, steps)
         else:
-            pictures, scores = picture_pairs(pipeline, row, self.pair_cases, steps)
+            pictures, scores = picture_pairs(pipeline, self.judge, row, self.pair_cases, steps)
         return record | {"scores": scores}, pictures[: EXAMPLES * self.protocol.scenes]
+
+    def _pipeline(self, training: Training | None) -> DreamCachePipeline:
+        if training is not None:
+            return DreamCachePipeline.load(self.protocol.base, self.adapters(training))
+        base = load_base(self.protocol.base)
+        return DreamCachePipeline(base, ConditionedUNet(base.unet))
 
     def _training_record(self, training: Training) -> dict[str, Any]:
         path = self.adapters(training)

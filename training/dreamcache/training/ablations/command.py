@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dreamcache.training.miniature.ablations.columns import cells, columns
-from dreamcache.training.miniature.ablations.tables import TABLES
+from dreamcache.training.ablations.columns import cells, columns
+from dreamcache.training.ablations.tables import TABLES
 
 if TYPE_CHECKING:
-    from dreamcache.training.miniature.ablations.rows import Ablation
-    from dreamcache.training.miniature.ablations.tables import Table
+    from dreamcache.training.ablations.rows import Ablation
+    from dreamcache.training.ablations.tables import Table
 
 
 def ablate(
@@ -37,18 +37,24 @@ def ablate(
     batch: Annotated[int, typer.Option(min=1, help="Samples per step.")] = 64,
     identities: Annotated[int, typer.Option(min=1, help="Held-out toys.")] = 100,
     scenes: Annotated[int, typer.Option(min=1, max=12, help="Scenes per toy.")] = 2,
+    base: Annotated[str, typer.Option(help="Base: diffusers folder of a miniature, or mini.")] = "mini",
+    judge: Annotated[
+        Path | None, typer.Option(help="Judge of a miniature of another size; default: the shipped one.")
+    ] = None,
 ) -> None:
     """Train and compare variants of the adapters on the miniature: the paper's tables, and its open questions."""
     from rich.console import Console
 
-    from dreamcache.training.miniature.ablations.rows import Ablation, Protocol
+    from dreamcache.training.ablations.rows import Ablation, Protocol
 
     unknown = sorted(set(tables) - {*TABLES, "all"})
     if unknown:
         raise typer.BadParameter(
             f"{unknown[0]!r} is not one of {', '.join((*TABLES, 'all'))}", param_hint="'TABLE'"
         )
-    ablation = Ablation(run, Protocol(samples, pairs, steps, batch, identities, scenes))
+    protocol = Protocol(samples, pairs, steps, batch, identities, scenes)
+    judge_file = None if judge is None else str(judge)
+    ablation = Ablation(run, replace(protocol, base=base, judge=judge_file))
     for name in TABLES if "all" in tables else tables:
         table = TABLES[name]
         record = {

@@ -17,28 +17,31 @@ from dreamcache.models.caching import join_caches
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.progress import track
-from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
+from dreamcache.training.ablations.tables import AblationRow
+from dreamcache.training.adapters.preset import PRESETS
+from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
 from dreamcache.training.evaluation.toys.benchmark import ToyCase
 from dreamcache.training.evaluation.toys.painter import (
     SamplingSettings,
     cache_batch,
     paint_batch,
-    sampling_settings,
 )
 from dreamcache.training.evaluation.toys.pairs import PairCase, paint_pairs, score_pairs
 from dreamcache.training.evaluation.toys.scores import score
-from dreamcache.training.miniature.ablations.tables import AblationRow
 from dreamcache.training.world.captions import plain_caption
 from dreamcache.training.world.identity import Identity
-from dreamcache.training.world.render import render_reference
+from dreamcache.training.world.render import SIZE, render_reference
 from dreamcache.training.world.styles import PLAIN, STYLES, restyle
 
 BATCH = 50
 
 
 def sampling(row: AblationRow, steps: int) -> SamplingSettings:
-    """How a row's pictures are sampled: as the miniature recommends, but for what the row changes."""
-    how = replace(sampling_settings(None, {}), steps=steps, strength=row.strength)
+    """How a row's pictures are sampled: as the miniature's preset recommends, but for what the row changes."""
+    preset = PRESETS["miniature"]
+    how = SamplingSettings(
+        steps, preset.guidance_mode, preset.guidance, preset.reference_guidance, row.strength
+    )
     if row.guidance is None:
         return how
     mode, text, reference = row.guidance.mode, row.guidance.text, row.guidance.reference
@@ -54,13 +57,17 @@ def prompt_styles(row: AblationRow, cases: Sequence[ToyCase]) -> list[str]:
 
 
 def picture_toys(
-    pipeline: DreamCachePipeline, row: AblationRow, cases: Sequence[ToyCase], steps: int
+    pipeline: DreamCachePipeline,
+    judge: AttributeClassifier,
+    row: AblationRow,
+    cases: Sequence[ToyCase],
+    steps: int,
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Pictures uint8 [n, 64, 64, 3] of one toy each, and their scores."""
+    """Pictures uint8 [n, size, size, 3] of one toy each, and their scores."""
     styles = prompt_styles(row, cases)
     pictures = _paint(pipeline, row, cases, styles, sampling(row, steps))
     scores = score(
-        load_classifier(),
+        judge,
         pictures,
         [case.toy for case in cases],
         [case.scene for case in cases],
@@ -72,13 +79,17 @@ def picture_toys(
 
 
 def picture_pairs(
-    pipeline: DreamCachePipeline, row: AblationRow, cases: Sequence[PairCase], steps: int
+    pipeline: DreamCachePipeline,
+    judge: AttributeClassifier,
+    row: AblationRow,
+    cases: Sequence[PairCase],
+    steps: int,
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Pictures uint8 [n, 64, 64, 3] of two toys each, and their scores. Raises: ValueError for a row of one toy."""
+    """Pictures uint8 [n, size, size, 3] of two toys each, and their scores. Raises: ValueError for a row of one toy."""
     if row.pair is None:
         raise ValueError(f"{row.name} is a row of one toy")
     pictures = paint_pairs(pipeline, cases, row.pair, sampling(row, steps))
-    return pictures, asdict(score_pairs(load_classifier(), pictures, cases))
+    return pictures, asdict(score_pairs(judge, pictures, cases))
 
 
 def _paint(
@@ -101,15 +112,15 @@ def _paint(
 
 def _cache(pipeline: DreamCachePipeline, row: AblationRow, cases: Sequence[ToyCase]) -> Cache:
     views = [np.stack([case.reference for case in cases])]
-    others = [other_views(case.toy, row.references - 1) for case in cases]
+    others = [other_views(case.toy, row.references - 1, len(case.reference)) for case in cases]
     views += [np.stack([seen[i] for seen in others]) for i in range(row.references - 1)]
     return join_caches([cache_batch(pipeline, restyle(view, row.style)) for view in views])
 
 
-def other_views(toy: Identity, count: int) -> list[NDArray[np.uint8]]:
-    """Further references of a toy, uint8 [64, 64, 3], in other poses; the same for every picture of it."""
+def other_views(toy: Identity, count: int, size: int = SIZE) -> list[NDArray[np.uint8]]:
+    """Further references of a toy, uint8 [size, size, 3], in other poses; the same for every picture of it."""
     rng = np.random.default_rng([zlib.crc32(toy.key.encode()), 1])
-    return [render_reference(toy, rng).image for _ in range(count)]
+    return [render_reference(toy, rng, size).image for _ in range(count)]
 
 
 def _foreground(cache: Cache, cases: Sequence[ToyCase]) -> dict[str, Tensor]:

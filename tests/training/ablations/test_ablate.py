@@ -13,29 +13,20 @@ from PIL import Image
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.training.ablations.columns import cells, columns
+from dreamcache.training.ablations.pictures import other_views, prompt_styles, sampling
+from dreamcache.training.ablations.rows import Ablation, Protocol
+from dreamcache.training.ablations.tables import TABLES, AblationRow, Guided, Training
+from dreamcache.training.errors import BenchmarkError
 from dreamcache.training.evaluation.toys.benchmark import draw_cases
-from dreamcache.training.miniature.ablations.columns import cells, columns
-from dreamcache.training.miniature.ablations.pictures import other_views, prompt_styles, sampling
-from dreamcache.training.miniature.ablations.rows import Ablation, Protocol
-from dreamcache.training.miniature.ablations.tables import TABLES, AblationRow, Guided, Training
 from dreamcache.training.world.styles import PLAIN, STYLES, restyle
 
-SMALL = Protocol(samples=1000, pairs=1000, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
+SMALL = Protocol(samples=6, pairs=6, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
 
 
 @pytest.fixture(scope="module")
 def ablation(tmp_path_factory: pytest.TempPathFactory) -> Ablation:
-    """With a shard of six samples where a thousand would be, as a run that was prepared."""
-    from dreamcache.models.bases.base import load_base
-    from dreamcache.training.miniature.latents import FOLDERS, encode_dataset
-    from dreamcache.training.world.dataset import draw_batch, shard_path, write_npz
-
-    run = tmp_path_factory.mktemp("ablation")
-    base = load_base("mini")
-    for of, (data, latents) in FOLDERS.items():
-        write_npz(shard_path(run / data, 0), **vars(draw_batch(0, 0, 6, of=of)))
-        encode_dataset(run / data, run / latents, 6, base.vae, base.tokenizer)
-    return Ablation(run, SMALL)
+    return Ablation(tmp_path_factory.mktemp("ablation"), SMALL)
 
 
 def test_rows_of_a_table_differ() -> None:
@@ -120,6 +111,24 @@ def test_rows_of_two_toys_are_scored_by_each_toy(ablation: Ablation) -> None:
 def test_another_protocol_is_refused(ablation: Ablation) -> None:
     with pytest.raises(SettingsError, match="was begun with steps 2, received 3: give the same"):
         Ablation(ablation.run, replace(SMALL, steps=3))
+    older = ablation.run / "older"
+    older.mkdir()
+    (older / "protocol.json").write_text(json.dumps({"steps": 2}), encoding="utf-8")
+    with pytest.raises(
+        SettingsError, match=r"begun by version 0\.1, whose trainer is gone: give another --run"
+    ):
+        Ablation(older, SMALL)
+
+
+def test_a_base_of_another_size_is_drawn_at_its_own_and_needs_its_own_judge(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    other = Ablation(tmp_path, replace(SMALL, base=str(tiny_base)))
+    assert other.size == 32
+    assert other.cases[0].reference.shape == (32, 32, 3)
+    assert other_views(other.cases[0].toy, 1, other.size)[0].shape == (32, 32, 3)
+    with pytest.raises(BenchmarkError, match="reads pictures of 64 × 64 pixels and the base draws 32 × 32"):
+        other.judge  # noqa: B018
 
 
 def test_styles_change_pictures_and_keep_the_subject() -> None:
@@ -150,15 +159,14 @@ def test_the_command_writes_a_table_and_a_picture(
 ) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    for name in ("data", "latents"):
-        (run / name).symlink_to(ablation.run / name)
-    size = ["--samples", "1000", "--steps", "1", "--batch", "2", "--identities", "1", "--scenes", "1"]
+    (run / "encoded").symlink_to(ablation.run / "encoded")
+    size = ["--samples", "6", "--steps", "1", "--batch", "2", "--identities", "1", "--scenes", "1"]
     with pytest.raises(SystemExit) as left:
         main(["ablate", "foreground", "--run", str(run), *size])
     assert left.value.code == 0
     record = json.loads((run / "foreground.json").read_text())
     assert [row["name"] for row in record["rows"]] == [row.name for row in TABLES["foreground"].rows]
-    assert record["protocol"] == asdict(Protocol(1000, 8000, 1, 2, 1, 1))
+    assert record["protocol"] == asdict(Protocol(6, 8000, 1, 2, 1, 1))
     assert 0 <= record["rows"][0]["scores"]["identity_accuracy"]["mean"] <= 1
     with Image.open(run / "foreground.png") as picture:
         assert picture.width > 3 * 128
