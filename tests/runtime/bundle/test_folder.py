@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from dreamcache.runtime import Pipeline
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME
 from dreamcache.runtime.bundle.folder import non_finite_weights, open_bundle
-from dreamcache.runtime.bundle.onnx_weights import is_finite, stored_tensors
+from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
+from dreamcache.runtime.bundle.graph_files.tensors import is_finite
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.errors import BundleError, DreamCacheError
 

@@ -102,7 +102,7 @@ def test_verify_finds_a_graph_that_ignores_its_reference(
 
 def _stored(bundle: Path) -> dict[str, tuple[int, int]]:
     """Offset and count in float32 elements of each weight of the denoiser."""
-    from dreamcache.runtime.bundle.onnx_weights import stored_tensors
+    from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
 
     return {
         tensor.name: (tensor.offset // 4, (tensor.size or 0) // 4)

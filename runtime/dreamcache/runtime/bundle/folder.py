@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract, FileRecord, GraphSpec, parse_contract
-from dreamcache.runtime.bundle.onnx_weights import StoredTensor, check_location, is_finite, stored_tensors
+from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
+from dreamcache.runtime.bundle.graph_files.tensors import StoredTensor, check_location, is_finite
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.progress import Progress
@@ -130,22 +131,32 @@ def check_hash(
 
 
 def check_storage(bundle: Bundle, graph: GraphSpec) -> None:
-    """Every external tensor lies in a declared weights file and is as long as its shape.
+    """A graph consists of what it may (`graph_files.contents`), and its tensors lie inside the declared files.
 
+    All of them together need at most twice the bytes of those files: a megabyte can be named ten thousand times.
     Raises: BundleError.
     """
-    check_tensors(stored_tensors(bundle.path(graph.file)), bundle, graph)
+    needed = check_tensors(stored_tensors(bundle.path(graph.file)), bundle, graph)
+    held = sum(bundle.contract.files[name].size for name in (graph.file, *graph.weights))
+    if needed > 2 * held:
+        raise BundleError(
+            f"{graph.file}: its tensors need {needed} bytes and its files hold {held}; export the bundle again"
+        )
 
 
-def check_tensors(tensors: Iterable[StoredTensor], bundle: Bundle, graph: GraphSpec) -> None:
-    """The same for tensors of another form of a graph, which refers to the same weights files.
+def check_tensors(tensors: Iterable[StoredTensor], bundle: Bundle, graph: GraphSpec) -> int:
+    """Every external tensor lies in a declared weights file and is as long as its shape; the bytes of all.
 
+    The tensors may be those of another form of the graph, which refers to the same weights files.
     Raises: BundleError.
     """
     folder = bundle.path(graph.file).parent
     allowed = _weights_in_its_folder(graph)
+    needed = 0
     for tensor in tensors:
         check_location(tensor, folder, allowed)
+        needed += tensor.size
+    return needed
 
 
 def non_finite_weights(bundle: Bundle, graph: GraphSpec) -> Iterator[str]:

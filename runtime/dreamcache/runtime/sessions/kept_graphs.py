@@ -25,7 +25,7 @@ from typing import Any
 
 from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.bundle.folder import Bundle, check_tensors
-from dreamcache.runtime.bundle.onnx_weights import tensors_in
+from dreamcache.runtime.bundle.graph_files.contents import tensors_in
 from dreamcache.runtime.errors import DreamCacheError
 from dreamcache.runtime.files import replacing
 from dreamcache.runtime.sessions.overflow import guard_entries
@@ -101,7 +101,9 @@ class OptimisedGraph:
                 return None
             header, graph = stream.readline(256), stream.read()
             if header == self._header(graph):
-                check_tensors(tensors_in(memoryview(graph), self.place.name), self.bundle, self.spec)
+                check_tensors(
+                    tensors_in(memoryview(graph), self.place.name, optimized=True), self.bundle, self.spec
+                )
                 return graph
         return None
 
@@ -120,7 +122,7 @@ class OptimisedGraph:
             if not written.is_file() or written.stat().st_size > _MAX_BYTES - 256:
                 return
             graph = written.read_bytes()
-        check_tensors(tensors_in(memoryview(graph), self.spec.file), self.bundle, self.spec)
+        check_tensors(tensors_in(memoryview(graph), self.spec.file, optimized=True), self.bundle, self.spec)
         with (
             replacing(self.place, overwrite=True) as temporary,
             open(temporary, "xb", opener=_private) as stream,
