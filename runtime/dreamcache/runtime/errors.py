@@ -8,7 +8,13 @@ from __future__ import annotations
 
 
 class DreamCacheError(Exception):
-    """Base of everything a user can mend; the command line prints it without a traceback."""
+    """Base of everything a user can mend; the command line prints it without a traceback.
+
+    Names out of files may hold anything, an escape sequence for a terminal among it: its text shows them escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class BundleError(DreamCacheError, ValueError):
@@ -29,6 +35,11 @@ class SettingsError(DreamCacheError, ValueError):
 
 class OutputError(DreamCacheError, OSError):
     """The output exists already or cannot be written."""
+
+
+def printable(text: str) -> str:
+    """The text with every character that a terminal does not print as its Python escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -185,10 +185,10 @@ def test_a_file_that_is_no_graph_is_refused(bundle: Path, tiny: ModuleType, data
 
 def test_graph_signatures_are_compared_with_the_contract(bundle: Path, tiny: ModuleType) -> None:
     raw = json.loads((bundle / CONTRACT_NAME).read_text(encoding="utf-8"))
-    raw["graphs"]["vae_decoder"]["inputs"][0]["shape"] = [1, 4, 8, 8]
+    raw["graphs"]["vae_decoder"]["inputs"][0]["dtype"] = "float16"
     tiny.edit_contract(bundle, graphs=raw["graphs"])
-    with pytest.raises(BundleError, match=r"latent_sample \[1, 4, 8, 8\] float32 is expected, received"):
-        Pipeline.load(bundle).decode(np.zeros((1, 4, 8, 8), np.float32))
+    with pytest.raises(BundleError, match=r"latent_sample \[1, 4, 4, 4\] float16 is expected, received"):
+        Pipeline.load(bundle).decode(np.zeros((1, 4, 4, 4), np.float32))
     failed = [check for check in verify_bundle(bundle) if not check.passed]
     assert [check.name for check in failed] == ["graph signatures"]
 

@@ -7,11 +7,15 @@ the denoiser takes them back as inputs.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
+
+# Far above what a UNet has, far below what a number alone could cost.
+Side = Annotated[int, Field(ge=1, le=8192)]
+Count = Annotated[int, Field(ge=1, le=64)]
 
 
 class SiteSpec(ContractModel):
@@ -103,18 +107,18 @@ class Architecture(ContractModel):
 
     name: str
     latent_channels: PositiveInt
-    latent_height: PositiveInt
-    latent_width: PositiveInt
-    image_height: PositiveInt
-    image_width: PositiveInt
+    latent_height: Side
+    latent_width: Side
+    image_height: Side
+    image_width: Side
     text_length: PositiveInt
     text_width: PositiveInt
-    batch: PositiveInt = 1
+    batch: Count = 1
     float_dtype: Literal["float32", "float16"] = "float32"
     sites: tuple[SiteSpec, ...]
     deep: DeepSpec | None = None
-    key_value_pool: PositiveInt = 1
-    max_references: PositiveInt = 1
+    key_value_pool: Count = 1
+    max_references: Count = 1
     reference: ReferenceSpec | None = None
 
     @model_validator(mode="after")
@@ -131,6 +135,12 @@ class Architecture(ContractModel):
             raise ValueError(
                 f"the reference's size is expected where the picture is {self.image_width} x {self.image_height} px, "
                 "received none"
+            )
+        factor = self.image_height // self.latent_height
+        if (self.latent_height * factor, self.latent_width * factor) != (self.image_height, self.image_width):
+            raise ValueError(
+                f"a picture as many times as high and wide as the latent is expected, received {self.image_height} × "
+                f"{self.image_width} px and {self.latent_height} × {self.latent_width}"
             )
         return self
 

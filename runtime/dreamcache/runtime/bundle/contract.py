@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
@@ -72,13 +72,16 @@ Precision = Literal["fp32", "fp16", "int8"]
 """How the ONNX graphs store and compute weights."""
 
 
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
 class TextSpec(ContractModel):
     """The tokenizer's folder and its special tokens; the length is the architecture's `text_length`."""
 
     folder: BundlePath = "tokenizer"
-    bos_id: NonNegativeInt
-    eos_id: NonNegativeInt
-    pad_id: NonNegativeInt
+    bos_id: TokenId
+    eos_id: TokenId
+    pad_id: TokenId
 
 
 class VaeSpec(ContractModel):

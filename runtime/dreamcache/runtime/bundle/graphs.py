@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from pydantic import Field, model_validator
+
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
     cache_tensors,
@@ -28,8 +30,16 @@ class GraphSpec(ContractModel):
 
     file: BundlePath
     weights: tuple[BundlePath, ...] = ()
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> GraphSpec:
+        for specs in (self.inputs, self.outputs):
+            names = [spec.name for spec in specs]
+            if len(set(names)) != len(names):
+                raise ValueError(f"every tensor is expected once, received {names}")
+        return self
 
 
 class StripSpec(GraphSpec):
@@ -97,11 +107,31 @@ def check_graphs(graphs: Graphs, architecture: Architecture, files: Mapping[str,
         declared["shallow outputs"] = (graphs.shallow.outputs, plain_outputs(architecture))
     for place, (received, expected) in declared.items():
         _same_tensors(place, received, expected)
+    _check_components(graphs, architecture)
     _check_decoder(graphs, architecture)
     for name, graph in graphs.by_name().items():
         for path in (graph.file, *graph.weights):
             if path not in files:
                 raise ValueError(f"graph {name} names {path}, which the table of files does not list")
+
+
+def _check_components(graphs: Graphs, architecture: Architecture) -> None:
+    """Text encoder and VAE fit to the UNet: one input each, and what the runner reads of them first."""
+    a = architecture
+    latent, picture = a.latent_shape, (1, 3, a.image_height, a.image_width)
+    moments = (1, 2 * a.latent_channels, *latent[2:])
+    ids, text = (1, a.text_length), (1, a.text_length, a.text_width)
+    for name, graph, given, made in (
+        ("text_encoder", graphs.text_encoder, ids, (text,)),
+        ("vae_encoder", graphs.vae_encoder, picture, (latent, moments)),
+        ("vae_decoder", graphs.vae_decoder, latent, (picture,)),
+    ):
+        inputs, output = [spec.shape for spec in graph.inputs], graph.outputs[0]
+        if inputs != [given] or output.shape not in made or not output.dtype.startswith("float"):
+            raise ValueError(
+                f"{name}: one input {list(given)} and a float output {list(made[0])} are expected, received "
+                f"{[list(shape) for shape in inputs]} and {list(output.shape)} {output.dtype}"
+            )
 
 
 def _check_decoder(graphs: Graphs, architecture: Architecture) -> None:

@@ -97,7 +97,9 @@ def tensors_in(model: memoryview, name: str, *, optimized: bool = False) -> Iter
     except (IndexError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, BundleError):
             raise
-        raise BundleError(f"{name} is not a graph that a bundle may hold ({error}); export it again") from error
+        raise BundleError(
+            f"{name} is not a graph that a bundle may hold ({error}); export it again"
+        ) from error
 
 
 def _graph_tensors(graph: memoryview, optimized: bool) -> Iterator[StoredTensor]:
