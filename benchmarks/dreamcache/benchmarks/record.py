@@ -5,7 +5,6 @@ A figure that was not measured is null. Times are milliseconds, sizes bytes or M
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from pydantic import (
 
 from dreamcache.runtime.errors import DreamCacheError
 from dreamcache.runtime.sessions.providers import Math
+from dreamcache.runtime.untrusted import parse_json, read_bounded
 
 SCHEMA_VERSION = 1
 _MAX_RECORD_BYTES = 64 << 20
@@ -226,13 +226,13 @@ def read_record(path: Path) -> Record:
     Raises: RecordError, in one line, when it is missing, damaged, of a newer schema, or something else.
     """
     try:
-        if path.stat().st_size > _MAX_RECORD_BYTES:
-            raise RecordError(f"{path} is larger than 64 MiB; is this a record of `dreamcache bench --json`?")
-        raw: Any = json.loads(path.read_bytes())
+        raw: Any = parse_json(read_bounded(path, _MAX_RECORD_BYTES))
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not complete JSON ({error}); measure again") from error
+    except ValueError as error:
+        raise RecordError(
+            f"{path} is not a record of `dreamcache bench --json`: {error}; measure again"
+        ) from error
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise RecordError(f"{path} has no schema_version; a record of `dreamcache bench --json` is expected")

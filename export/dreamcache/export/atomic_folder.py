@@ -1,14 +1,20 @@
-"""A folder that appears whole or not at all.
+"""A folder that appears whole or not at all, whenever the process is killed.
 
-It is filled beside its place, under a hidden name and with a marker inside, and renamed in at the end. A run
-that was killed leaves a marked folder, which the next run removes; an unmarked one is never touched.
+It is filled beside its place, under a hidden name, with a marker inside. At the end both folders hold the marker and
+trade places in one system call; then what is hidden goes. So the place holds the old folder or the new one, whole, at
+every moment, and a run that was killed leaves a marked or empty hidden folder, which the next run removes. An unmarked
+one is never touched. Where the system cannot exchange folders, the old one is moved aside first; a run that was killed
+in that moment is mended by the next one, which moves it back.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME
@@ -17,19 +23,29 @@ from dreamcache.runtime.files import check_output
 
 MARKER = ".dreamcache-partial"
 
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+
 
 def partial_place(out: Path) -> Path:
     """Where the folder for `out` is filled."""
     return out.absolute().parent / f".{out.name}.partial"
 
 
+def _old_place(out: Path) -> Path:
+    return out.absolute().parent / f".{out.name}.partial-old"
+
+
 def check_place(out: Path, overwrite: bool) -> None:
-    """Look at the place before any work is done for it.
+    """Look at the place before any work is done for it; an old bundle that a killed run moved aside comes back.
 
     Raises:
         OutputError: it is taken, and overwriting was not asked for or would replace something else than a
             bundle; or the folder it goes into does not exist.
     """
+    old = _old_place(out)
+    if not out.exists() and (old / MARKER).is_file():
+        old.rename(out)
+        (out / MARKER).unlink()
     check_output(out, overwrite)
     if out.is_dir() and any(out.iterdir()) and not (out / CONTRACT_NAME).is_file():
         raise OutputError(
@@ -48,36 +64,72 @@ def filled_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     check_place(out, overwrite)
     partial = partial_place(out)
-    if partial.exists():
-        if not (partial / MARKER).is_file():
-            raise OutputError(f"{partial} is in the way and was not left by an export; move it away")
-        shutil.rmtree(partial)
     try:
+        for left in (partial, _old_place(out)):
+            _remove_left(left)
         partial.mkdir()
-        (partial / MARKER).write_text("an unfinished bundle; the next export removes it\n", encoding="utf-8")
-        yield partial
-        (partial / MARKER).unlink()
-        check_place(out, overwrite)
-        _swap_in(partial, out)
+        try:
+            _mark(partial)
+            yield partial
+            check_place(out, overwrite)
+            _swap_in(partial, out)
+        finally:
+            # An error here must not cover the one that ended the block.
+            with suppress(OSError, OutputError):
+                _remove_left(partial)
     except OutputError:
         raise
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _mark(folder: Path) -> None:
+    (folder / MARKER).write_text("an unfinished bundle; the next export removes it\n", encoding="utf-8")
+
+
+def _remove_left(folder: Path) -> None:
+    """What a killed run left: the marker goes last, so that a second kill leaves it marked or empty."""
+    if not folder.exists():
+        return
+    inside = list(folder.iterdir())
+    if inside and not (folder / MARKER).is_file():
+        raise OutputError(f"{folder} is in the way and was not left by an export; move it away")
+    for path in inside:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MARKER:
+            path.unlink()
+    (folder / MARKER).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _swap_in(partial: Path, out: Path) -> None:
     if not out.exists():
         partial.rename(out)
-        return
-    # The old bundle goes only once the new one stands.
-    old = partial.with_name(f"{partial.name}-old")
-    shutil.rmtree(old, ignore_errors=True)
-    out.rename(old)
-    try:
+    elif not any(out.iterdir()):
+        out.rmdir()
         partial.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    else:
+        _mark(out)
+        if not _exchange(partial, out):
+            old = _old_place(out)
+            out.rename(old)
+            try:
+                partial.rename(out)
+            except OSError:
+                old.rename(out)
+                raise
+            _remove_left(old)
+    (out / MARKER).unlink()
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders trade places in one step; False where the system or the file system cannot."""
+    names = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "linux":
+        swap = getattr(ctypes.CDLL(None), "renameat2", None)
+        return swap is not None and swap(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0
+    if sys.platform == "darwin":
+        swap = getattr(ctypes.CDLL(None), "renamex_np", None)
+        return swap is not None and swap(names[0], names[1], _RENAME_EXCHANGE) == 0
+    return False

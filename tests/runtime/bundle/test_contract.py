@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from dreamcache.runtime.bundle.architecture import denoiser_inputs
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, FORMAT_VERSION, dump_contract, parse_contract
+from dreamcache.runtime.bundle.folder import open_contract
 from dreamcache.runtime.errors import BundleError
 
 
@@ -107,11 +109,53 @@ def test_tensors_that_contradict_the_architecture_are_refused(raw: dict[str, Any
         parse_contract(json.dumps(raw))
 
 
-def test_a_latent_of_terabytes_is_refused(raw: dict[str, Any]) -> None:
-    raw["architecture"]["latent_height"] = 1 << 40
-    with pytest.raises(BundleError, match="elements are expected") as caught:
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("graphs.denoiser.inputs.0.shape", [1 << 30, 4], "at most 268435456 elements are expected"),
+        ("architecture.latent_height", 1 << 40, r"latent_height: .* less than or equal to 8192"),
+        ("architecture.image_height", 20, "as many times as high and wide"),
+        ("architecture.batch", 65, r"batch: .* less than or equal to 64"),
+        ("text.bos_id", 1 << 40, r"bos_id: .* less than 2147483648"),
+        ("scheduler.num_train_timesteps", 10**9, r"num_train_timesteps: .* less than or equal to 10000"),
+        ("scheduler.beta_end", 1.0, r"beta_end: .* less than 1"),
+        ("scheduler.beta_start", 1e-9, "beta_start: .* greater than or equal to"),
+        ("scheduler.beta_end", 0.9, "leave a signal of .* at the last one"),
+        ("scheduler.steps_offset", 10**6, r"steps_offset: .* less than 10000"),
+        ("guidance.guidance_scale", 1e300, r"guidance_scale: .* less than or equal to 10000"),
+        ("graphs.text_encoder.outputs", [], r"outputs: .* at least 1 item"),
+        (
+            "graphs.text_encoder.outputs.0.shape",
+            [1, 8, 7],
+            r"text_encoder: one input \[1, 8\] and a float output",
+        ),
+        ("graphs.vae_decoder.inputs.0.shape", [1, 4, 8, 8], r"vae_decoder: one input \[1, 4, 4, 4\]"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(raw: dict[str, Any], place: str, value: Any, message: str) -> None:
+    *path, last = (int(part) if part.isdigit() else part for part in place.split("."))
+    holder = raw
+    for part in path:
+        holder = holder[part]
+    assert holder[last] != value
+    holder[last] = value
+    with pytest.raises(BundleError, match=message) as caught:
         parse_contract(json.dumps(raw))
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_stands_twice_is_refused(raw: dict[str, Any]) -> None:
+    text = json.dumps(raw)
+    assert parse_contract(text).precision == "fp32"
+    with pytest.raises(BundleError, match="the key 'precision' stands twice"):
+        parse_contract(text[:-1] + ', "precision": "int8"}')
+
+
+def test_a_file_that_is_a_pipe_is_not_waited_for(bundle: Path) -> None:
+    (bundle / CONTRACT_NAME).unlink()
+    os.mkfifo(bundle / CONTRACT_NAME)
+    with pytest.raises(BundleError, match=r"dreamcache\.json: it is not a regular file"):
+        open_contract(bundle)
 
 
 def test_a_graph_fingerprint_that_does_not_follow_from_the_files_is_refused(raw: dict[str, Any]) -> None:

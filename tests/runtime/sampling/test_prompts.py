@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
 from dreamcache.runtime.bundle.folder import open_bundle
-from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.sampling.prompts import PromptTokenizer, PromptWarning
 
 PROMPTS = [
@@ -101,3 +101,57 @@ def test_broken_or_absent_tokenizers_are_refused(bundle: Path, tiny: ModuleType)
     tiny.seal(bundle)
     with pytest.raises(BundleError, match="holds neither"):
         PromptTokenizer(open_bundle(bundle))
+
+
+def _split(pattern: object) -> dict[str, object]:
+    return {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize(
+    ("part", "rule", "message"),
+    [
+        ("pre_tokenizer", _split({"Regex": "(a+)+$"}), "CLIP's own pattern is expected for Split"),
+        ("pre_tokenizer", _split({"String": "a"}), "CLIP's own pattern is expected for Split"),
+        (
+            "pre_tokenizer",
+            {"type": "Sequence", "pretokenizers": [{"type": "Metaspace"}]},
+            "received 'Metaspace'",
+        ),
+        (
+            "normalizer",
+            {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"},
+            "CLIP's own pattern is expected for Replace",
+        ),
+        (
+            "normalizer",
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": "  " * 99},
+            "one space is expected for white space",
+        ),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 9}, "at most 8 rules"),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "Sequence"}]}, "received 'Sequence'"),
+        ("normalizer", {"type": "Precompiled"}, "received 'Precompiled'"),
+        ("model", {"type": "Unigram"}, "a model of type BPE is expected, received 'Unigram'"),
+        ("model", [], "a tokenizer with a model is expected"),
+    ],
+)
+def test_rules_that_are_not_clip_s_are_refused(
+    bundle: Path, tiny: ModuleType, tokenizer: PromptTokenizer, part: str, rule: object, message: str
+) -> None:
+    """A pattern that backtracks ends the process in the library's own panic; doubling replacements hang."""
+    content = json.loads(tokenizer._tokenizer.to_str())
+    path = bundle / "tokenizer/tokenizer.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    tiny.seal(bundle)
+    np.testing.assert_array_equal(
+        PromptTokenizer(open_bundle(bundle)).encode("a toy"), tokenizer.encode("a toy")
+    )
+    path.write_text(json.dumps({**content, part: rule}), encoding="utf-8")
+    tiny.seal(bundle)
+    with pytest.raises(BundleError, match=message) as caught:
+        PromptTokenizer(open_bundle(bundle))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prompt_of_megabytes_is_refused(tokenizer: PromptTokenizer) -> None:
+    with pytest.raises(SettingsError, match="at most 20000 characters are expected, received 5000000"):
+        tokenizer.encode("a" * 5_000_000)

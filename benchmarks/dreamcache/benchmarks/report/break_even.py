@@ -7,7 +7,6 @@ device is computed from that step, each by one stated assumption, and marked as 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -15,6 +14,9 @@ from typing import Any
 
 from dreamcache.benchmarks.protocol.samples import median
 from dreamcache.benchmarks.record import Measurement, RecordError
+from dreamcache.runtime.untrusted import parse_json, read_bounded
+
+_MAX_BYTES = 1 << 20
 
 # OpenCLIP ViT-H/14, the encoder of IP-Adapter: 167 GMAC a picture; the plain SD 1.5 UNet at 512 px: 401 GMAC a call.
 _ENCODER_CALLS = 167 / 401
@@ -74,7 +76,7 @@ def read_methods(path: Path) -> list[Method]:
     Raises: RecordError when it is not that.
     """
     try:
-        raw: Any = json.loads(path.read_bytes())
+        raw: Any = parse_json(read_bounded(path, _MAX_BYTES))
         found = [Method(str(one["name"]), float(one["subject_s"]), float(one["picture_s"])) for one in raw]
     except OSError as error:
         raise RecordError(f"{path} cannot be read: {error.strerror}") from error

@@ -7,7 +7,6 @@ itself is refused.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -34,6 +33,7 @@ from dreamcache.runtime.bundle.sampling import (
 )
 from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
 from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.untrusted import parse_json
 
 __all__ = [
     "CONTRACT_NAME",
@@ -179,8 +179,8 @@ def parse_contract(text: str | bytes) -> Contract:
     Raises: BundleError when it is not JSON, of a newer format, incomplete or contradicts itself.
     """
     try:
-        raw: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        raw: Any = parse_json(text)
+    except ValueError as error:
         raise BundleError(f"{CONTRACT_NAME} is not valid JSON ({error}); export the bundle again") from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):

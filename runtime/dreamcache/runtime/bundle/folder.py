@@ -17,6 +17,7 @@ from dreamcache.runtime.bundle.graph_files.tensors import StoredTensor, check_lo
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.progress import Progress
+from dreamcache.runtime.untrusted import read_bounded
 
 _MAX_CONTRACT_BYTES = 16 << 20
 
@@ -99,9 +100,9 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
     if contract_path.is_symlink() and not contract_path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
     try:
-        if contract_path.stat().st_size > _MAX_CONTRACT_BYTES:
-            raise BundleError(f"{CONTRACT_NAME} is larger than 16 MiB; is this a DreamCache bundle?")
-        text = contract_path.read_bytes()
+        text = read_bounded(contract_path, _MAX_CONTRACT_BYTES)
+    except ValueError as error:
+        raise BundleError(f"{CONTRACT_NAME}: {error}; is this a DreamCache bundle?") from error
     except OSError as error:
         raise BundleError(
             f"{folder} has no readable {CONTRACT_NAME}; a bundle made by `dreamcache export` is expected"

@@ -13,13 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.runtime.bundle.folder import Bundle
-from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.errors import BundleError, SettingsError
+from dreamcache.runtime.sampling.tokenizer_rules import (
+    CLIP_WORDS,
+    MAX_FILE_BYTES,
+    MAX_PROMPT_CHARACTERS,
+    check_rules,
+)
+from dreamcache.runtime.untrusted import read_bounded
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-# Words are letters of any script, single digits, or runs of other signs; English clitics split off.
-CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class PromptWarning(UserWarning):
@@ -37,8 +41,12 @@ class PromptTokenizer:
     def encode(self, prompt: str) -> NDArray[np.int64]:
         """Ids [1, n]: start, the prompt's tokens, end, padding. The empty prompt is the unconditional one.
 
-        Warns: PromptWarning when the prompt is cut.
+        Raises: SettingsError for a prompt of more than 20,000 characters. Warns: PromptWarning when it is cut.
         """
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            raise SettingsError(
+                f"prompt: at most {MAX_PROMPT_CHARACTERS} characters are expected, received {len(prompt)}; shorten it"
+            )
         encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
         room = self._length - 2
         if len(encoding.ids) > room:
@@ -63,7 +71,9 @@ def _load(bundle: Bundle) -> Tokenizer:
     listed = bundle.contract.files
     try:
         if whole in listed:
-            tokenizer = Tokenizer.from_file(str(bundle.path(whole)))
+            text = read_bounded(bundle.path(whole), MAX_FILE_BYTES)
+            check_rules(text)
+            tokenizer = Tokenizer.from_buffer(text)
             tokenizer.no_truncation()
             tokenizer.no_padding()
         elif vocabulary in listed and merges in listed:

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from dreamcache.runtime.files import replacing
+from dreamcache.runtime.untrusted import parse_json, read_bounded
 from dreamcache.training.errors import ShardError
 
 VERSION = 1
@@ -148,12 +149,10 @@ def read_shard_record(path: Path, index: StageIndex) -> ShardRecord:
 
 
 def _read(path: Path, kind: type[_Kind], mend: str) -> _Kind:
-    if path.stat().st_size > _MAX_BYTES:
-        raise ShardError(f"{path}: at most {_MAX_BYTES >> 20} MiB of JSON are expected; {mend}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_bounded(path, _MAX_BYTES))
     except ValueError as error:
-        raise ShardError(f"{path}: JSON is expected, received something damaged; {mend}") from error
+        raise ShardError(f"{path}: JSON is expected: {error}; {mend}") from error
     received = content.get("version") if isinstance(content, dict) else None
     if received != VERSION:
         raise ShardError(

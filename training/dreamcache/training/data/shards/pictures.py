@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime.errors import first_line
+from dreamcache.runtime.untrusted import parse_json
 from dreamcache.training.data.shards.shards import ShardSample
 from dreamcache.training.errors import ShardError
 
@@ -91,7 +92,7 @@ def decode_json(sample: ShardSample, where: str) -> dict[str, Any]:
     Raises: ShardError when there is none, or it is not a JSON object.
     """
     try:
-        record = json.loads(sample.members["json"])
+        record = parse_json(sample.members["json"])
     except (KeyError, ValueError) as error:
         raise ShardError(f"{where}: sample {sample.key}: JSON is expected") from error
     if not isinstance(record, dict):

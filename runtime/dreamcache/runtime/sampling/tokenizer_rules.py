@@ -1,0 +1,61 @@
+"""What a bundle's `tokenizer.json` may ask for: the rules of CLIP's tokenizer, and no others.
+
+The `tokenizers` library runs whatever rules the file names: a regular expression that backtracks for ever, or forty
+replacements that each double the text. Format: huggingface.co/docs/tokenizers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dreamcache.runtime.untrusted import parse_json
+
+# Words are letters of any script, single digits, or runs of other signs; English clitics split off.
+CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+MAX_FILE_BYTES = 32 << 20
+MAX_PROMPT_CHARACTERS = 20_000
+"""Fifty times what CLIP reads."""
+
+_SPECIAL_FIRST = r"<\|startoftext\|>|<\|endoftext\|>|"
+_PATTERNS = {"Replace": (r"\s+",), "Split": (CLIP_WORDS, _SPECIAL_FIRST + CLIP_WORDS)}
+_NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "Replace"})
+_SPLITTERS = frozenset({"ByteLevel", "Whitespace", "WhitespaceSplit", "Digits", "Punctuation", "Split"})
+_MOST_RULES = 8
+
+
+def check_rules(text: str | bytes) -> None:
+    """Raises: ValueError for a tokenizer that is not byte-pair encoding by CLIP's rules."""
+    content = parse_json(text)
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise ValueError("a tokenizer with a model is expected")
+    if (kind := content["model"].get("type", "BPE")) != "BPE":
+        raise ValueError(f"a model of type BPE is expected, received {kind!r}")
+    for name, key, allowed in (
+        ("normalizer", "normalizers", _NORMALIZERS),
+        ("pre_tokenizer", "pretokenizers", _SPLITTERS),
+    ):
+        for rule in _rules(content.get(name), key):
+            _check_rule(name, rule, allowed)
+
+
+def _rules(rule: Any, key: str) -> list[Any]:
+    if rule is None:
+        return []
+    inner = rule.get(key) if isinstance(rule, dict) and rule.get("type") == "Sequence" else [rule]
+    if not isinstance(inner, list) or len(inner) > _MOST_RULES:
+        raise ValueError(f"{key}: a list of at most {_MOST_RULES} rules is expected")
+    return inner
+
+
+def _check_rule(name: str, rule: Any, allowed: frozenset[str]) -> None:
+    kind = rule.get("type") if isinstance(rule, dict) else None
+    if kind not in allowed:
+        raise ValueError(f"{name}: one of {', '.join(sorted(allowed))} is expected, received {kind!r}")
+    if kind in _PATTERNS:
+        pattern = rule.get("pattern")
+        if pattern not in [{"Regex": known} for known in _PATTERNS[kind]]:
+            raise ValueError(f"{name}: CLIP's own pattern is expected for {kind}, received {pattern!r}")
+        if kind == "Replace" and rule.get("content") != " ":
+            raise ValueError(
+                f"{name}: one space is expected for white space, received {rule.get('content')!r}"
+            )

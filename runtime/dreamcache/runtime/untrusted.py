@@ -1,0 +1,44 @@
+"""Reading what anybody may have written: regular files alone, of bounded size, and JSON without surprises."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+
+def read_bounded(path: Path, most_bytes: int) -> bytes:
+    """The whole of a regular file; a pipe or device is not waited for.
+
+    Raises: OSError when it cannot be read, ValueError when it is no regular file or larger than `most_bytes`.
+    """
+    # O_NONBLOCK: opening a named pipe would wait for a writer. Windows has neither.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a regular file")
+        data = stream.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ValueError(f"it is larger than {most_bytes >> 20} MiB")
+    return data
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON in which every key stands once: readers would disagree on which of two counts.
+
+    Raises: ValueError, also for nesting that is too deep.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_distinct)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return found
