@@ -26,7 +26,7 @@ _MOST_FINDINGS = 20
 
 def main() -> int:
     """Run the targets in turn."""
-    from tests.fuzz.targets import TARGETS, one_line_errors
+    from fuzz_targets import TARGETS, one_line_errors
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="Time for all targets together.")

@@ -71,9 +71,9 @@ def _load(bundle: Bundle) -> Tokenizer:
     listed = bundle.contract.files
     try:
         if whole in listed:
-            text = read_bounded(bundle.path(whole), MAX_FILE_BYTES)
-            check_rules(text)
-            tokenizer = Tokenizer.from_buffer(text)
+            content = read_bounded(bundle.path(whole), MAX_FILE_BYTES)
+            check_rules(content)
+            tokenizer = Tokenizer.from_buffer(content)
             tokenizer.no_truncation()
             tokenizer.no_padding()
         elif vocabulary in listed and merges in listed:

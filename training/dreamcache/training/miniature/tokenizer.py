@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from dreamcache.runtime.sampling.prompts import CLIP_WORDS
+from dreamcache.runtime.sampling.tokenizer_rules import CLIP_WORDS
 from dreamcache.training.world.captions import draw_words
 from dreamcache.training.world.identity import draw_identity
 from dreamcache.training.world.samples import SCENE_NAMES
