@@ -74,7 +74,7 @@ def telling_names(house: House) -> Iterator[str]:
 
 def helpers_of_tests_in_one_place(house: House) -> Iterator[str]:
     for file in python_files(house.top, "tests"):
-        kept = file.name.startswith("tests/support/") or file.path.name == "conftest.py"
+        kept = file.name.startswith("tests/support/") or file.path.name in ("conftest.py", "__main__.py")
         if not kept and not file.path.name.startswith("test_"):
             yield f"{file.name}: a helper outside tests/support"
         if file.path != Path(__file__) and SMUGGLING.search(file.text):

@@ -33,12 +33,12 @@ def test_the_fuzzer_sees_foreign_errors_and_errors_of_several_lines() -> None:
     with pytest.raises(ZeroDivisionError), one_line_errors():
         _ = 1 / 0
     with pytest.raises(ValueError, match="several lines"), one_line_errors():
-        raise _Raw("two\nlines")
+        raise _RawError("two\nlines")
     with one_line_errors():
         raise BundleError("one line")
 
 
-class _Raw(BundleError):
+class _RawError(BundleError):
     """An error that does not escape its text."""
 
     def __str__(self) -> str:
