@@ -119,11 +119,12 @@ def _check_components(graphs: Graphs, architecture: Architecture) -> None:
     """Text encoder and VAE fit to the UNet: one input each, and what the runner reads of them first."""
     a = architecture
     latent, picture = a.latent_shape, (1, 3, a.image_height, a.image_width)
-    moments = (1, 2 * a.latent_channels, *latent[2:])
+    mean, side = a.reference_latent_shape, a.reference_side
+    moments = (1, 2 * a.latent_channels, *mean[2:])
     ids, text = (1, a.text_length), (1, a.text_length, a.text_width)
     for name, graph, given, made in (
         ("text_encoder", graphs.text_encoder, ids, (text,)),
-        ("vae_encoder", graphs.vae_encoder, picture, (latent, moments)),
+        ("vae_encoder", graphs.vae_encoder, (1, 3, side, side), (mean, moments)),
         ("vae_decoder", graphs.vae_decoder, latent, (picture,)),
     ):
         inputs, output = [spec.shape for spec in graph.inputs], graph.outputs[0]

@@ -83,6 +83,7 @@ class SchedulerSpec(ContractModel):
                 )
         return self
 
+
 class GuidanceDefaults(ContractModel):
     """Defaults of `generate` (docs/bundle.md, "Guidance")."""
 
