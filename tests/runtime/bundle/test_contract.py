@@ -114,7 +114,7 @@ def test_tensors_that_contradict_the_architecture_are_refused(raw: dict[str, Any
     [
         ("graphs.denoiser.inputs.0.shape", [1 << 30, 4], "at most 268435456 elements are expected"),
         ("architecture.latent_height", 1 << 40, r"latent_height: .* less than or equal to 8192"),
-        ("architecture.image_height", 20, "as many times as high and wide"),
+        ("architecture.latent_height", 5, "as many times as high and wide"),
         ("architecture.batch", 65, r"batch: .* less than or equal to 64"),
         ("text.bos_id", 1 << 40, r"bos_id: .* less than 2147483648"),
         ("scheduler.num_train_timesteps", 10**9, r"num_train_timesteps: .* less than or equal to 10000"),
