@@ -23,7 +23,7 @@ from dreamcache.runtime.bundle.folder import (
     open_contract,
 )
 from dreamcache.runtime.bundle.parity import MIN_PSNR_DB_BY_PRECISION
-from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.errors import BundleError, first_line
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
@@ -98,8 +98,8 @@ def verify_bundle(
 def _attempt(name: str, check: Callable[[], str]) -> Check:
     try:
         return Check(name, True, check())
-    except BundleError as error:
-        return Check(name, False, str(error))
+    except (BundleError, OSError) as error:  # a file may vanish or be unreadable between two checks
+        return Check(name, False, first_line(error))
 
 
 def _files(bundle: Bundle, progress: Progress | None) -> str:

@@ -70,6 +70,22 @@ def test_inspect(pristine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert parse_contract(shown) == parse_contract((pristine / CONTRACT_NAME).read_bytes())
 
 
+@pytest.mark.parametrize("name", ["[/x]", "[red]me", "\x1b[2Jme"])
+def test_names_out_of_a_bundle_are_text(
+    bundle: Path, tiny: ModuleType, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Neither markup, which would end in an error of rich's, nor commands to the terminal."""
+    raw = json.loads((bundle / CONTRACT_NAME).read_text(encoding="utf-8"))
+    tiny.edit_contract(bundle, versions={name: name}, architecture={**raw["architecture"], "name": name})
+    assert _status("inspect", bundle) == 0
+    shown = capsys.readouterr().out
+    assert name.replace("\x1b", "\\x1b") in shown
+    assert "\x1b[2J" not in shown
+    (bundle / "unet/weights.data").unlink()
+    assert _status("verify", bundle) == 1
+    assert "weights.data is missing" in " ".join(capsys.readouterr().out.split())
+
+
 def test_verify(pristine: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _status("verify", pristine, "--json") == 0
     result = json.loads(capsys.readouterr().out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -131,6 +132,21 @@ def test_whatever_changes_the_graph_changes_its_name(
     names.add(graph.fingerprint())
     assert len(names) == 5
     assert _graph(pristine, kept).fingerprint() == graph.fingerprint()
+
+
+def test_what_a_killed_run_left_is_removed_when_it_is_old(pristine: Path, kept: Path) -> None:
+    old, young, strange = (
+        kept / name for name in (".dreamcache-optimising-a", ".dreamcache-optimising-b", "tmpx")
+    )
+    for left in (old, young, strange):
+        left.mkdir(parents=True)
+        (left / "model.onnx").write_bytes(b"half")
+    for left in (old, strange):
+        os.utime(left, (0, 0))
+    _graph(pristine, kept).make(1)
+    assert not old.exists()
+    assert young.exists(), "another process may be writing it"
+    assert strange.exists(), "it may be anybody's"
 
 
 def test_a_folder_that_cannot_be_written_costs_no_picture(pristine: Path, toy: Path, kept: Path) -> None:

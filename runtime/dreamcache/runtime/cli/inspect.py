@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from dreamcache.runtime.cli import options
+from dreamcache.runtime.errors import printable
 
 if TYPE_CHECKING:
     from dreamcache.runtime.bundle.contract import Contract, Graphs
@@ -38,7 +40,7 @@ def bundle_tables(bundle: Bundle) -> Iterator[Table]:
     yield _facts(f"{bundle.folder.name}: {contract.architecture.name}", _model(bundle))
     sites = Table("site", "width", "heads", "tokens", title="Tapped sites", title_justify="left")
     for site in contract.architecture.sites:
-        sites.add_row(site.name, str(site.width), str(site.heads), str(site.tokens))
+        _add_row(sites, site.name, str(site.width), str(site.heads), str(site.tokens))
     yield sites
     if contract.onnx is not None:
         yield _graphs(contract, contract.onnx)
@@ -53,7 +55,8 @@ def _graphs(contract: Contract, graphs: Graphs) -> Table:
     table = Table("graph", "file", "MB", "inputs", "outputs", title="Graphs", title_justify="left")
     for name, graph in graphs.by_name().items():
         size = sum(contract.files[path].size for path in (graph.file, *graph.weights))
-        table.add_row(name, graph.file, f"{size / 1e6:.1f}", str(len(graph.inputs)), str(len(graph.outputs)))
+        counts = str(len(graph.inputs)), str(len(graph.outputs))
+        _add_row(table, name, graph.file, f"{size / 1e6:.1f}", *counts)
     return table
 
 
@@ -63,7 +66,7 @@ def _coreml(contract: Contract, part: CoreMLPart) -> Iterator[Table]:
         size = sum(
             record.size for path, record in contract.files.items() if path.startswith(f"{model.package}/")
         )
-        packages.add_row(model.package, ", ".join(model.functions), f"{size / 1e6:.1f}")
+        _add_row(packages, model.package, ", ".join(model.functions), f"{size / 1e6:.1f}")
     yield packages
     facts = {
         "from": part.target,
@@ -79,10 +82,15 @@ def _coreml(contract: Contract, part: CoreMLPart) -> Iterator[Table]:
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:
-    table = Table("", "", title=title, title_justify="left", show_header=False)
+    table = Table("", "", title=Text(printable(title)), title_justify="left", show_header=False)
     for name, value in facts.items():
-        table.add_row(name, value)
+        _add_row(table, name, value)
     return table
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    """Names come out of the bundle: as text, so that none is read as markup or reaches the terminal as a command."""
+    table.add_row(*(Text(printable(cell)) for cell in cells))
 
 
 def _model(bundle: Bundle) -> dict[str, str]:

@@ -30,6 +30,7 @@ def verify(
     """Check a bundle: files, weights, graphs, and that prompt and reference have an effect (status 1 if not)."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from dreamcache.runtime.checks import verify_bundle
 
@@ -43,7 +44,8 @@ def verify(
     else:
         table = Table("check", "", "found")
         for check in results:
-            table.add_row(check.name, "ok" if check.passed else "FAILED", check.detail)
+            # what was found may quote the bundle: text, not markup
+            table.add_row(check.name, "ok" if check.passed else "FAILED", Text(check.detail))
         Console().print(table)
     if not passed:
         failed = next(check for check in results if not check.passed)

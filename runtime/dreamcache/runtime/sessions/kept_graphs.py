@@ -16,8 +16,10 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,8 @@ FOLDER_VARIABLE = "DREAMCACHE_CACHE"
 _FORMAT = "dreamcache-graph-1"
 # An optimised graph that has weights folded into it would be a second, private copy of the model.
 _MAX_BYTES = 64 << 20
+_SCRATCH = ".dreamcache-optimising-"
+_STALE_S = 3600
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -112,7 +116,8 @@ class OptimisedGraph:
         import onnxruntime
 
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+        _remove_stale(self.folder)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as scratch:
             written = Path(scratch) / "model.onnx"
             options = session_options(self.profile, threads, self.repeated)
             options.optimized_model_filepath = str(written)
@@ -165,3 +170,11 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 
     found = (getattr(state, name) for name in dir(state))
     return tuple(kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception))
+
+
+def _remove_stale(folder: Path) -> None:
+    """What killed runs left, an hour ago or longer: another process may be at work on a younger one."""
+    for left in folder.glob(f"{_SCRATCH}*"):
+        with suppress(OSError):
+            if left.is_dir() and not left.is_symlink() and time.time() - left.stat().st_mtime > _STALE_S:
+                shutil.rmtree(left)

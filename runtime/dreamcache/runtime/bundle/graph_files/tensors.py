@@ -172,7 +172,12 @@ def check_location(tensor: StoredTensor, folder: Path, allowed: set[str]) -> Non
             f"weight {tensor.name} is stored in {tensor.location!r}, which the contract does not name "
             "for its graph; export the bundle again"
         )
-    held = (folder / tensor.location).stat().st_size
+    try:
+        held = (folder / tensor.location).stat().st_size
+    except OSError as error:
+        raise BundleError(
+            f"{tensor.location} is missing from {folder}; export or copy the bundle again"
+        ) from error
     length = held - tensor.offset if tensor.length is None else tensor.length
     if tensor.offset + length > held or length != wanted:
         raise BundleError(

@@ -10,6 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dreamcache.runtime.files import replacing
 from dreamcache.training.evaluation.dreambooth.benchmark import WHOLE_IMAGES, Benchmark
@@ -101,7 +102,7 @@ class DreamBoothReport:
         """The table and its notes. Intervals stand below their means; a narrow console is no reason to cut figures."""
         table = Table(*HEAD, box=SIMPLE_HEAD)
         for line in self.lines():
-            table.add_row(*(cell.replace(" [", "\n[") for cell in line))
+            table.add_row(*(Text(cell.replace(" [", "\n[")) for cell in line))
         console.width = max(console.width, Console(width=_UNBOUNDED).measure(table).maximum)
         console.print(table)
         for note in self.notes:
