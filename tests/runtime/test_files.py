@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dreamcache.runtime.errors import ImageError, OutputError
@@ -34,6 +38,45 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> Non
         interrupted()
     assert place.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [place]
+
+
+def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    names = ".out[1].bin.aa.part", ".out[1].bin.bb.part", ".out1.bin.cc.part"
+    old, young, strange = (tmp_path / name for name in names)
+        tmp_path / name for name in (".out[1].bin.aa.part", ".out[1].bin.bb.part", ".out1.bin.cc.part")
+    )
+    for left in (old, young, strange):
+        left.write_bytes(b"half")
+    for left in (old, strange):
+        os.utime(left, (0, 0))
+    with replacing(tmp_path / "out[1].bin") as beside:
+        beside.write_bytes(b"whole")
+    assert not old.exists()
+    assert young.exists()
+    assert strange.exists()
+
+
+def test_a_full_disk_is_one_line_whoever_writes(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy")
+
+    def too_much(write: Callable[[Path], object]) -> None:
+        kept = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, kept[1]))
+        try:
+            with replacing(tmp_path / "out.bin") as beside:
+                write(beside)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, kept)
+
+    tensors = {"a": np.zeros(1000, np.float32)}
+    for write in (
+        lambda path: path.write_bytes(b"x" * 2000),
+        lambda path: safetensors.save_file(tensors, path),
+    ):
+        with pytest.raises(OutputError, match=r"out\.bin cannot be written: .*File too large") as caught:
+            too_much(write)
+        assert "\n" not in str(caught.value)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_output_is_refused_without_overwrite(tmp_path: Path) -> None:

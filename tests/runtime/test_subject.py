@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import shutil
+import zlib
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -23,6 +27,16 @@ def pipeline(pristine: Path) -> Pipeline:
 @pytest.fixture
 def subject_file(pipeline: Pipeline, toy: Path, tmp_path: Path) -> Path:
     return pipeline.cache(toy).save(tmp_path / "toy.subject.safetensors")
+
+
+def _png(side: int) -> str:
+    """A PNG that says it has so many pixels, in base64; Pillow would warn of it, or raise an error of its own."""
+    stream = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(stream, "PNG")
+    data = bytearray(stream.getvalue())
+    data[16:24] = side.to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return base64.b64encode(data).decode("ascii")
 
 
 def _rewrite(path: Path, *, metadata: dict[str, str] | None = None, **tensors: np.ndarray) -> None:
@@ -109,6 +123,7 @@ def test_shapes_names_and_values_are_checked(pipeline: Pipeline, subject_file: P
         ({"timestep": "150"}, "cache timestep 1 is expected, received 150"),
         ({"thumbnail": "%%%"}, "thumbnail is damaged"),
         ({"thumbnail": "aGVsbG8="}, "thumbnail is damaged"),
+        ({"thumbnail": _png(50_000)}, "50000 × 50000 pixels, at most 128 are expected"),
     ],
 )
 def test_metadata_is_checked(

@@ -9,13 +9,16 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
-from dreamcache.runtime.errors import DreamCacheError, OutputError
+from dreamcache.runtime.errors import DreamCacheError, OutputError, first_line
 
 _CHUNK_BYTES = 1 << 20
+_STALE_S = 3600
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -42,6 +45,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     if place.is_dir():
         raise OutputError(f"{place} is a folder, a file is expected; choose another name")
     temporary = _temporary_path(place)
+    _remove_stale(place)
     try:
         yield temporary
         check_output(place, overwrite)
@@ -50,8 +54,15 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         raise
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error.strerror or error}") from error
+    except Exception as error:
+        # What safetensors raises on a full disk is no OSError.
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise OutputError(f"{place} cannot be written: {first_line(error)}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # An error here must not cover the one that ended the block.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:
@@ -63,6 +74,14 @@ def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> st
             if progress is not None:
                 progress(len(piece))
     return digest.hexdigest()
+
+
+def _remove_stale(place: Path) -> None:
+    """What killed runs left beside the place, an hour ago or longer: another process may write a younger one."""
+    for left in place.absolute().parent.glob(f".{escape(place.name)}.*.part"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                left.unlink()
 
 
 def _temporary_path(place: Path) -> Path:

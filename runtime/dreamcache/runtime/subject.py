@@ -179,9 +179,12 @@ def _from_base64(place: Path, text: str) -> Image.Image | None:
     if not text:
         return None
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"])
-        if max(image.size) > _THUMBNAIL_PX:
-            raise ValueError(f"{image.size} pixels")
+        data = base64.b64decode(text, validate=True)
+        # width and height of the PNG, before Pillow looks: it warns of large ones, or raises an error of its own
+        sides = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+        if max(sides) > _THUMBNAIL_PX:
+            raise ValueError(f"{sides[0]} × {sides[1]} pixels, at most {_THUMBNAIL_PX} are expected")
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
         image.load()
     except (ValueError, OSError, SyntaxError) as error:
         raise SubjectError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dreamcache.runtime.errors import first_line
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.errors import CheckpointError
 
@@ -92,15 +94,24 @@ def save_checkpoint(
     """Write the checkpoint of a step under another name, force it to the disk, and rename it.
 
     random: by name, uint8 [processes, n].
+    Raises: CheckpointError when it cannot be written, on a full disk for example.
     """
     path = folder / NAME
     record = {"format": FORMAT, "step": step, "position": step * origin.update, "origin": asdict(origin)}
     tensors = state.tensors() | {f"random.{name}": value.cpu() for name, value in random.items()}
+    # always the same name: a run that is killed again and again leaves one
     partial = path.with_name(f".{NAME}.part")
-    save_file(tensors, partial, {"state": json.dumps(record)})
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        save_file(tensors, partial, {"state": json.dumps(record)})
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} cannot be written: {first_line(error)}; the last one is left as it was: make room and continue"
+        ) from error
     return path
 
 
