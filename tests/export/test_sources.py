@@ -17,7 +17,7 @@ import typer
 from diffusers import EulerDiscreteScheduler
 from ldm_layout import write_ldm_checkpoint
 from PIL import Image
-from tiny_models import MINI_SHAPED, randomise_adapters, write_tiny_base
+from tiny_models import MINI_SHAPED, randomise_adapters, save_scheduler, write_tiny_base
 
 from dreamcache.export.command import export
 from dreamcache.export.convert import convert
@@ -40,9 +40,10 @@ def test_few_step_bases_bring_their_defaults(tmp_path: Path) -> None:
     guidance = declare_guidance({}, lcm.sampling)
     assert (guidance.mode, guidance.scheduler, guidance.steps) == ("none", "lcm", 4)
     folder = write_tiny_base(tmp_path / "turbo")
-    EulerDiscreteScheduler(
+    euler = EulerDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
-    ).save_pretrained(folder / "scheduler")
+    )
+    save_scheduler(folder, euler)
     turbo = loaded_base(str(folder))
     guidance = declare_guidance({}, turbo.sampling)
     assert (guidance.mode, guidance.scheduler, guidance.steps) == ("none", "euler", 4)

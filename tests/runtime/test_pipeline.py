@@ -56,7 +56,8 @@ def test_reference_text_and_strength_each_count(pipeline: Pipeline, subject: Sub
 
 
 @pytest.mark.parametrize(
-    "scheduler", ["ddim", "euler", "dpm", "lcm", "euler_a", "heun", "dpmpp_2m_sde", "unipc", "deis", "tcd"]
+    "scheduler",
+    ["ddim", "euler", "dpm", "lcm", "euler_a", "heun", "dpmpp_2m_sde", "unipc", "deis", "tcd", "pndm"],
 )
 @pytest.mark.parametrize("batch", [2, 4])
 def test_any_batch_of_the_graph_gives_the_same_pictures(

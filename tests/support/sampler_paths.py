@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dreamcache.runtime.bundle.contract import SchedulerSpec
 from dreamcache.runtime.sampling.schedulers import Scheduler
 
-KINDS = ("ddim", "euler", "dpm", "lcm", "euler_a", "heun", "dpmpp_2m_sde", "unipc", "deis", "tcd")
+KINDS = ("ddim", "euler", "dpm", "lcm", "euler_a", "heun", "dpmpp_2m_sde", "unipc", "deis", "tcd", "pndm")
 DISTILLED = ("lcm", "tcd")
 STOCHASTIC = {
     "lcm": "scheduling_lcm",
@@ -46,6 +46,7 @@ THEIRS: dict[str, Any] = {
     "unipc": diffusers.UniPCMultistepScheduler,
     "deis": diffusers.DEISMultistepScheduler,
     "tcd": diffusers.TCDScheduler,
+    "pndm": diffusers.PNDMScheduler,
 }
 
 
@@ -88,6 +89,8 @@ def their_config(config: SchedulerSpec, kind: str) -> dict[str, Any]:
         theirs[flag] = True
     if kind == "dpmpp_2m_sde":
         theirs["algorithm_type"] = "sde-dpmsolver++"
+    if kind == "pndm":
+        theirs["skip_prk_steps"] = True
     return theirs
 
 

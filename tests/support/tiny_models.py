@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
@@ -77,6 +78,15 @@ def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def save_scheduler(folder: Path, scheduler: SchedulerMixin) -> None:
+    """Give a base another scheduler, in both places where its class is named."""
+    scheduler.save_pretrained(folder / "scheduler")
+    index = folder / "model_index.json"
+    record = json.loads(index.read_text(encoding="utf-8"))
+    record["scheduler"] = ["diffusers", type(scheduler).__name__]
+    index.write_text(json.dumps(record), encoding="utf-8")
 
 
 def save_as_transformers_5(folder: Path) -> None:

@@ -24,6 +24,7 @@ from dreamcache.runtime.bundle.contract import (
     Fingerprints,
     Graphs,
     ParityReport,
+    SchedulerKind,
     dump_contract,
     graph_fingerprint,
     needed_format,
@@ -43,6 +44,7 @@ def export_bundle(
     resolution: PictureSize | int | str | None = None,
     batch: int = 1,
     max_references: int = 1,
+    scheduler: SchedulerKind | None = None,
     overwrite: bool = False,
     progress: StageProgress | None = None,
 ) -> Contract:
@@ -57,6 +59,7 @@ def export_bundle(
         resolution: of the picture, such as ``"768x512"``; a number is the side of a square, None the base's own.
         batch: fixed batch of the denoiser.
         max_references: how many references the denoiser for ONNX Runtime takes at once.
+        scheduler: default sampler of the bundle; None is what the adapters recommend, else the base's own.
         overwrite: replace an existing bundle.
         progress: called as each stage begins.
 
@@ -74,18 +77,19 @@ def export_bundle(
     architecture = declare_architecture(
         source.name, base, conditioned, size, batch, approximations, max_references
     )
-    settings = declare_settings(base, conditioned.config, source.metadata)
+    settings = declare_settings(base, conditioned.config, source.metadata, scheduler)
     with filled_folder(out, overwrite) as folder:
         base.tokenizer.save_pretrained(folder / "tokenizer")
-        base.scheduler.save_pretrained(folder / "scheduler")
-        _write_model_index(folder, base)
+        _write_index(folder, base)
         graphs, parity, packages = None, ParityReport(), None
         if onnx is not None:
-            graphs, parity = write_onnx(source, folder, architecture, onnx, approximations, stages)
+            graphs, parity = write_onnx(source, folder, architecture, settings, onnx, approximations, stages)
         if coreml is not None:
             from dreamcache.export.coreml.export import export_coreml  # needs coremltools
 
-            packages = export_coreml(source, folder, architecture, coreml, approximations, stages.note)
+            packages = export_coreml(
+                source, folder, architecture, settings, coreml, approximations, stages.note
+            )
         stages("hashing")
         contract = _contract(source, folder, architecture, settings, onnx, graphs, parity, packages)
         (folder / CONTRACT_NAME).write_text(dump_contract(contract), encoding="utf-8")
@@ -136,8 +140,8 @@ def _contract(
     )
 
 
-def _write_model_index(folder: Path, base: Base) -> None:
-    """diffusers' table of contents: which class each folder came from."""
+def _write_index(folder: Path, base: Base) -> None:
+    """diffusers' table of contents, which class each folder came from, and the base's scheduler config."""
     index = {
         "_class_name": "DreamCachePipeline",
         "unet": ["diffusers", type(base.unet).__name__],
@@ -145,9 +149,11 @@ def _write_model_index(folder: Path, base: Base) -> None:
         "vae_decoder": ["diffusers", type(base.vae).__name__],
         "text_encoder": ["transformers", type(base.text_encoder).__name__],
         "tokenizer": ["transformers", type(base.tokenizer).__name__],
-        "scheduler": ["diffusers", type(base.scheduler).__name__],
+        "scheduler": ["diffusers", str(base.schedule["_class_name"])],
     }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (folder / "scheduler").mkdir()
+    for name, record in (("model_index.json", index), ("scheduler/scheduler_config.json", base.schedule)):
+        (folder / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:

@@ -7,7 +7,7 @@ import logging
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 import typer
 
@@ -21,7 +21,7 @@ from dreamcache.export.options import (
     check_targets,
 )
 from dreamcache.runtime.assignments import read_assignments, with_values
-from dreamcache.runtime.bundle.contract import Precision
+from dreamcache.runtime.bundle.contract import Precision, SchedulerKind
 
 if TYPE_CHECKING:
     from dreamcache.models.bases.distillation import Sampling
@@ -52,6 +52,7 @@ def export(
     base_config: command_options.BaseConfig = None,
     variant: command_options.Variant = None,
     sampling: command_options.SamplingName = None,
+    scheduler: command_options.DefaultScheduler = None,
     adapters: command_options.AdaptersFile = None,
     precision: command_options.PrecisionName = "fp32",
     calibration_prompts: command_options.CalibrationPrompts = None,
@@ -68,6 +69,8 @@ def export(
     as_json: command_options.AsJson = False,
 ) -> None:
     """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
+    if scheduler is not None:
+        refuse_unknown("--scheduler", scheduler, get_args(SchedulerKind))
     _check_model(base, architecture, adapters, base_config, variant, sampling)
     onnx_options, coreml_options = _options(target, precision, attention, calibration_prompts, coreml)
     check_targets(onnx_options, coreml_options, max_references)
@@ -113,6 +116,7 @@ def export(
             resolution=size,
             batch=batch,
             max_references=max_references,
+            scheduler=cast(SchedulerKind | None, scheduler),
             overwrite=overwrite,
             progress=progress,
         )

@@ -28,6 +28,10 @@ Variant = Annotated[str | None, model(help="Variant of the base's weights, such 
 SamplingName = Annotated[
     str | None, model(help="Sampling of the base: standard, lcm or turbo; default: as its configs say.")
 ]
+DefaultScheduler = Annotated[
+    str | None,
+    model(help="Default scheduler of the bundle: ddim, pndm, euler, dpmpp_2m …; default: the base's own."),
+]
 AdaptersFile = Annotated[Path | None, model(help="Adapters trained on the base (.safetensors).")]
 PrecisionName = Annotated[str, speed(help="Precision of ONNX graphs: fp32, fp16 (storage) or int8.")]
 CalibrationPrompts = Annotated[

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.export.declare.settings import declare_guidance, declare_scheduler
+from dreamcache.export.declare.settings import DeclaredSettings
 from dreamcache.export.graphs.fp16 import store_components_half
 from dreamcache.export.int8.text_and_vae import quantise_components
 from dreamcache.export.options import Approximations, OnnxOptions
@@ -32,6 +32,7 @@ def write_onnx(
     source: Source,
     folder: Path,
     architecture: Architecture,
+    settings: DeclaredSettings,
     options: OnnxOptions,
     approximations: Approximations,
     stages: Stages,
@@ -42,6 +43,7 @@ def write_onnx(
         source: what is exported.
         folder: of the unfinished bundle.
         architecture: shapes.
+        settings: what the contract will say.
         options: how.
         approximations: of attention at the topmost level.
         stages: told what begins.
@@ -52,8 +54,9 @@ def write_onnx(
     base, conditioned = source.base, source.conditioned
     unet, sampling = declare_unet(architecture), None
     if options.precision == "int8":
-        scheduler, guidance = declare_scheduler(base), declare_guidance(source.metadata, base.sampling)
-        sampling = make_sampler(base, conditioned, architecture, scheduler, guidance, options.prompts)
+        sampling = make_sampler(
+            base, conditioned, architecture, settings.scheduler, settings.guidance, options.prompts
+        )
     written = export_unet(
         base,
         conditioned,

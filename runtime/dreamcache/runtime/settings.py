@@ -20,7 +20,8 @@ class Options(TypedDict, total=False):
     """What `Pipeline.generate` and `Pipeline.denoise` take; None and absent mean the bundle's default.
 
     steps: denoising steps. seed: of the first picture, picture i has seed + i; a random one by default.
-    scheduler: "ddim", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "deis", "lcm" or "tcd".
+    scheduler: "ddim", "euler", "euler_a", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "deis", "pndm", "lcm" or
+    "tcd".
     sigma_spacing: "timesteps", "karras", "exponential" or "sgm_uniform", for schedulers that know it.
     guidance_mode: "dual", "text_first", "classic" or "none".
     guidance_scale, reference_guidance_scale: s_text and s_ref (docs/bundle.md, "Guidance"). strength: of the reference.

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, LCMScheduler, UNet2DConditionModel
+from diffusers import EulerDiscreteScheduler, LCMScheduler, TCDScheduler, UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from local_hub import LocalHub
-from tiny_models import MINI_SHAPED, TEXT_WIDTH, tiny_unet, write_tiny_base
+from tiny_models import MINI_SHAPED, TEXT_WIDTH, save_scheduler, tiny_unet, write_tiny_base
 
 from dreamcache.models.bases import hub
 from dreamcache.models.bases.base import Base, load_base
@@ -100,33 +101,27 @@ def test_a_schedule_that_says_nothing_of_clipping_does_not_clip(folder: Path) ->
         json.dumps({"_class_name": "EulerDiscreteScheduler", "beta_schedule": "scaled_linear"}),
         encoding="utf-8",
     )
+    edit(folder / "model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"])
     base = load_base(folder)
     assert base.scheduler.config.clip_sample is False
     assert base.scheduler.config.set_alpha_to_one is False
     assert base.sampling == "standard"
 
 
-def turbo(folder: Path) -> None:
-    EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="trailing").save_pretrained(
-        folder / "scheduler"
-    )
-
-
-def zero_terminal(folder: Path) -> None:
-    EulerDiscreteScheduler(
-        beta_schedule="scaled_linear", timestep_spacing="trailing", rescale_betas_zero_snr=True
-    ).save_pretrained(folder / "scheduler")
-
-
-def lcm_scheduler(folder: Path) -> None:
-    LCMScheduler().save_pretrained(folder / "scheduler")
+TRAILING = {"beta_schedule": "scaled_linear", "timestep_spacing": "trailing"}
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"), [(turbo, "turbo"), (zero_terminal, "standard"), (lcm_scheduler, "lcm")]
+    ("scheduler", "expected"),
+    [
+        (EulerDiscreteScheduler(**TRAILING), "turbo"),
+        (EulerDiscreteScheduler(**TRAILING, rescale_betas_zero_snr=True), "standard"),
+        (LCMScheduler(), "lcm"),
+        (TCDScheduler(), "lcm"),
+    ],
 )
-def test_few_step_bases_are_recognised(folder: Path, change: Callable[[Path], None], expected: str) -> None:
-    change(folder)
+def test_few_step_bases_are_recognised(folder: Path, scheduler: SchedulerMixin, expected: str) -> None:
+    save_scheduler(folder, scheduler)
     assert load_base(folder).sampling == expected
     assert load_base(folder, sampling="standard").sampling == "standard"
 

@@ -97,15 +97,24 @@ def test_ddim_as_the_pipeline_repairs_it(folder: Path, changes: dict[str, Any]) 
     assert not torch.equal(unrepaired.step(sample * 3, t, sample).prev_sample, expected)
 
 
-def test_the_table_of_contents_names_the_class_where_the_config_does_not(folder: Path) -> None:
+def test_the_table_of_contents_names_the_class_as_in_diffusers(folder: Path) -> None:
     set_scheduler(folder, "LCMScheduler")
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text("{}", encoding="utf-8")
     ours = load_base(folder)
     assert_same_schedule(ours, of_diffusers(folder))
     assert ours.sampling == "lcm"
-    edit(path, _class_name="PNDMScheduler")
+    # Where both name one, the config's entries are read by the class of the table of contents.
+    edit(path, _class_name="PNDMScheduler", beta_end=0.02)
+    ours, theirs = load_base(folder), of_diffusers(folder)
+    assert ours.schedule["_class_name"] == type(theirs.scheduler).__name__ == "LCMScheduler"
+    assert_same_schedule(ours, theirs)
+    assert ours.sampling == "lcm"
+    (folder / "model_index.json").unlink()
+    assert load_base(folder).schedule["_class_name"] == "PNDMScheduler"
     assert load_base(folder).sampling == "standard"
+    edit_index = {"_class_name": "StableDiffusionPipeline"}
+    (folder / "model_index.json").write_text(json.dumps(edit_index), encoding="utf-8")
     edit(folder / "model_index.json", scheduler=["diffusers", "FlowMatchEulerDiscreteScheduler"])
     with pytest.raises(AdapterError, match="is a FlowMatchEulerDiscreteScheduler"):
         load_base(folder)

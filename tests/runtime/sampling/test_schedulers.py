@@ -28,7 +28,7 @@ from sampler_paths import (
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 
-NO_ZERO_SNR = ("heun", "deis")
+NO_ZERO_SNR = ("heun", "deis", "pndm")
 # Where these end, some noise is left: at the first training timestep.
 ENDS_ABOVE_ZERO = ("deis", "tcd")
 
@@ -145,7 +145,10 @@ def test_steps_of_another_distillation_equal_diffusers(kind: Any, monkeypatch: p
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_a_perfect_denoiser_finds_the_clean_latent(kind: Any, prediction_type: str) -> None:
     config = changed(prediction_type=prediction_type, set_alpha_to_one=True, timestep_spacing="trailing")
-    scheduler = make_scheduler(config, kind, 12)
+    if kind == "pndm" and prediction_type == "v_prediction":
+        pytest.skip("it adds up predictions of different timesteps, which agree for noise alone")
+    # PNDM's also needs strides that are equal.
+    scheduler = make_scheduler(config, kind, 10 if kind == "pndm" else 12)
     clean = np.random.default_rng(5).standard_normal(SHAPE)
     levels = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
     sample = (start() * scheduler.init_noise_sigma).astype(np.float32)
@@ -190,6 +193,9 @@ def test_timesteps_fall_inside_the_training_range_or_steps_are_refused(
         # Each but the first is told twice: the end of one step and the start of the next.
         np.testing.assert_array_equal(timesteps[1::2], timesteps[2::2])
         timesteps = timesteps[::2]
+    if kind == "pndm" and steps > 1:
+        assert timesteps[1] == timesteps[2]
+        timesteps = np.delete(timesteps, 1)
     assert timesteps.shape == (steps,)
     assert timesteps.dtype == np.float32
     assert np.all(np.diff(timesteps) < 0)

@@ -20,7 +20,7 @@ from dreamcache.export.coreml.packages import FOLDER, UNET, write_component, wri
 from dreamcache.export.coreml.weights.mixed import find_recipe
 from dreamcache.export.coreml.weights.recipe import WeightRecipe
 from dreamcache.export.declare.architecture import declare_architecture
-from dreamcache.export.declare.settings import declare_guidance, declare_scheduler, declare_vae
+from dreamcache.export.declare.settings import DeclaredSettings
 from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.errors import ExportError
 from dreamcache.export.options import EXACT, Approximations, CoreMLOptions
@@ -36,6 +36,7 @@ def export_coreml(
     source: Source,
     folder: Path,
     architecture: Architecture,
+    settings: DeclaredSettings,
     options: CoreMLOptions,
     approximations: Approximations = EXACT,
     progress: TellStage = lambda _: None,
@@ -46,6 +47,7 @@ def export_coreml(
         source: what is exported.
         folder: of the unfinished bundle.
         architecture: shapes.
+        settings: what the contract will say.
         options: how.
         approximations: of attention at the topmost level.
         progress: called with what begins.
@@ -87,9 +89,9 @@ def export_coreml(
         guide = write_guide(
             part,
             architecture,
-            declare_scheduler(source.base),
-            declare_guidance(source.metadata, source.base.sampling),
-            declare_vae(source.base),
+            settings.scheduler,
+            settings.guidance,
+            settings.vae,
             source.conditioned.config.cache_timestep,
         )
         (place / "README.md").write_text(guide, encoding="utf-8")

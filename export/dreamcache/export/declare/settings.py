@@ -9,11 +9,18 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from dreamcache.export.declare.sampler import declare_sampler, declare_spacing
 from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.distillation import Sampling
 from dreamcache.models.config import AdapterConfig
-from dreamcache.runtime.bundle.contract import GuidanceDefaults, SchedulerSpec, TextSpec, VaeSpec
+from dreamcache.runtime.bundle.contract import (
+    GuidanceDefaults,
+    SchedulerKind,
+    SchedulerSpec,
+    TextSpec,
+    VaeSpec,
+)
 from dreamcache.runtime.bundle.tensors import ContractModel
 from dreamcache.runtime.errors import SettingsError, first_line
 from dreamcache.runtime.sampling.schedulers import make_scheduler
@@ -31,19 +38,32 @@ class DeclaredSettings:
     guidance: GuidanceDefaults
 
 
-def declare_settings(base: Base, adapters: AdapterConfig, metadata: Mapping[str, str]) -> DeclaredSettings:
+def declare_settings(
+    base: Base,
+    adapters: AdapterConfig,
+    metadata: Mapping[str, str],
+    sampler: SchedulerKind | None = None,
+) -> DeclaredSettings:
     """All of them, which together can draw: the default sampler visits its default steps.
 
     Args:
         base: the model.
         adapters: config of its adapters.
         metadata: of the adapters file.
+        sampler: the default one; None is what the metadata recommends, else the base's own.
 
     Raises:
         ExportError: an entry that the contract cannot say, or entries that contradict each other; one line.
     """
     scheduler = declare_scheduler(base)
     guidance = declare_guidance(metadata, base.sampling)
+    if sampler is None and not recommends_sampler(metadata):
+        sampler = declare_sampler(base)
+    if sampler is not None:
+        guidance = guidance.model_copy(update={"scheduler": sampler})
+    if guidance.scheduler == "tcd":
+        # What diffusers' pipeline hands to any scheduler that takes it.
+        scheduler = scheduler.model_copy(update={"eta": 0.0})
     if adapters.cache_timestep >= scheduler.num_train_timesteps:
         raise ExportError(
             f"the adapters cache at timestep {adapters.cache_timestep}, and the scheduler config has "
@@ -65,7 +85,8 @@ def declare_scheduler(base: Base) -> SchedulerSpec:
     Raises:
         ExportError: a schedule that the runner does not know.
     """
-    return _checked(SchedulerSpec, "the scheduler config", dict(base.scheduler.config))
+    config = {**base.scheduler.config, "sigma_spacing": declare_spacing(base)}
+    return _checked(SchedulerSpec, "the scheduler config", config)
 
 
 def declare_text(base: Base) -> TextSpec:
@@ -117,6 +138,11 @@ def declare_guidance(metadata: Mapping[str, str], sampling: Sampling = "standard
         raise ExportError(
             f"the adapters' guidance metadata is not usable: {first_line(error)}; save them again"
         ) from error
+
+
+def recommends_sampler(metadata: Mapping[str, str]) -> bool:
+    """Whether guidance metadata that `declare_guidance` took names a sampler."""
+    return "scheduler" in json.loads(metadata.get("guidance", "{}"))
 
 
 def _checked(kind: type[Spec], source: str, config: Mapping[str, Any]) -> Spec:

@@ -5,10 +5,10 @@ Only safetensors weights are read. Few-step bases are recognised and made ready 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -48,6 +48,7 @@ class Base:
         scheduler: a DDIM scheduler with the folder's noise schedule and prediction type.
         path: the diffusers folder or checkpoint it came from; None for a model made in memory.
         sampling: how it wants to be sampled; few-step bases need no guidance.
+        schedule: scheduler_config.json of its own scheduler, with nothing left out.
     """
 
     vae: AutoencoderKL
@@ -57,6 +58,7 @@ class Base:
     scheduler: DDIMScheduler
     path: Path | None
     sampling: Sampling = "standard"
+    schedule: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: Parts, path: Path | None = None, sampling: Sampling | None = None) -> Base:
@@ -88,6 +90,7 @@ class Base:
             scheduler=ddim_of(schedule),
             path=path,
             sampling=sampling,
+            schedule=schedule,
         )
 
     @property

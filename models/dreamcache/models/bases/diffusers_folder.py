@@ -87,7 +87,7 @@ def load_folder(folder: Path, variant: str | None = None) -> Parts:
 
 
 def read_scheduler(folder: Path) -> dict[str, Any]:
-    """A folder's scheduler config. Its class is the config's own, else the table of contents'.
+    """A folder's scheduler config. Its class is the table of contents', as in diffusers, else the config's own.
 
     Raises:
         AdapterError: not a JSON object, or a table of contents that names an unknown class.
@@ -99,7 +99,7 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
     if not _is_held(held):
         return config
     check_scheduler_class(str(folder), str(held[1]))
-    return {"_class_name": held[1], **config}
+    return {**config, "_class_name": held[1]}
 
 
 def variants(part: Path) -> set[str]:

@@ -26,12 +26,12 @@ LCM_GUIDANCE_SCALE = 8.5
 def recognise_sampling(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Sampling:
     """How a base wants to be sampled, by its configs.
 
-    ``lcm``: the UNet takes a guidance scale, or the scheduler is LCM's. ``turbo``: Euler with trailing
+    ``lcm``: the UNet takes a guidance scale, or the scheduler is LCM's or TCD's. ``turbo``: Euler with trailing
     timesteps on an ordinary noise schedule, as SD-Turbo ships; a zero-terminal schedule with trailing
     timesteps is an ordinary base.
     """
     kind = str(scheduler.get("_class_name"))
-    if unet.get("time_cond_proj_dim") is not None or kind == "LCMScheduler":
+    if unet.get("time_cond_proj_dim") is not None or kind in ("LCMScheduler", "TCDScheduler"):
         return "lcm"
     trailing = scheduler.get("timestep_spacing") == "trailing"
     if kind.startswith("Euler") and trailing and not scheduler.get("rescale_betas_zero_snr"):

@@ -22,6 +22,7 @@ SchedulerKind = Literal[
     "unipc",
     "deis",
     "tcd",
+    "pndm",
 ]
 """Samplers by name; "dpm" is the older name of "dpmpp_2m"."""
 

@@ -38,7 +38,7 @@ SchedulerName = Annotated[
     picture(
         "--scheduler",
         metavar="NAME",
-        help="Scheduler: ddim, euler, euler_a, heun, dpmpp_2m, dpmpp_2m_sde, unipc, deis, lcm or tcd; "
+        help="Scheduler: ddim, euler, euler_a, heun, dpmpp_2m, dpmpp_2m_sde, unipc, deis, pndm, lcm or tcd; "
         f"{_BUNDLE}.",
     ),
 ]

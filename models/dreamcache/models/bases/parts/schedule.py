@@ -80,12 +80,16 @@ def read_schedule(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with _quiet():
             # diffusers only looks at the class's name; the entries may be another class's.
-            read = dict(scheduler.from_config({**config, "_class_name": kind}).config)
+            # Beta sigmas need a package that only those who draw with them have.
+            plain = {**config, "_class_name": kind, "use_beta_sigmas": False}
+            read = {**scheduler.from_config(plain).config, **_kept(config, "use_beta_sigmas")}
     except Exception as error:  # whatever arithmetic on a wrong value raises
         raise AdapterError(
             f"the scheduler config of {name} cannot be read ({reason(error)}); correct scheduler_config.json"
         ) from error
-    taken = [entry for entry in inspect.signature(scheduler.__init__).parameters if entry in read]
+    # Two entries count for every class with Karras or exponential sigmas, also for those that do not name them.
+    names = [*inspect.signature(scheduler.__init__).parameters, "sigma_min", "sigma_max"]
+    taken = [entry for entry in names if entry in read]
     schedule = _UNSAID | {entry: read[entry] for entry in taken}
     for entry, ordinary in _ORDINARY.items():
         if schedule.get(entry, ordinary) != ordinary:
@@ -105,6 +109,10 @@ def check_scheduler_class(name: str, kind: str) -> None:
 def ddim_of(schedule: Mapping[str, Any]) -> DDIMScheduler:
     """DDIM on a schedule that `read_schedule` read; further entries are kept in its config."""
     return DDIMScheduler.from_config({**schedule, "_class_name": DDIMScheduler.__name__})
+
+
+def _kept(config: Mapping[str, Any], entry: str) -> dict[str, Any]:
+    return {entry: config[entry]} if entry in config else {}
 
 
 def _refusal(name: str, entry: str, value: object, expected: str) -> str:

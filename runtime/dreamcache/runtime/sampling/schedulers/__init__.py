@@ -17,11 +17,11 @@ from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sampling.schedulers.base import NoiseSource, Scheduler, calls_of_step
 from dreamcache.runtime.sampling.schedulers.ddim import DDIM
 from dreamcache.runtime.sampling.schedulers.deis import DEIS
+from dreamcache.runtime.sampling.schedulers.distilled import LCM, TCD
 from dreamcache.runtime.sampling.schedulers.dpm_solver import DPMSolverPlusPlus2M, DPMSolverPlusPlus2MSDE
 from dreamcache.runtime.sampling.schedulers.euler import Euler, EulerAncestral
 from dreamcache.runtime.sampling.schedulers.heun import Heun
-from dreamcache.runtime.sampling.schedulers.lcm import LCM
-from dreamcache.runtime.sampling.schedulers.tcd import TCD
+from dreamcache.runtime.sampling.schedulers.pndm import PNDM
 from dreamcache.runtime.sampling.schedulers.unipc import UniPC
 
 __all__ = ["NoiseSource", "Scheduler", "calls_of_step", "checked_steps", "make_scheduler"]
@@ -38,9 +38,10 @@ _SCHEDULERS: dict[SchedulerKind, type[Scheduler]] = {
     "unipc": UniPC,
     "deis": DEIS,
     "tcd": TCD,
+    "pndm": PNDM,
 }
 # Samplers without Karras and exponential sigmas, and among them those whose timesteps are the distillation's.
-_TIMESTEPS_ALONE: tuple[SchedulerKind, ...] = ("ddim", "euler_a", "lcm", "tcd")
+_TIMESTEPS_ALONE: tuple[SchedulerKind, ...] = ("ddim", "pndm", "euler_a", "lcm", "tcd")
 _DISTILLED: tuple[SchedulerKind, ...] = ("lcm", "tcd")
 
 

@@ -24,8 +24,8 @@ class Scheduler(ABC):
     """One trajectory from noise to latent.
 
     timesteps: [calls] float32, noisiest first: what the denoiser is told at each of its calls (whole numbers, except
-    Euler's and Heun's), one a step but for Heun's method. init_noise_sigma: standard deviation of the noise a
-    trajectory starts from.
+    Euler's and Heun's), one a step but for Heun's method and PNDM's first step.
+    init_noise_sigma: standard deviation of the noise a trajectory starts from.
     """
 
     timesteps: NDArray[np.float32]
@@ -58,7 +58,8 @@ class Scheduler(ABC):
 
 def calls_of_step(kind: SchedulerKind, step: int, steps: int) -> int:
     """Denoiser calls of one step for each branch of the guidance."""
-    return 2 if kind == "heun" and step < steps - 1 else 1
+    twice = (kind == "heun" and step < steps - 1) or (kind == "pndm" and step == 0 and steps > 1)
+    return 2 if twice else 1
 
 
 def drawn(noise: NoiseSource | None, kind: str) -> Latent:
