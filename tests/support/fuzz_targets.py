@@ -216,14 +216,14 @@ def tokenizer_target(folder: Path) -> Case:
 
     bundle = open_bundle(folder)
     path = folder / "tokenizer/tokenizer.json"
-    tokenizer: Tokenizer = PromptTokenizer(bundle)._tokenizer
+    tokenizer: Tokenizer = PromptTokenizer.of(bundle)._tokenizer
     whole = json.loads(tokenizer.to_str())
     tiny_bundle.seal(folder)
 
     def case(rng: random.Random) -> None:
         path.write_text(json.dumps(changed_json(whole, rng)), encoding="utf-8")
         tiny_bundle.seal(folder)
-        reader = PromptTokenizer(open_bundle(folder, check_hashes=False))
+        reader = PromptTokenizer.of(open_bundle(folder, check_hashes=False))
         reader.encode(
             "".join(rng.choice("a robot снег\u0301 9!'s\x00") for _ in range(rng.choice([0, 5, 2000])))
         )

@@ -12,6 +12,7 @@ from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.modules.unet import check_exportable
 from dreamcache.export.onnx_bundle import write_onnx
 from dreamcache.export.options import EXACT, Approximations, CoreMLOptions, OnnxOptions, check_targets
+from dreamcache.export.parity.token_ids import check_token_ids
 from dreamcache.export.progress import Stages
 from dreamcache.export.source import Source
 from dreamcache.models.bases.base import Base
@@ -80,6 +81,7 @@ def export_bundle(
     settings = declare_settings(base, conditioned.config, source.metadata, scheduler)
     with filled_folder(out, overwrite) as folder:
         base.tokenizer.save_pretrained(folder / "tokenizer")
+        check_token_ids(base, folder / "tokenizer", settings.text)
         _write_index(folder, base)
         graphs, parity, packages = None, ParityReport(), None
         if onnx is not None:

@@ -49,7 +49,7 @@ class Pipeline:
         self.bundle = bundle
         self.sessions = sessions
         self._observe = observe
-        self._tokenizer = PromptTokenizer(bundle)
+        self._tokenizer = PromptTokenizer.of(bundle)
 
     @classmethod
     def load(

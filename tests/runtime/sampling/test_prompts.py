@@ -32,7 +32,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer(pristine: Path) -> PromptTokenizer:
-    return PromptTokenizer(open_bundle(pristine))
+    return PromptTokenizer.of(open_bundle(pristine))
 
 
 @pytest.mark.filterwarnings("ignore::dreamcache.runtime.sampling.prompts.PromptWarning")
@@ -80,7 +80,7 @@ def test_tokenizer_json_is_preferred_and_its_own_padding_ignored(
     backend.save(str(folder / "tokenizer.json"))
     (folder / "vocab.json").write_text("{}", encoding="utf-8")
     tiny.seal(bundle)
-    again = PromptTokenizer(open_bundle(bundle))
+    again = PromptTokenizer.of(open_bundle(bundle))
     for prompt in ("", "a robot on the beach", "снег"):
         np.testing.assert_array_equal(again.encode(prompt), tokenizer.encode(prompt))
 
@@ -91,16 +91,16 @@ def test_broken_or_absent_tokenizers_are_refused(bundle: Path, tiny: ModuleType)
     vocabulary.write_text("{", encoding="utf-8")
     tiny.seal(bundle)
     with pytest.raises(BundleError, match="cannot be read"):
-        PromptTokenizer(open_bundle(bundle))
+        PromptTokenizer.of(open_bundle(bundle))
     del words["<|startoftext|>"]
     vocabulary.write_text(json.dumps(words), encoding="utf-8")
     tiny.seal(bundle)
     with pytest.raises(BundleError, match="lacks a special token"):
-        PromptTokenizer(open_bundle(bundle))
+        PromptTokenizer.of(open_bundle(bundle))
     shutil.rmtree(bundle / "tokenizer")
     tiny.seal(bundle)
     with pytest.raises(BundleError, match="holds neither"):
-        PromptTokenizer(open_bundle(bundle))
+        PromptTokenizer.of(open_bundle(bundle))
 
 
 def _split(pattern: object) -> dict[str, object]:
@@ -143,12 +143,12 @@ def test_rules_that_are_not_clip_s_are_refused(
     path.write_text(json.dumps(content), encoding="utf-8")
     tiny.seal(bundle)
     np.testing.assert_array_equal(
-        PromptTokenizer(open_bundle(bundle)).encode("a toy"), tokenizer.encode("a toy")
+        PromptTokenizer.of(open_bundle(bundle)).encode("a toy"), tokenizer.encode("a toy")
     )
     path.write_text(json.dumps({**content, part: rule}), encoding="utf-8")
     tiny.seal(bundle)
     with pytest.raises(BundleError, match=message) as caught:
-        PromptTokenizer(open_bundle(bundle))
+        PromptTokenizer.of(open_bundle(bundle))
     assert "\n" not in str(caught.value)
 
 

@@ -5,7 +5,6 @@ Names and folder are those of apple/ml-stable-diffusion, so that people who know
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,8 +82,8 @@ def export_coreml(
         if options.weights == "mixed":
             recipe = find_recipe(place, parts["denoise"], recording, architecture, options, progress)
         writers = _writers(place, parts, components, options, recipe, progress)
-        for name in ("vocab.json", "merges.txt"):
-            shutil.copy(folder / "tokenizer" / name, place / name)
+        # vocab.json and merges.txt, of what tokenizer.json holds.
+        source.base.tokenizer.backend_tokenizer.model.save(str(place))
         part = written_to_fit(folder, writers, options, recipe, architecture, recording, progress)
         guide = write_guide(
             part,

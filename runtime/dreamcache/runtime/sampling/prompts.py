@@ -7,11 +7,14 @@ there, else CLIP's `vocab.json` and `merges.txt`. Special tokens come from the c
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamcache.runtime.bundle.contract import TextSpec
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.sampling.tokenizer_rules import (
@@ -25,6 +28,8 @@ from dreamcache.runtime.untrusted import read_bounded
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_FILES = _WHOLE, _VOCABULARY, _MERGES = "tokenizer.json", "vocab.json", "merges.txt"
+
 
 class PromptWarning(UserWarning):
     """A prompt was longer than the text encoder reads; the message shows what was lost."""
@@ -33,10 +38,22 @@ class PromptWarning(UserWarning):
 class PromptTokenizer:
     """Token ids of prompts, padded and cut to the text encoder's length."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._text = bundle.contract.text
-        self._length = bundle.contract.architecture.text_length
-        self._tokenizer = _load(bundle)
+    def __init__(self, files: Mapping[str, Path], text: TextSpec, length: int) -> None:
+        """files: of the tokenizer's folder, by name. length: tokens that the text encoder reads.
+
+        Raises: BundleError for a tokenizer that is absent or cannot be read, or lacks a special token of `text`.
+        """
+        self._text = text
+        self._length = length
+        self._tokenizer = _load(files, text)
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> PromptTokenizer:
+        """A bundle's own; its files are those that the contract lists."""
+        text = bundle.contract.text
+        listed = {name: f"{text.folder}/{name}" for name in _FILES}
+        files = {name: bundle.path(place) for name, place in listed.items() if place in bundle.contract.files}
+        return cls(files, text, bundle.contract.architecture.text_length)
 
     def encode(self, prompt: str) -> NDArray[np.int64]:
         """Ids [1, n]: start, the prompt's tokens, end, padding. The empty prompt is the unconditional one.
@@ -61,36 +78,30 @@ class PromptTokenizer:
         return np.array([ids], dtype=np.int64)
 
 
-def _load(bundle: Bundle) -> Tokenizer:
+def _load(files: Mapping[str, Path], text: TextSpec) -> Tokenizer:
     from tokenizers import Tokenizer
 
-    folder = bundle.contract.text.folder
-    whole, vocabulary, merges = (
-        f"{folder}/{name}" for name in ("tokenizer.json", "vocab.json", "merges.txt")
-    )
-    listed = bundle.contract.files
     try:
-        if whole in listed:
-            content = read_bounded(bundle.path(whole), MAX_FILE_BYTES)
+        if _WHOLE in files:
+            content = read_bounded(files[_WHOLE], MAX_FILE_BYTES)
             check_rules(content)
             tokenizer = Tokenizer.from_buffer(content)
             tokenizer.no_truncation()
             tokenizer.no_padding()
-        elif vocabulary in listed and merges in listed:
-            tokenizer = _clip_tokenizer(str(bundle.path(vocabulary)), str(bundle.path(merges)))
+        elif _VOCABULARY in files and _MERGES in files:
+            tokenizer = _clip_tokenizer(str(files[_VOCABULARY]), str(files[_MERGES]))
         else:
-            raise BundleError(f"{folder}/ holds neither tokenizer.json nor vocab.json with merges.txt")
+            raise BundleError(f"{text.folder}/ holds neither {_WHOLE} nor {_VOCABULARY} with {_MERGES}")
     except BundleError:
         raise
     except Exception as error:  # the Rust side raises bare Exception
         raise BundleError(
-            f"the tokenizer in {folder}/ cannot be read: {error}; export the bundle again"
+            f"the tokenizer in {text.folder}/ cannot be read: {error}; export the bundle again"
         ) from error
-    text = bundle.contract.text
     special = {tokenizer.id_to_token(token) for token in (text.bos_id, text.eos_id, text.pad_id)}
     if None in special:
-        raise BundleError(f"the tokenizer in {folder}/ lacks a special token that the contract names")
-    if whole not in listed:
+        raise BundleError(f"the tokenizer in {text.folder}/ lacks a special token that the contract names")
+    if _WHOLE not in files:
         tokenizer.add_special_tokens([token for token in sorted(special) if token.startswith("<|")])
     return tokenizer
 
