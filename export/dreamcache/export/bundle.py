@@ -118,7 +118,7 @@ def _contract(
         assert packages is not None
         fingerprint = packages.fingerprint(files)
     return Contract(
-        format_version=needed_format(architecture),
+        format_version=needed_format(architecture, settings.guidance.scheduler, settings.scheduler),
         architecture=architecture,
         weights=source.weights,
         precision="fp16" if onnx is None else onnx.precision,

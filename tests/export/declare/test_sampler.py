@@ -7,6 +7,7 @@ import json
 import math
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from dreamcache.models.bases.distillation import recognise_sampling
 from dreamcache.models.bases.parts.schedule import KNOWN, read_schedule
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.errors import AdapterError
-from dreamcache.runtime.bundle.contract import SchedulerSpec
+from dreamcache.runtime.bundle.contract import SchedulerSpec, needed_format
 
 # Entries that the contract says in diffusers' own words, or as a sampler or a sigma spacing.
 CARRIED = {*SchedulerSpec.model_fields, "algorithm_type", "use_karras_sigmas", "use_exponential_sigmas"}
@@ -170,6 +171,15 @@ def test_whose_word_counts(tiny_base: Path) -> None:
         declare_settings(lms, adapters, silent)
     few = Base(**{**vars(lms), "sampling": "lcm"})
     assert declare_settings(few, adapters, {}).guidance.scheduler == "lcm"
+    # Version 0.1 says which version reads what it does not know.
+    shapes: Any = SimpleNamespace(reference=None)
+    formats = [
+        needed_format(shapes, *written)
+        for written in (("ddim", None), ("heun", None), ("ddim", asked.scheduler))
+    ]
+    assert formats == [1, 2, 2]
+    assert needed_format(shapes, "lcm", declare_settings(few, adapters, {}).scheduler) == 2
+    assert needed_format(shapes, "ddim", declare_settings(base, adapters, {}).scheduler) == 1
     # diffusers' pipeline passes eta 0, also to TCD.
     tcd = declare_settings(few, adapters, {}, "tcd").scheduler
     assert (tcd.eta, asked.scheduler.eta) == (0.0, 0.3)

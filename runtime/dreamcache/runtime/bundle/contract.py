@@ -163,9 +163,18 @@ class Contract(ContractModel):
         return self
 
 
-def needed_format(architecture: Architecture) -> int:
-    """The oldest format that can say what a bundle needs: 2 where the reference has a size of its own."""
-    return 1 if architecture.reference is None else 2
+_OF_FORMAT_1: tuple[SchedulerKind, ...] = ("ddim", "euler", "dpm", "lcm")
+
+
+def needed_format(
+    architecture: Architecture, sampler: SchedulerKind = "ddim", spec: SchedulerSpec | None = None
+) -> int:
+    """The oldest format that can say what a bundle needs.
+
+    2 where the reference has a size of its own, the default sampler is newer, or the schedule has newer entries.
+    """
+    newer = spec is not None and spec.model_dump().keys() & set(spec.newer)
+    return 1 if architecture.reference is None and sampler in _OF_FORMAT_1 and not newer else 2
 
 
 def dump_contract(contract: Contract) -> str:
