@@ -43,8 +43,6 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> Non
 def test_what_killed_runs_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
     names = ".out[1].bin.aa.part", ".out[1].bin.bb.part", ".out1.bin.cc.part"
     old, young, strange = (tmp_path / name for name in names)
-        tmp_path / name for name in (".out[1].bin.aa.part", ".out[1].bin.bb.part", ".out1.bin.cc.part")
-    )
     for left in (old, young, strange):
         left.write_bytes(b"half")
     for left in (old, strange):
