@@ -22,6 +22,7 @@ from dreamcache.models.errors import AdapterError
 from dreamcache.runtime.errors import DreamCacheError, SettingsError
 from dreamcache.training.adapters.checkpoints import NAME
 from dreamcache.training.adapters.logs import read_log
+from dreamcache.training.adapters.run import finetune
 from dreamcache.training.adapters.trainer import ADAPTERS
 from dreamcache.training.errors import CheckpointError, DivergenceError
 
@@ -263,6 +264,8 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tiny_base: Path, tmp_path: 
 def test_data_and_base_must_go_together(tiny_base: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"more than 9 samples are expected.*received 9"):
         train(tiny_base, tmp_path, validation=9)
-    with pytest.raises(SettingsError, match=r"resolution is 30.*multiples of 4"):
+    with pytest.raises(SettingsError, match=r"resolution is 30 and the pictures are read at 32"):
         train(tiny_base, tmp_path, resolution=30)
+    with pytest.raises(SettingsError, match=r"resolution is 30.*multiples of 4"):
+        finetune(str(tiny_base), Toys(resolution=30), tmp_path, TINY.replaced(resolution=30))
     assert TINY.resolution == 32

@@ -81,6 +81,11 @@ def finetune(
         DivergenceError: something is not finite, and where; the last checkpoint is kept.
         CheckpointError: the folder holds a damaged checkpoint, or another run.
     """
+    if preset.resolution not in (None, source.resolution):
+        raise SettingsError(
+            f"the preset's resolution is {preset.resolution} and the pictures are read at {source.resolution}; give "
+            "both the same"
+        )
     preset = preset.replaced(resolution=source.resolution)
     if len(source) <= preset.validation:
         raise SettingsError(
