@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
+from dreamcache.runtime.reference.doubts import removes_nothing, with_doubt
 from dreamcache.runtime.reference.images import LoadedImage, load_image, load_mask
 from dreamcache.runtime.reference.picture_sources import Source
 from dreamcache.runtime.reference.segmentation import grabcut, has_grabcut, plain_background
@@ -46,8 +47,9 @@ def prepare_reference(
     """Take the background away and frame the subject.
 
     The subject is found by the first of: the given mask (white on the subject), the picture's
-    transparency, a background of one colour, GrabCut (extra `segment`). Without any, the whole picture is
-    the reference, and `how` says so. size: side of the result in pixels. max_pixels: see `load_image`.
+    transparency, a background of one colour, GrabCut (extra `segment`). Results are judged: transparency that removes
+    nothing is passed over, and a doubtful cut is said to be one. Without any, the whole picture is the reference, and
+    `how` says so. size: side of the result in pixels. max_pixels: see `load_image`.
     Raises: ImageError for a picture or mask that cannot be read, a mask of another size than the picture,
     or one that is empty or all subject, and for a picture without any subject.
     """
@@ -66,16 +68,26 @@ def _find_subject(image: LoadedImage, mask: Image.Image | None) -> tuple[Image.I
     """The subject's mask (None: the whole picture) and the sentence that says where it is from."""
     if mask is not None:
         return _checked_mask(mask, image), "background removed with the given mask"
-    if image.alpha is not None:
-        _check_subject(image.alpha, f"{image.name}: its transparency")
-        return image.alpha, "background removed by the picture's transparency"
+    if image.alpha is None:
+        return _find_by_colour(image)
+    if removes_nothing(image.alpha):
+        subject, how = _find_by_colour(image)
+        return subject, f"the picture's transparency removes nothing; {how}"
+    _check_subject(image.alpha, f"{image.name}: its transparency")
+    return image.alpha, "background removed by the picture's transparency"
+
+
+def _find_by_colour(image: LoadedImage) -> tuple[Image.Image | None, str]:
+    """The same for a picture that is opaque: a plain background, else GrabCut."""
     plain = plain_background(image.rgb)
     if plain is not None:
         _check_subject(plain.foreground, f"{image.name}: what differs from its plain background")
-        if plain.is_white:
-            return plain.foreground, "already on plain white; only the frame was changed"
         colour = "#{:02x}{:02x}{:02x}".format(*plain.colour)
-        return plain.foreground, f"plain background {colour} removed"
+        inside = ", inside the subject too" if plain.seen_through else ""
+        how = f"plain background {colour} removed{inside}"
+        if plain.is_white:
+            how = "already on plain white; only the frame was changed"
+        return plain.foreground, with_doubt(how, plain.doubt)
     if not has_grabcut():
         return None, (
             "background kept: give a mask, or install GrabCut with: pip install 'dreamcache[segment]'"
@@ -83,7 +95,10 @@ def _find_subject(image: LoadedImage, mask: Image.Image | None) -> tuple[Image.I
     found = grabcut(image.rgb)
     if found is None:
         return None, "background kept: GrabCut found no clear subject; give a mask"
-    return found, "background removed with GrabCut; give a mask where it errs"
+    how = "background removed with GrabCut"
+    return found.foreground, with_doubt(
+        how, found.doubt
+    ) if found.doubt else f"{how}; give a mask where it errs"
 
 
 def _checked_mask(mask: Image.Image, image: LoadedImage) -> Image.Image:

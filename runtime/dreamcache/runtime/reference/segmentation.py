@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from dreamcache.runtime.reference.doubts import MOST_OF_EDGE, Mask, doubt_of, edge_share, surrounded
+
 # Reference pictures end at 64 to 512 px, so a finer mask would be thrown away.
 _FLOOD_SIDE_PX = 512
 _GRABCUT_SIDE_PX = 320
@@ -20,28 +22,34 @@ _GRABCUT_SIDE_PX = 320
 # A background is plain when this share of the border is this near (0-255, each channel) to its median.
 _PLAIN_SHARE = 0.9
 _PLAIN_DISTANCE = 16
+_WHITE = 250
 
 _GRABCUT_ROUNDS = 5
 _GRABCUT_SEED = 0
 # Squared radius of the ellipse where the subject is sought first; 1 touches the borders.
 _GRABCUT_ELLIPSE = 0.8
+# A subject that takes more of the edge is sought again without the edge, which it keeps when it is large enough.
+_GRABCUT_BAND, _GRABCUT_LEAST_INSIDE = 0.96, 0.2
 _GRABCUT_MIN_SIDE_PX = 16
 # Less is noise, more means that nothing was told apart.
 _CREDIBLE_SHARE = (0.02, 0.95)
 
-Mask = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
 class PlainBackground:
-    """foreground: mode "L", 255 on the subject. colour: the background's, 0-255."""
+    """foreground: mode "L", 255 on the subject. colour: the background's, 0-255. doubt: why it may be wrong.
+
+    seen_through: the background's colour was taken away inside the subject too.
+    """
 
     foreground: Image.Image
     colour: tuple[int, int, int]
+    doubt: str = ""
+    seen_through: bool = False
 
     @property
     def is_white(self) -> bool:
-        return min(self.colour) >= 250
+        return min(self.colour) >= _WHITE
 
 
 def plain_background(rgb: Image.Image) -> PlainBackground | None:
@@ -53,12 +61,47 @@ def plain_background(rgb: Image.Image) -> PlainBackground | None:
     border = np.ones(pixels.shape[:2], dtype=bool)
     border[1:-1, 1:-1] = False
     colour = np.median(pixels[border], axis=0)
-    near = np.abs(pixels - colour).max(axis=-1) <= _PLAIN_DISTANCE
+    distance = np.abs(pixels - colour).max(axis=-1)
+    near = distance <= _PLAIN_DISTANCE
     if near[border].mean() < _PLAIN_SHARE:
         return None
     foreground = _without_specks(~connected(border, near))
+    # What the background itself varies by, under the tolerance for shadows and compression.
+    noise = float(np.quantile(distance[border & near], 0.99))
+    same = distance <= min(max(1.5 * noise, 2), _PLAIN_DISTANCE)
+    whole = _without_specks(~connected(border, same))
+    pale = _is_pale_body(foreground, whole, distance, border)
+    foreground = whole if pale else foreground
     red, green, blue = (round(float(channel)) for channel in colour)
-    return PlainBackground(_full_size(foreground, rgb), (red, green, blue))
+    holes = np.zeros_like(foreground)
+    if min(red, green, blue) < _WHITE:  # on white the picture stays as it is
+        holes = _seen_through(foreground, same, near)
+    foreground = foreground & ~holes
+    doubt = "the subject is nearly of the background's colour" if pale else doubt_of(foreground | holes)
+    return PlainBackground(_full_size(foreground, rgb), (red, green, blue), doubt, bool(holes.any()))
+
+
+def _is_pale_body(foreground: Mask, whole: Mask, distance: NDArray[np.floating], border: Mask) -> bool:
+    """Whether the flood ran over a faint edge into a subject of nearly its colour, of which `whole` holds more.
+
+    A background that gets darker towards the middle, or a shadow, has no such edge.
+    """
+    lost = whole & ~foreground
+    much = np.count_nonzero(lost & surrounded(foreground)) > 0.1 * np.count_nonzero(foreground)
+    if not much and np.count_nonzero(whole) <= 2.5 * np.count_nonzero(foreground):
+        return False
+    levels = Image.fromarray(np.clip(distance, 0, 255).astype(np.uint8))
+    spread = np.asarray(levels.filter(ImageFilter.MaxFilter(5))).astype(int) - np.asarray(
+        levels.filter(ImageFilter.MinFilter(5))
+    )
+    rim = lost & (np.asarray(_as_image(whole).filter(ImageFilter.MinFilter(3))) == 0)
+    return bool(rim.any()) and bool(np.median(spread[rim]) >= max(3, 2 * np.median(spread[border])))
+
+
+def _seen_through(foreground: Mask, same: Mask, near: Mask) -> Mask:
+    """Where a coloured background shows inside the subject: a ring's hole, not a speck of that colour."""
+    cores = np.asarray(_as_image(foreground & same).filter(ImageFilter.MinFilter(5))) > 0
+    return connected(cores, foreground & near)
 
 
 def has_grabcut() -> bool:
@@ -66,31 +109,54 @@ def has_grabcut() -> bool:
     return find_spec("cv2") is not None
 
 
-def grabcut(rgb: Image.Image) -> Image.Image | None:
-    """The subject of a photograph, mode "L", or None when GrabCut tells nothing apart.
+@dataclass(frozen=True)
+class GrabCutSubject:
+    """foreground: mode "L", 255 on the subject. doubt: why it may be wrong; empty for one that may well be right."""
+
+    foreground: Image.Image
+    doubt: str
+
+
+def grabcut(rgb: Image.Image) -> GrabCutSubject | None:
+    """The subject of a photograph, or None when GrabCut tells nothing apart.
 
     It starts from an ellipse and may move every pixel: a subject that reaches the border keeps its parts
-    there. Same picture, same mask.
+    there. One that takes much of the border may be the sky, and is sought once more without. Same picture, same mask.
     """
-    import cv2
-
     pixels = np.ascontiguousarray(np.asarray(_reduced(rgb, _GRABCUT_SIDE_PX))[..., ::-1])
     height, width = pixels.shape[:2]
     if min(height, width) < _GRABCUT_MIN_SIDE_PX:
         return None
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None, :]
     inside = x**2 + y**2 < _GRABCUT_ELLIPSE
+    foreground = _cut(pixels, inside, np.zeros_like(inside))
+    if foreground is None:
+        return None
+    doubt = doubt_of(foreground)
+    if edge_share(foreground) > MOST_OF_EDGE or not _is_credible(foreground):
+        again = _cut(pixels, inside, (np.abs(x) > _GRABCUT_BAND) | (np.abs(y) > _GRABCUT_BAND))
+        if again is not None and _is_credible(again) and again.mean() >= _GRABCUT_LEAST_INSIDE:
+            foreground = again
+    return GrabCutSubject(_full_size(foreground, rgb), doubt) if _is_credible(foreground) else None
+
+
+def _is_credible(foreground: Mask) -> bool:
+    return bool(_CREDIBLE_SHARE[0] <= foreground.mean() <= _CREDIBLE_SHARE[1])
+
+
+def _cut(pixels: NDArray[np.uint8], inside: Mask, outside: Mask) -> Mask | None:
+    """One GrabCut from where the subject probably is and where it surely is not; None when it gives up."""
+    import cv2
+
     labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[outside] = cv2.GC_BGD
     models = np.zeros((2, 1, 65))
     cv2.setRNGSeed(_GRABCUT_SEED)  # its colour clusters start at random
     try:
         cv2.grabCut(pixels, labels, None, models[0], models[1], _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:
         return None
-    foreground = _largest_parts(cv2.medianBlur((labels & 1) * np.uint8(255), 5) > 0)
-    if not _CREDIBLE_SHARE[0] <= foreground.mean() <= _CREDIBLE_SHARE[1]:
-        return None
-    return _full_size(foreground, rgb)
+    return _largest_parts(cv2.medianBlur((labels & 1) * np.uint8(255), 5) > 0)
 
 
 def connected(seeds: Mask, allowed: Mask) -> Mask:

@@ -65,7 +65,7 @@ def whiten_background(path: Path, mask: Path | None = None) -> Masked:
     found = grabcut(loaded.rgb) if has_grabcut() and plain is None else None
     if found is None:
         return Masked(None, "skipped")
-    return Masked(_cut(loaded.rgb, found), "GrabCut")
+    return Masked(_cut(loaded.rgb, found.foreground), "GrabCut")
 
 
 def _given(path: Path, size: tuple[int, int]) -> Image.Image:
