@@ -45,9 +45,10 @@ def toys(
     reference_guidance: options.ReferenceGuidance = None,
     guidance_interval: options.GuidanceInterval = None,
     step_cache: options.StepCache = 1,
+    judge: options.Judge = None,
     json_file: options.JsonFile = None,
 ) -> None:
-    """Score identity and scene of held-out toys of the drawn world."""
+    """Score identity, scene and sharpness of held-out toys of the drawn world."""
     asked = _options(
         bundle is not None, steps, mode, guidance, reference_guidance, guidance_interval, step_cache
     )
@@ -56,7 +57,9 @@ def toys(
     from dreamcache.training.evaluation.toys.toys import ToyRequest, evaluate_toys
 
     evaluate_toys(
-        ToyRequest(base, adapters, bundle, identities, scenes, pairs, condition or [], asked, json_file)
+        ToyRequest(
+            base, adapters, bundle, identities, scenes, pairs, condition or [], asked, json_file, judge
+        )
     )
 
 

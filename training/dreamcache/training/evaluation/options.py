@@ -39,6 +39,10 @@ Condition = Annotated[
     list[str] | None,
     pictures(help="Condition: text_only, dreamcache or wrong_cache; repeatable; default: all."),
 ]
+Judge = Annotated[
+    Path | None,
+    metrics(help="Judge trained with the base, RUN/judge/judge.safetensors; default: the shipped one."),
+]
 Steps = Annotated[int, sampling(min=1, help="Denoising steps.")]
 Benchmark = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="Benchmark in the layout of google/dreambooth.")

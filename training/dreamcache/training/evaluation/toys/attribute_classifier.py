@@ -64,9 +64,23 @@ class AttributeClassifier(nn.Module):
 
     def forward(self, pictures: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """See the class."""
-        fine = self.fine(self.stem(pictures))
-        hidden = self.hidden(self.coarse(fine))
+        fine, hidden = self._read(pictures)
         return {name: head(hidden) for name, head in self.heads.items()}, self.outline(fine)
+
+    def _read(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Features at a quarter of the size, and of the whole picture [n, 256]."""
+        fine = self.fine(self.stem(pictures))
+        return fine, self.hidden(self.coarse(fine))
+
+    @torch.no_grad()
+    def features(self, pictures: NDArray[np.uint8], batch: int = 200) -> NDArray[np.float32]:
+        """What the attributes are read from: [n, 256] of pictures uint8 [n, size, size, 3]."""
+        device = next(self.parameters()).device
+        parts = [
+            self._read(to_tensor(pictures[start : start + batch]).to(device))[1]
+            for start in range(0, len(pictures), batch)
+        ]
+        return torch.cat(parts).cpu().numpy()
 
     def of_size(self, size: int) -> AttributeClassifier:
         """Itself. Raises: BenchmarkError where it reads pictures of another size, in pixels."""

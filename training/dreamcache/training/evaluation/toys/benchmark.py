@@ -6,13 +6,14 @@ Prompts name kind and scene alone, so everything else about the toy can come onl
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
+from dreamcache.training.evaluation.toys.picture_quality import measure_quality, render_toys
 from dreamcache.training.evaluation.toys.scores import Scores, score
 from dreamcache.training.world.captions import plain_caption
 from dreamcache.training.world.identity import Identity, draw_identity
@@ -84,14 +85,17 @@ def run_benchmark(
     judge: AttributeClassifier,
     conditions: Sequence[Condition] = CONDITIONS,
 ) -> dict[Condition, Scores]:
-    """Paint every case under every condition asked for and score it against the right toy."""
+    """Paint every case under every condition asked for, score it against the right toy and compare it with renders."""
     references = np.stack([case.reference for case in cases])
     masks = np.stack([case.mask for case in cases])
     toys, scenes = [case.toy for case in cases], [case.scene for case in cases]
-    return {
-        condition: score(judge, paint(cases, condition), toys, scenes, references, masks)
-        for condition in conditions
-    }
+    renders = render_toys(toys, scenes, judge.size)
+    results = {}
+    for condition in conditions:
+        pictures = paint(cases, condition)
+        scores = score(judge, pictures, toys, scenes, references, masks)
+        results[condition] = replace(scores, quality=measure_quality(judge, pictures, renders))
+    return results
 
 
 def as_record(results: dict[Condition, Scores]) -> dict[str, Any]:

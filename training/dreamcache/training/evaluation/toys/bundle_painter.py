@@ -26,8 +26,13 @@ class BundlePainter:
     options: Options = field(default_factory=lambda: Options(steps=20))
     subjects: dict[bytes, Subject] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """Of the pictures, in pixels."""
+        return self.pipeline.contract.architecture.image_height
+
     def subject(self, reference: NDArray[np.uint8]) -> Subject:
-        """The cache of a reference picture uint8 [64, 64, 3]."""
+        """The cache of a reference picture uint8 [size, size, 3]."""
         key = reference.tobytes()
         if key not in self.subjects:
             self.subjects[key] = self.pipeline.cache(Image.fromarray(reference))

@@ -99,6 +99,11 @@ class TorchPainter:
     how: SamplingSettings
     batch: int = 50
 
+    @property
+    def size(self) -> int:
+        """Of the pictures, in pixels."""
+        return self.pipeline.resolution
+
     def __call__(self, cases: list[ToyCase], condition: Condition) -> NDArray[np.uint8]:
         """See `benchmark.Painter`."""
         pictures = []

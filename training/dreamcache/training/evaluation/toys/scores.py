@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dreamcache.training.evaluation.intervals import Interval, cluster_bootstrap
 from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
+from dreamcache.training.evaluation.toys.picture_quality import PictureQuality
 from dreamcache.training.world.identity import Identity
 from dreamcache.training.world.samples import ATTRIBUTES
 from dreamcache.training.world.styles import PLAIN
@@ -26,7 +27,7 @@ IDENTITY_ATTRIBUTES = ("body", "accent", "pattern")
 
 @dataclass(frozen=True)
 class Scores:
-    """How well pictures of one condition show their toys, scenes and styles."""
+    """How well pictures of one condition show their toys, scenes and styles; quality: None where it is not measured."""
 
     identity_accuracy: Interval
     scene_accuracy: Interval
@@ -34,6 +35,7 @@ class Scores:
     colour_distance: Interval
     style_accuracy: Interval
     attributes: dict[str, float]
+    quality: PictureQuality | None = None
 
 
 def _lab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -66,7 +68,7 @@ def score(
     reference_masks: NDArray[np.float32],
     styles: Sequence[str] | None = None,
 ) -> Scores:
-    """Scores of pictures [n, 64, 64, 3] that should show toys[i] in scenes[i] as on references[i].
+    """Scores of pictures [n, size, size, 3] that should show toys[i] in scenes[i] as on references[i].
 
     styles: which the prompts ask for; None is none.
     """

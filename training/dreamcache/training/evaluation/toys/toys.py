@@ -34,16 +34,21 @@ class ToyRequest:
     conditions: list[str]
     options: Options
     json_file: Path | None
+    judge: Path | None = None
 
 
 def evaluate_toys(request: ToyRequest) -> None:
-    """Identity and scene accuracy on held-out toys, printed and, where asked for, written.
+    """Scores of held-out toys, printed and, where asked for, written.
 
-    Raises: BadParameter for an unknown condition.
+    Raises: BadParameter for an unknown condition; BenchmarkError for a judge of pictures of another size.
     """
     from rich.console import Console
 
-    from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier, stated_accuracy
+    from dreamcache.training.evaluation.toys.attribute_classifier import (
+        CLASSIFIER_FILE,
+        load_classifier,
+        stated_accuracy,
+    )
     from dreamcache.training.evaluation.toys.benchmark import CONDITIONS, as_record, draw_cases, run_benchmark
     from dreamcache.training.evaluation.toys.painter import TorchPainter
     from dreamcache.training.evaluation.toys.pairs import run_pairs
@@ -51,15 +56,16 @@ def evaluate_toys(request: ToyRequest) -> None:
     if set(request.conditions) - set(CONDITIONS):
         raise typer.BadParameter(f"one of {', '.join(CONDITIONS)} is expected", param_hint="'--condition'")
     wanted = [name for name in CONDITIONS if not request.conditions or name in request.conditions]
-    classifier = load_classifier()
-    cases = draw_cases(request.identities, request.scenes, size=classifier.size)
+    judge = request.judge or CLASSIFIER_FILE
     painter, settings = _torch_painter(request) if request.bundle is None else _bundle_painter(request)
+    classifier = load_classifier(judge).of_size(painter.size)
+    cases = draw_cases(request.identities, request.scenes, size=classifier.size)
     results = run_benchmark(cases, painter, classifier, wanted)
     record = {
         "identities": request.identities,
         "scenes_per_identity": request.scenes,
         "settings": settings,
-        "judge_accuracy_on_held_out_renders": stated_accuracy(),
+        "judge_accuracy_on_held_out_renders": stated_accuracy(judge),
         "results": as_record(results),
     }
     tables = [_table(results)]
@@ -96,15 +102,20 @@ def _torch_painter(request: ToyRequest) -> tuple[TorchPainter, dict[str, Any]]:
 def _table(results: dict[Condition, Scores]) -> Table:
     from rich.table import Table
 
-    table = Table("condition", "identity accuracy", "body / accent / pattern", "scene accuracy", "colour ΔE")
+    quality = ("sharpness: picture / toy", "Fréchet")
+    titles = ("identity accuracy", "body / accent / pattern", "scene accuracy", "colour ΔE", *quality)
+    table = Table("condition", *titles)
     for condition, scores in results.items():
-        identity, scene = scores.identity_accuracy, scores.scene_accuracy
+        identity, scene, measured = scores.identity_accuracy, scores.scene_accuracy, scores.quality
+        assert measured is not None
         table.add_row(
             condition.replace("_", " "),
             str(identity),
             " / ".join(f"{value:.1%}" for value in scores.attributes.values()),
             str(scene),
             f"{scores.colour_distance.mean:.1f}",
+            f"{measured.sharpness:.2f} / {measured.toy_sharpness:.2f}",
+            f"{measured.frechet_distance:.1f}",
         )
     return table
 
