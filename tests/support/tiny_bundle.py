@@ -30,12 +30,14 @@ from dreamcache.runtime.bundle.contract import (
     GuidanceDefaults,
     ParityReport,
     SchedulerSpec,
+    SegmenterSpec,
     SiteSpec,
     TensorSpec,
     TextSpec,
     VaeSpec,
     dump_contract,
     graph_fingerprint,
+    needed_format,
 )
 from dreamcache.runtime.files import sha256_file
 
@@ -67,10 +69,18 @@ def architecture(batch: int = 1, shallow: bool = True) -> Architecture:
     )
 
 
-def build(folder: Path, batch: int = 1, seed: int = 0, shallow: bool = True, **changes: Any) -> Path:
+def build(
+    folder: Path,
+    batch: int = 1,
+    seed: int = 0,
+    shallow: bool = True,
+    segmenter: bool = False,
+    **changes: Any,
+) -> Path:
     """Write the whole bundle into a fresh folder.
 
-    shallow: with the graphs of step caching and of the stock model. changes: fields of the contract to set otherwise.
+    shallow: with the graphs of step caching and of the stock model. segmenter: with one that finds what is red.
+    changes: fields of the contract to set otherwise.
     """
     shape = architecture(batch, shallow)
     for part in ("unet", "text_encoder", "vae_encoder", "vae_decoder", "tokenizer"):
@@ -84,9 +94,11 @@ def build(folder: Path, batch: int = 1, seed: int = 0, shallow: bool = True, **c
         text_encoder=_text_encoder(folder, weights),
         vae_encoder=_vae_encoder(folder, weights),
         vae_decoder=_vae_decoder(folder, weights),
+        segmenter=_segmenter(folder) if segmenter else None,
     )
     files = _records(folder)
     fields: dict[str, Any] = {
+        "format_version": needed_format(shape, segmenter=segmenter),
         "architecture": shape,
         "weights": "random",
         "precision": "fp32",
@@ -190,6 +202,20 @@ def _vae_decoder(folder: Path, weights: Weights) -> GraphSpec:
     inputs = (TensorSpec(name="latent_sample", shape=(1, 4, 4, 4), dtype="float32"),)
     outputs = (TensorSpec(name="sample", shape=(1, 3, 16, 16), dtype="float32"),)
     return _component(folder, "vae_decoder", nodes, inputs, outputs, weights, ["decoder"])
+
+
+def _segmenter(folder: Path) -> SegmenterSpec:
+    """Sigmoid of red minus green minus blue of colours from −1 to 1."""
+    (folder / "segmenter").mkdir()
+    nodes = [
+        helper.make_node("Conv", ["picture", "red"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["mask"]),
+    ]
+    inputs = (TensorSpec(name="picture", shape=(1, 3, 32, 32), dtype="float32"),)
+    outputs = (TensorSpec(name="mask", shape=(1, 1, 32, 32), dtype="float32"),)
+    red = {"red": np.asarray([9, -9, -9], np.float32).reshape(1, 3, 1, 1)}
+    spec = _component(folder, "segmenter", nodes, inputs, outputs, red, ["red"])
+    return SegmenterSpec(**spec.model_dump(), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def _component(

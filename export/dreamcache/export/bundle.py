@@ -118,7 +118,12 @@ def _contract(
         assert packages is not None
         fingerprint = packages.fingerprint(files)
     return Contract(
-        format_version=needed_format(architecture, settings.guidance.scheduler, settings.scheduler),
+        format_version=needed_format(
+            architecture,
+            settings.guidance.scheduler,
+            settings.scheduler,
+            segmenter=graphs is not None and graphs.segmenter is not None,
+        ),
         architecture=architecture,
         weights=source.weights,
         precision="fp16" if onnx is None else onnx.precision,

@@ -13,6 +13,7 @@ from dreamcache.export.int8.text_and_vae import quantise_components
 from dreamcache.export.options import Approximations, OnnxOptions
 from dreamcache.export.parity.report import measure_parity
 from dreamcache.export.parts.decoder import DecoderSpecs, export_decoder
+from dreamcache.export.parts.segmenter import export_segmenter
 from dreamcache.export.parts.text_and_vae import export_components
 from dreamcache.export.parts.unet import (
     UnetSpecs,
@@ -96,6 +97,9 @@ def write_onnx(
         brief=source.weights == "random",
         approximations=approximations,
     )
+    if (segmenter := export_segmenter(base, folder)) is not None:
+        graphs = graphs.model_copy(update={"segmenter": segmenter[0]})
+        parity = parity.model_copy(update={"psnr_db": {**parity.psnr_db, "segmenter": segmenter[1]}})
     return graphs, _with_choice(parity, written)
 
 

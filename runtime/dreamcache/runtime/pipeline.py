@@ -20,9 +20,11 @@ from PIL import Image
 
 from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.folder import Bundle, open_bundle
+from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.reference.picture_sources import Source
 from dreamcache.runtime.reference.prepare import prepare_reference
+from dreamcache.runtime.reference.segmenter import find_subject
 from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder, to_image
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
 from dreamcache.runtime.sampling.noise import noise_source, noised_reference
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Observer = Callable[[str, float], None]
-"""Called with a stage ("text", "vae_encode", "cache", "step", "vae_decode") and the seconds it took."""
+"""Called with a stage ("text", "segment", "vae_encode", "cache", "step", "vae_decode") and the seconds it took."""
 
 
 class Pipeline:
@@ -99,7 +101,8 @@ class Pipeline:
         converted to sRGB.
         """
         side = self.contract.architecture.reference_side
-        reference = prepare_reference(image, mask, size=side, max_pixels=max_pixels)
+        segment = None if self.contract.graphs.segmenter is None else self.segment
+        reference = prepare_reference(image, mask, size=side, max_pixels=max_pixels, segment=segment)
         latent = self.noised(self.encode(reference.image))
         with self.sessions.open("cache") as graph, self._timed("cache"):
             tensors = graph.run({"latent": latent})
@@ -111,6 +114,17 @@ class Pipeline:
             background=reference.how,
             thumbnail=reference.image,
         )
+
+    def segment(self, picture: Image.Image) -> Image.Image | None:
+        """The mask "L" of the subject of a picture "RGB", by the bundle's segmenter; None where it finds none.
+
+        Raises: BundleError for a bundle without one.
+        """
+        if (spec := self.contract.graphs.segmenter) is None:
+            raise BundleError("a bundle with a segmenter is expected, received one without; give a mask")
+        with self.sessions.open("segmenter") as graph, self._timed("segment"):
+            given, made = spec.inputs[0].name, spec.outputs[0].name
+            return find_subject(picture, spec, lambda colours: graph.run({given: colours})[made])
 
     def load_subject(self, path: str | os.PathLike[str]) -> Subject:
         """Read a subject file. Raises: SubjectError when it is damaged or of another bundle."""

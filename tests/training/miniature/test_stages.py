@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
+from dreamcache.models.bases.parts.segmenter import SubjectSegmenter
 from dreamcache.models.bases.pixels import to_tensor
 from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
 from dreamcache.training.miniature.latents import Latents
@@ -27,6 +28,7 @@ from dreamcache.training.miniature.stages.autoencoder import (
     train_autoencoder,
 )
 from dreamcache.training.miniature.stages.perceptual import train_features
+from dreamcache.training.miniature.stages.segmenter import iou_on_renders, train_segmenter
 from dreamcache.training.miniature.stages.text_to_image import (
     draw_step,
     make_noise_schedule,
@@ -154,6 +156,17 @@ def test_the_judge_resumes_to_the_same_weights(small_shard: Path, tmp_path: Path
     resumed_equals_uninterrupted(
         lambda folder, steps: train_classifier({"one": (small_shard, 1)}, folder, schedule(steps)), tmp_path
     )
+
+
+def test_the_segmenter_resumes_to_the_same_weights_and_learns(small_shard: Path, tmp_path: Path) -> None:
+    resumed_equals_uninterrupted(
+        lambda folder, steps: train_segmenter(small_shard, 1, folder, schedule(steps)), tmp_path
+    )
+    longer = Schedule(steps=60, batch=6, learning_rate=1e-2, warmup=5, ema=0.8, muon=True)
+    learnt = train_segmenter(small_shard, 1, tmp_path / "run", longer)
+    # six toys teach what a toy in the middle is, at another size too; a fresh network finds about half of a picture
+    for size in (64, 128):
+        assert iou_on_renders(learnt, size, 10) > 0.45 > 0.1 + iou_on_renders(SubjectSegmenter(), size, 10)
 
 
 def test_the_judge_of_larger_pictures_has_another_stage_and_is_known_by_it(tmp_path: Path) -> None:

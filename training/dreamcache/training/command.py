@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dreamcache.training.adapters.run import Finished
     from dreamcache.training.miniature.recipe import Recipe
 
-ORDER = ("data", "autoencoder", "latents", "base", "adapters", "judge", "ship")
+ORDER = ("data", "autoencoder", "latents", "base", "adapters", "judge", "segmenter", "ship")
 
 Steps = Annotated[int | None, typer.Option(min=1, help="Training steps; default: the preset's or stage's.")]
 Batch = Annotated[int | None, typer.Option(min=1, help="Samples per step on one device.")]
@@ -92,6 +92,10 @@ def miniature(
     stylised: Annotated[
         int | None, typer.Option(min=0, help="Rendered samples in a style, rounded up to thousands.")
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=64, help="Side of the pictures in pixels (data, judge, segmenter); default 128."),
+    ] = None,
     steps: Steps = None,
     batch: Batch = None,
     learning_rate: LearningRate = None,
@@ -104,7 +108,7 @@ def miniature(
         )
     from dreamcache.training.miniature.recipe import Recipe, continue_stage
 
-    counts: dict[str, Any] = {"samples": samples, "pairs": pairs, "stylised": stylised}
+    counts: dict[str, Any] = {"samples": samples, "pairs": pairs, "stylised": stylised, "size": size}
     schedule = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     recipe = Recipe(**{name: value for name, value in counts.items() if value is not None})
     changed = {name: value for name, value in schedule.items() if value is not None}

@@ -17,6 +17,7 @@ from dreamcache.runtime.bundle.coreml import CoreMLPart
 from dreamcache.runtime.bundle.graphs import (
     Graphs,
     GraphSpec,
+    SegmenterSpec,
     StripSpec,
     check_graphs,
     graph_fingerprint,
@@ -50,6 +51,7 @@ __all__ = [
     "Precision",
     "SchedulerKind",
     "SchedulerSpec",
+    "SegmenterSpec",
     "SigmaSpacing",
     "SiteSpec",
     "StripSpec",
@@ -139,7 +141,8 @@ class Contract(ContractModel):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
-        if self.format_version < (oldest := needed_format(self.architecture)):
+        segmenter = self.onnx is not None and self.onnx.segmenter is not None
+        if self.format_version < (oldest := needed_format(self.architecture, segmenter=segmenter)):
             raise ValueError(f"format version {oldest} is expected, received {self.format_version}")
         if self.onnx is not None:
             check_graphs(self.onnx, self.architecture, self.files)
@@ -167,14 +170,19 @@ _OF_FORMAT_1: tuple[SchedulerKind, ...] = ("ddim", "euler", "dpm", "lcm")
 
 
 def needed_format(
-    architecture: Architecture, sampler: SchedulerKind = "ddim", spec: SchedulerSpec | None = None
+    architecture: Architecture,
+    sampler: SchedulerKind = "ddim",
+    spec: SchedulerSpec | None = None,
+    *,
+    segmenter: bool = False,
 ) -> int:
     """The oldest format that can say what a bundle needs.
 
-    2 where the reference has a size of its own, the default sampler is newer, or the schedule has newer entries.
+    2 where the reference has a size of its own, the default sampler is newer, the schedule has newer entries, or
+    there is a segmenter.
     """
     newer = spec is not None and spec.model_dump().keys() & set(spec.newer)
-    return 1 if architecture.reference is None and sampler in _OF_FORMAT_1 and not newer else 2
+    return 1 if architecture.reference is None and sampler in _OF_FORMAT_1 and not (newer or segmenter) else 2
 
 
 def dump_contract(contract: Contract) -> str:

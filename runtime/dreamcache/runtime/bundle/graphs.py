@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
@@ -48,6 +48,26 @@ class StripSpec(GraphSpec):
     kind: StripKind
 
 
+class SegmenterSpec(GraphSpec):
+    """A picture [1,3,h,w], (colours from 0 to 1 − mean) / std, to the mask of its subject [1,1,h,w] from 0 to 1.
+
+    The whole picture is scaled to h × w; both are the segmenter's own. mean, std: of red, green and blue.
+    """
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _makes_a_mask(self) -> SegmenterSpec:
+        given, made = [spec.shape for spec in self.inputs], [spec.shape for spec in self.outputs]
+        sides = given[0][2:]
+        if len(sides) != 2 or given != [(1, 3, *sides)] or made != [(1, 1, *sides)]:
+            raise ValueError(
+                f"a segmenter's input [1, 3, h, w] and output [1, 1, h, w] are expected, received {given} and {made}"
+            )
+        return self
+
+
 class Graphs(ContractModel):
     """The five required graphs and the optional ones. The UNet's share one weights file.
 
@@ -56,7 +76,10 @@ class Graphs(ContractModel):
     plain: the stock UNet without adapters. shallow: the denoiser from the deep features of an earlier step on.
     vae_decoder_head, vae_decoder_strips: the decoder again, for less memory: unscaled latent -> features
     [1,c,h,w], then the graphs that make the picture of them strip by strip, in order.
+    segmenter: finds the subject of a reference picture.
     """
+
+    newer = ("segmenter",)
 
     cache: GraphSpec
     denoiser: GraphSpec
@@ -67,6 +90,7 @@ class Graphs(ContractModel):
     shallow: GraphSpec | None = None
     vae_decoder_head: GraphSpec | None = None
     vae_decoder_strips: tuple[StripSpec, ...] = ()
+    segmenter: SegmenterSpec | None = None
 
     def by_name(self) -> dict[str, GraphSpec]:
         """The graphs of this bundle by name, in order; a decoder's strip is called `strip_name`."""

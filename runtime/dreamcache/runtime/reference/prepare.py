@@ -6,6 +6,7 @@ of the frame).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.runtime.reference.doubts import removes_nothing, with_doubt
+from dreamcache.runtime.reference.doubts import doubt_of, removes_nothing, with_doubt
 from dreamcache.runtime.reference.images import LoadedImage, load_image, load_mask
 from dreamcache.runtime.reference.picture_sources import Source
 from dreamcache.runtime.reference.segmentation import grabcut, has_grabcut, plain_background
@@ -41,20 +42,30 @@ class PreparedReference:
         return float(max(np.ptp(rows), np.ptp(columns)) + 1) / self.image.width
 
 
+Segment = Callable[[Image.Image], Image.Image | None]
+"""A picture "RGB" to its subject's mask "L" of the same size; None where it finds none."""
+
+
 def prepare_reference(
-    image: Source | LoadedImage, mask: Source | None = None, *, size: int, max_pixels: int | None = None
+    image: Source | LoadedImage,
+    mask: Source | None = None,
+    *,
+    size: int,
+    max_pixels: int | None = None,
+    segment: Segment | None = None,
 ) -> PreparedReference:
     """Take the background away and frame the subject.
 
     The subject is found by the first of: the given mask (white on the subject), the picture's
-    transparency, a background of one colour, GrabCut (extra `segment`). Results are judged: transparency that removes
-    nothing is passed over, and a doubtful cut is said to be one. Without any, the whole picture is the reference, and
-    `how` says so. size: side of the result in pixels. max_pixels: see `load_image`.
+    transparency, a background of one colour, the segmenter, GrabCut (extra `segment`). Results are judged:
+    transparency that removes nothing is passed over, and a doubtful cut is said to be one. Without any, the whole
+    picture is the reference, and `how` says so. size: side of the result in pixels. max_pixels: see `load_image`.
+    segment: the bundle's segmenter, where it has one.
     Raises: ImageError for a picture or mask that cannot be read, a mask of another size than the picture,
     or one that is empty or all subject, and for a picture without any subject.
     """
     loaded = image if isinstance(image, LoadedImage) else load_image(image, max_pixels)
-    subject, how = _find_subject(loaded, None if mask is None else load_mask(mask, max_pixels))
+    subject, how = _find_subject(loaded, None if mask is None else load_mask(mask, max_pixels), segment)
     if subject is None:
         everything = Image.new("L", loaded.rgb.size, 255)
         return _framed(loaded.rgb, everything, size, fill=1.0, how=how)
@@ -64,21 +75,23 @@ def prepare_reference(
     return _framed(on_white, subject, size, fill=_FILL, how=how)
 
 
-def _find_subject(image: LoadedImage, mask: Image.Image | None) -> tuple[Image.Image | None, str]:
+def _find_subject(
+    image: LoadedImage, mask: Image.Image | None, segment: Segment | None
+) -> tuple[Image.Image | None, str]:
     """The subject's mask (None: the whole picture) and the sentence that says where it is from."""
     if mask is not None:
         return _checked_mask(mask, image), "background removed with the given mask"
     if image.alpha is None:
-        return _find_by_colour(image)
+        return _find_by_colour(image, segment)
     if removes_nothing(image.alpha):
-        subject, how = _find_by_colour(image)
+        subject, how = _find_by_colour(image, segment)
         return subject, f"the picture's transparency removes nothing; {how}"
     _check_subject(image.alpha, f"{image.name}: its transparency")
     return image.alpha, "background removed by the picture's transparency"
 
 
-def _find_by_colour(image: LoadedImage) -> tuple[Image.Image | None, str]:
-    """The same for a picture that is opaque: a plain background, else GrabCut."""
+def _find_by_colour(image: LoadedImage, segment: Segment | None) -> tuple[Image.Image | None, str]:
+    """The same for a picture that is opaque: a plain background, else the segmenter, else GrabCut."""
     plain = plain_background(image.rgb)
     if plain is not None:
         _check_subject(plain.foreground, f"{image.name}: what differs from its plain background")
@@ -88,6 +101,8 @@ def _find_by_colour(image: LoadedImage) -> tuple[Image.Image | None, str]:
         if plain.is_white:
             how = "already on plain white; only the frame was changed"
         return plain.foreground, with_doubt(how, plain.doubt)
+    if segment is not None and (mask := segment(image.rgb)) is not None:
+        return mask, _checked_by_eye("background removed by the bundle's segmenter", _doubt_of(mask))
     if not has_grabcut():
         return None, (
             "background kept: give a mask, or install GrabCut with: pip install 'dreamcache[segment]'"
@@ -95,10 +110,16 @@ def _find_by_colour(image: LoadedImage) -> tuple[Image.Image | None, str]:
     found = grabcut(image.rgb)
     if found is None:
         return None, "background kept: GrabCut found no clear subject; give a mask"
-    how = "background removed with GrabCut"
-    return found.foreground, with_doubt(
-        how, found.doubt
-    ) if found.doubt else f"{how}; give a mask where it errs"
+    return found.foreground, _checked_by_eye("background removed with GrabCut", found.doubt)
+
+
+def _checked_by_eye(how: str, doubt: str) -> str:
+    """Of a rule that errs now and then without a doubt, too."""
+    return with_doubt(how, doubt) if doubt else f"{how}; give a mask where it errs"
+
+
+def _doubt_of(mask: Image.Image) -> str:
+    return doubt_of(np.asarray(mask) >= _INSIDE)
 
 
 def _checked_mask(mask: Image.Image, image: LoadedImage) -> Image.Image:

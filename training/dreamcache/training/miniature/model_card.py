@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from dreamcache.models.bases.parts.segmenter import FILE as SEGMENTER_FILE
 from dreamcache.models.checkpoint import read_adapters
 
 LIMIT_MB = 60
-TRAINED = ("autoencoder", "base", "adapters", "judge")
+TRAINED = ("autoencoder", "base", "adapters", "judge", "segmenter")
 
 CARD = """\
 ---
@@ -58,7 +59,7 @@ Hardware: {hardware}. Seconds are those of the steps alone.
 Reconstruction by the autoencoder on held-out toys: {psnr_db:.1f} dB, {toy_psnr_db:.1f} dB on the toy's own pixels.
 
 ```sh
-dreamcache train miniature all --run runs/mini     # data, autoencoder, latents, base, adapters, judge, ship
+dreamcache train miniature all --run runs/mini     # data, autoencoder, latents, base, adapters, judge, segmenter, ship
 dreamcache evaluate toys                           # the table of the README
 ```
 
@@ -117,6 +118,8 @@ def ship(run: Path, recipe: Mapping[str, Any]) -> Path:
         config = json.loads(path.read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)  # a folder of the machine that trained it
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (out / SEGMENTER_FILE).parent.mkdir()
+    shutil.copy(run / SEGMENTER_FILE, out / SEGMENTER_FILE)
     tensors, metadata = read_adapters(run / "adapters" / "adapters.safetensors")
     guidance = json.loads(metadata["guidance"])
     halves = {name: tensor.half() for name, tensor in tensors.items()}

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
+from dreamcache.models.bases.parts.segmenter import FILE as SEGMENTER_FILE
+from dreamcache.models.bases.parts.segmenter import save_segmenter
 from dreamcache.training.errors import CheckpointError
 from dreamcache.training.miniature.latents import (
     FOLDERS,
@@ -31,6 +33,7 @@ from dreamcache.training.miniature.stages.attribute_classifier import (
     train_classifier,
 )
 from dreamcache.training.miniature.stages.autoencoder import reconstruction_db, train_autoencoder
+from dreamcache.training.miniature.stages.segmenter import iou_on_renders, train_segmenter
 from dreamcache.training.miniature.stages.text_to_image import train_text_to_image
 from dreamcache.training.miniature.stages.whitening import whiten
 from dreamcache.training.miniature.tokenizer import make_tokenizer
@@ -65,7 +68,13 @@ BASE = Schedule(
     cooldown=0.2,
     compiled=True,
 )
+SEGMENTER = Schedule(
+    steps=1500, batch=24, learning_rate=3e-3, warmup=30, ema=0.99, checkpoint_every=50, muon=True
+)
+SEGMENTER_SAMPLES = 4000
 JUDGE = Schedule(steps=3000, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
+OF_ANY_SIZE = ("data", "judge", "segmenter")
+"""Stages that need no base."""
 BASE_FOLDER = Path("base", "pipeline")
 """Of a run."""
 
@@ -86,6 +95,7 @@ class Recipe:
     autoencoder: Schedule = AUTOENCODER
     base: Schedule = BASE
     judge: Schedule = JUDGE
+    segmenter: Schedule = SEGMENTER
 
 
 def _write_json(path: Path, record: object) -> None:
@@ -152,6 +162,16 @@ def stage_judge(run: Path, recipe: Recipe) -> None:
     save_classifier(judge, run / "judge" / "judge.safetensors", report)
 
 
+def stage_segmenter(run: Path, recipe: Recipe) -> None:
+    """Train the segmenter that finds a reference's toy in its scene."""
+    samples = min(recipe.samples, SEGMENTER_SAMPLES)
+    segmenter = train_segmenter(run / "data", samples, run / "segmenter", recipe.segmenter)
+    report = {"iou_on_held_out_renders": iou_on_renders(segmenter, recipe.size)}
+    _write_json(run / "segmenter" / "report.json", report)
+    about = {name: f"{value:.4f}" for name, value in report.items()}
+    save_segmenter(run / SEGMENTER_FILE, segmenter, recipe.size, about)
+
+
 def stage_ship(run: Path, recipe: Recipe) -> None:
     """Gather what ships."""
     ship(run, asdict(recipe))
@@ -174,6 +194,11 @@ def continue_stage(name: str, run: Path, recipe: Recipe) -> None:
     Raises: CheckpointError for a folder that another recipe began.
     """
     check_run_size(run, recipe)
+    if recipe.size != Recipe.size and name not in OF_ANY_SIZE:
+        raise CheckpointError(
+            f"the stage {name} is of {Recipe.size} × {Recipe.size} pixels, received {recipe.size} × {recipe.size}: "
+            f"leave --size out; {', '.join(OF_ANY_SIZE)} take others"
+        )
     STAGES[name](run, recipe)
 
 
@@ -183,5 +208,6 @@ STAGES: dict[str, Callable[[Path, Recipe], None]] = {
     "latents": stage_latents,
     "base": stage_base,
     "judge": stage_judge,
+    "segmenter": stage_segmenter,
     "ship": stage_ship,
 }

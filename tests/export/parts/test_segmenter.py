@@ -1,0 +1,52 @@
+"""A base's segmenter becomes a graph that computes what PyTorch does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dreamcache.export.graphs.session import open_exported
+from dreamcache.export.parts.segmenter import export_segmenter
+from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.parts.segmenter import FILE, SubjectSegmenter, load_segmenter, save_segmenter
+from dreamcache.models.errors import AdapterError
+from dreamcache.runtime.bundle.contract import SegmenterSpec
+
+
+def test_the_graph_is_the_network(tiny_base: Path, tmp_path: Path) -> None:
+    base = load_base(tiny_base)
+    assert export_segmenter(base, tmp_path / "none") is None
+    torch.manual_seed(0)
+    save_segmenter(tmp_path / "base" / FILE, SubjectSegmenter((8, 16, 24)), 32, {})
+    base = replace(base, path=tmp_path / "base")
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    made = export_segmenter(base, bundle)
+    assert made is not None
+    spec, db = made
+    assert db >= 80
+    assert isinstance(spec, SegmenterSpec)
+    assert all((bundle / path).is_file() for path in (spec.file, *spec.weights))
+    trained = load_segmenter(base.path)
+    assert trained is not None
+    assert trained.size == 32
+    pixels = np.random.default_rng(3).uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32)
+    received = open_exported("segmenter", bundle / spec.file, spec).run({"picture": pixels})["mask"]
+    with torch.no_grad():
+        expected = trained.module(torch.from_numpy(pixels)).numpy()
+        other = SubjectSegmenter((8, 16, 24))(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+    assert np.abs(received - other).max() > 1e-3
+
+
+def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    save_segmenter(path, SubjectSegmenter((8, 16)), 32, {})
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(AdapterError, match=r"is no segmenter: .*train it again") as caught:
+        load_segmenter(tmp_path)
+    assert "\n" not in str(caught.value)
