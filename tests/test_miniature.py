@@ -34,7 +34,7 @@ def test_weights_are_small_and_half_precision() -> None:
     from safetensors import safe_open
 
     files = sorted(MINI_DIR.rglob("*.safetensors"))
-    assert len(files) == 4, "unet, vae, text encoder, adapters"
+    assert len(files) == 5, "unet, vae, text encoder, adapters, segmenter"
     assert sum(file.stat().st_size for file in files) / 1e6 <= LIMIT_MB
     for file in files:
         with safe_open(file, framework="np") as tensors:
@@ -76,7 +76,7 @@ def test_the_card_states_data_steps_losses_and_commands() -> None:
     card = (MINI_DIR / "README.md").read_text(encoding="utf-8")
     for word in ("apache-2.0", "174,960", "seconds", "seed", "dreamcache train miniature all", "dB"):
         assert word in card
-    for stage in ("autoencoder", "base", "adapters", "judge"):
+    for stage in ("autoencoder", "base", "adapters", "judge", "segmenter"):
         record = json.loads((MINI_DIR / "training" / f"{stage}.json").read_text())
         assert f"{record['steps']:,}" in card
         assert len(record["losses"]) == record["steps"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 
-from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.checkpoint import base_fingerprint
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.errors import SettingsError
@@ -115,13 +116,10 @@ def finetune(
     place = folder / "encoded" if encoded is None else encoded
     share = Share(accelerator.process_index, accelerator.num_processes)
     sources = [source] if pairs is None else [source, pairs]
-    fingerprints = [encoding_fingerprint(one, base, preset) for one in sources]
-    caches = [place / fingerprint[:16] for fingerprint in fingerprints]
-    for cache, one in zip(caches, sources, strict=True):
-        encode(cache, one, base, preset, share)
+    caches = _encode_each(sources, base, preset, place, share)
     accelerator.wait_for_everyone()
     # before the base is rounded: adapters are tied to it as it is on disk
-    origin = Origin.of(base_fingerprint(base.unet), "+".join(fingerprints), preset, share.count)
+    origin = Origin.of(base_fingerprint(base.unet), "+".join(caches), preset, share.count)
     null, cache_text = base.encode_text([""]), base.encode_text([preset.cache_prompt])
     # PyTorch's own generator starts with other numbers in every process, and checkpoints keep its state
     torch.manual_seed(preset.seed + accelerator.process_index)
@@ -135,12 +133,24 @@ def finetune(
     if accelerator.device.type == "cpu":
         base.unet.set_attn_processor(AttnProcessor())  # see objective.plain_products
     loss = AdapterLoss(base, conditioned, null, cache_text, preset.recompute)
-    data = [EncodedData(cache, len(one)) for cache, one in zip(caches, sources, strict=True)]
+    data = [EncodedData(cache, len(one)) for cache, one in zip(caches.values(), sources, strict=True)]
     trainer = Trainer(accelerator, base, loss, data[0], preset, folder, origin, *data[1:])
     if accelerator.is_main_process:
-        _write_record(folder / "run.json", base_source, origin, preset, caches[0])
+        _write_record(folder / "run.json", base_source, origin, preset, next(iter(caches.values())))
     trainer.train()
     return Finished(folder / ADAPTERS, trainer.step, trainer.last, accelerator.is_main_process)
+
+
+def _encode_each(
+    sources: Sequence[TripletSource], base: Base, preset: Preset, place: Path, share: Share
+) -> dict[str, Path]:
+    """The caches of encoded samples by their fingerprints, in order; this process's share of them is there."""
+    caches = {}
+    for source in sources:
+        fingerprint = encoding_fingerprint(source, base, preset)
+        caches[fingerprint] = place / fingerprint[:16]
+        encode(caches[fingerprint], source, base, preset, share)
+    return caches
 
 
 def _write_record(path: Path, base: str, origin: Origin, preset: Preset, cache: Path) -> None:
