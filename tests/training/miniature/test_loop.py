@@ -92,6 +92,18 @@ def test_the_loss_falls_and_the_average_is_what_is_left(tmp_path: Path) -> None:
     assert (tmp_path / "losses.png").stat().st_size > 1000
 
 
+def test_what_a_loss_yields_is_added_up(tmp_path: Path) -> None:
+    def losses(*shares: float) -> list[float]:
+        network = tiny_network()
+        run = start(tmp_path / str(shares), network)
+        whole = tiny_loss(network, SCHEDULE.batch, SCHEDULE.seed)
+        run.train(lambda step: (whole(step) * share for share in shares))
+        return run.losses
+
+    assert losses(0.25, 0.75) == pytest.approx(losses(1.0), rel=0.02)
+    assert losses(0.25, 0.5) != pytest.approx(losses(1.0), rel=0.02)
+
+
 def test_killed_at_any_moment_it_continues_to_the_same_weights(tmp_path: Path, uninterrupted: Path) -> None:
     context = get_context("forkserver")
     context.set_forkserver_preload(["dreamcache.training.miniature.loop"])

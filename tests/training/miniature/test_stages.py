@@ -25,6 +25,7 @@ from dreamcache.training.miniature.stages.autoencoder import (
     SIZE,
     draw_crops,
     make_autoencoder,
+    toy_boxes,
     train_autoencoder,
 )
 from dreamcache.training.miniature.stages.perceptual import train_features
@@ -125,8 +126,9 @@ def test_the_autoencoder_resumes_to_the_same_weights(small_shard: Path, tmp_path
     )
 
 
-def test_the_autoencoder_learns_from_crops_that_lie_anywhere() -> None:
-    drawn = [draw_crops(SIZE, schedule(100, batch=16), 5, step) for step in range(100)]
+def test_the_autoencoder_learns_from_crops_that_lie_anywhere_and_most_on_the_toy() -> None:
+    anywhere = toy_boxes(np.zeros((5, SIZE, SIZE), np.uint8))
+    drawn = [draw_crops(SIZE, schedule(100, batch=16), anywhere, step) for step in range(100)]
     crops = [crop for step in drawn[:70:2] for crop in step]
     assert {row for row, _, _ in crops} == set(range(5))
     for axis in (1, 2):
@@ -138,8 +140,18 @@ def test_the_autoencoder_learns_from_crops_that_lie_anywhere() -> None:
     whole = slice(0, SIZE)
     for step in (*drawn[1:70:2], *drawn[70:]):
         assert [crop[1:] for crop in step] == [(whole, whole)] * 4, "as many pixels"
-    small = draw_crops(CROP, schedule(1), 5, 0)
+    small = draw_crops(CROP, schedule(1), anywhere, 0)
     assert [crop[1:] for crop in small] == [(slice(0, CROP), slice(0, CROP))] * 4
+    masks = np.zeros((1, SIZE, SIZE), np.uint8)
+    masks[0, 40:45, 70] = 255
+    (boxes,) = toy_boxes(masks)
+    assert boxes.tolist() == [[40, 44], [70, 70]]
+    middles = [
+        (rows.start + CROP // 2, columns.start + CROP // 2)
+        for step in range(0, 70, 2)
+        for _, rows, columns in draw_crops(SIZE, schedule(100, batch=16), boxes[None], step)
+    ]
+    assert np.mean([40 <= y <= 44 and x == 70 for y, x in middles]) == pytest.approx(0.75, abs=0.05)
 
 
 def test_features_tell_a_smeared_picture_from_a_sharp_one(small_shard: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Latents:
     scale: float
 
 
-def _encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 50) -> NDArray[np.float16]:
+def _encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 16) -> NDArray[np.float16]:
     weight = next(vae.parameters())
     with torch.no_grad(), autocast(weight.device):
         parts = [

@@ -29,6 +29,9 @@ from dreamcache.training.miniature.plots import plot_losses
 
 MUON_SMALLEST = 16
 
+Loss = Callable[[int], Tensor | Iterator[Tensor]]
+"""Of a step; parts that are yielded one after another need the memory of one."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -38,7 +41,8 @@ class Schedule:
     et al. 2024, with the scale of Liu et al. 2025, so that AdamW's learning rates apply). `cooldown`: None lets the
     rate fall by half a cosine; a share keeps it constant and lets it fall over that share of the steps, at the end
     (Hägele et al. 2024, arXiv 2405.18392): such a run continues with more steps as if they had been planned.
-    `compiled`: by torch.compile, which costs minutes at each start and a third less a step.
+    `compiled`: by torch.compile, which costs minutes at each start and brings nothing on a CPU with AMX. `parts`:
+    of a batch, computed one after another: the optimizer's time is shared by a larger batch.
     """
 
     steps: int
@@ -54,6 +58,7 @@ class Schedule:
     muon: bool = False
     cooldown: float | None = None
     compiled: bool = False
+    parts: int = 1
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then down to `final_rate` of the peak."""
@@ -192,10 +197,10 @@ class Run:
             for name, parameter in self.parameters.items():
                 parameter.copy_(self.average[name].view_as(parameter))
 
-    def train(
-        self, loss: Callable[[int], Tensor], sheet: Callable[[Path], None] | None = None, sheet_every: int = 0
-    ) -> None:
-        """Run the remaining steps; `loss(step)` returns the scalar to descend, `sheet(path)` draws samples.
+    def train(self, loss: Loss, sheet: Callable[[Path], None] | None = None, sheet_every: int = 0) -> None:
+        """Run the remaining steps; `loss(step)` returns the scalar to descend or yields those whose sum it is.
+
+        `sheet(path)` draws samples.
 
         Raises FloatingPointError where the loss or its gradient stops being finite; the last checkpoint stays as
         it was.
@@ -217,14 +222,16 @@ class Run:
                     self._round_back()
         self.load_average()
 
-    def _descend(self, loss: Callable[[int], Tensor]) -> float:
+    def _descend(self, loss: Loss) -> float:
+        value = 0.0
         result = loss(self.step)
-        value = float(result.detach())
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"loss is {value} at step {self.step}; the last checkpoint is {self.checkpoint}"
-            )
-        torch.autograd.backward(result)
+        for part in [result] if isinstance(result, Tensor) else result:
+            value += float(part.detach())
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"loss is {value} at step {self.step}; the last checkpoint is {self.checkpoint}"
+                )
+            torch.autograd.backward(part)
         for name, parameter in self.parameters.items():
             gradient, parameter.grad = parameter.grad, None
             master = self.masters[name]

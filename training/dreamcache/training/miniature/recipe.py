@@ -60,13 +60,13 @@ AUTOENCODER = Schedule(
     cooldown=0.3,
 )
 BASE = Schedule(
-    steps=24_000,
-    batch=64,
-    learning_rate=2e-3,
+    steps=12_000,
+    batch=128,
+    parts=2,
+    learning_rate=2.5e-3,
     checkpoint_every=100,
     muon=True,
     cooldown=0.2,
-    compiled=True,
 )
 SEGMENTER = Schedule(
     steps=1500, batch=24, learning_rate=3e-3, warmup=30, ema=0.99, checkpoint_every=50, muon=True

@@ -6,6 +6,7 @@ this size learns shapes from fewer samples than noise prediction does.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from dreamcache.models.bases.pixels import to_pictures
 from dreamcache.models.pipeline import denoise_batch
 from dreamcache.training.device import compiled, training_device, training_dtype
+from dreamcache.training.miniature.convolution import quicken
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
 from dreamcache.training.miniature.plots import save_sheet
@@ -146,17 +148,19 @@ def train_text_to_image(
     # plain products: the fused CPU kernel is slow backwards at 64 tokens
     unet.set_attn_processor(AttnProcessor())
     text_encoder.set_attn_implementation("eager")
+    if device.type == "cpu":
+        quicken(unet)
     trained = compiled(unet) if schedule.compiled else unet
 
-    def loss(step: int) -> Tensor:
-        chosen, noise, timestep, tokens = (
-            t.to(device) for t in draw_step(latents, schedule, step, CAPTION_DROP, null)
-        )
-        clean = latents.targets[chosen.cpu()].to(device).float()
-        noisy, velocity = noised(scheduler, clean, noise, timestep)
-        text = text_encoder(tokens).last_hidden_state
-        predicted = trained(noisy.to(dtype), timestep, text).sample
-        return functional.mse_loss(predicted.float(), velocity)
+    def loss(step: int) -> Iterator[Tensor]:
+        drawn = draw_step(latents, schedule, step, CAPTION_DROP, null)
+        for part in zip(*(t.chunk(schedule.parts) for t in drawn), strict=True):
+            chosen, noise, timestep, tokens = (t.to(device) for t in part)
+            clean = latents.targets[chosen.cpu()].to(device).float()
+            noisy, velocity = noised(scheduler, clean, noise, timestep)
+            text = text_encoder(tokens).last_hidden_state
+            predicted = trained(noisy.to(dtype), timestep, text).sample
+            yield functional.mse_loss(predicted.float(), velocity) * (len(chosen) / schedule.batch)
 
     def sheet(path: Path) -> None:
         pipeline = assemble(vae, text_encoder, tokenizer, unet, scheduler)
