@@ -64,7 +64,7 @@ BASE = Schedule(
     batch=128,
     parts=2,
     learning_rate=2.5e-3,
-    checkpoint_every=100,
+    checkpoint_every=20,
     muon=True,
     cooldown=0.2,
 )

@@ -173,7 +173,7 @@ def train_text_to_image(
             rows.append(list(sample(pipeline, prompts, seed=row)))
         save_sheet(rows, path)
 
-    run.train(loss, sheet, sheet_every=4 * schedule.checkpoint_every)
+    run.train(loss, sheet, sheet_every=10 * schedule.checkpoint_every)
     return assemble(vae, text_encoder, tokenizer, unet, scheduler)
 
 
