@@ -27,6 +27,8 @@ from dreamcache.runtime.errors import DreamCacheError, OutputError
         ({"base": "mini", "precision": "int4"}, "--precision int4"),
         ({"base": "mini", "attention": "flash"}, "--attention flash"),
         ({"architecture": "sd9"}, "sd15, sd21"),
+        ({"base": "mini", "vae": "taesd"}, "taesd has random weights and goes with --architecture"),
+        ({"base": "mini", "vae": "nowhere"}, "--vae: no VAE at 'nowhere'"),
         ({"base": "nowhere"}, "adapters file trained on nowhere"),
         ({"base": "nowhere", "adapters": Path("a.safetensors")}, "no base at 'nowhere'"),
     ],

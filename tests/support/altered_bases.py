@@ -15,7 +15,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from tiny_models import add_tokens, save_as_transformers_5
 
-from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.parts.schedule import KNOWN
 from dreamcache.models.errors import AdapterError
 from dreamcache.models.unet import walk
@@ -151,7 +151,6 @@ def judged(case: AlteredBase, base: Path, folder: Path) -> Outcome:
         # The transformers installed cannot read the newer form, which holds the same tokenizer.
         shutil.copytree(base / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
     theirs = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    theirs.set_progress_bar_config(disable=True)
     wanted = theirs.tokenizer(PROMPTS, padding="max_length", max_length=16, truncation=True).input_ids
     got = ours.tokenizer(PROMPTS, padding="max_length", max_length=16, truncation=True).input_ids
     same = got == wanted and torch.allclose(ours.scheduler.betas, theirs.scheduler.betas, rtol=1e-6, atol=0)
@@ -160,9 +159,15 @@ def judged(case: AlteredBase, base: Path, folder: Path) -> Outcome:
     theirs.scheduler = DDIMScheduler.from_config(
         {name: value for name, value in stated.items() if name != "_use_default_values"}
     )
-    db = _decibels(_ours(ours), _theirs(theirs, int(ours.unet.config.sample_size)))
+    db = decibels_from_diffusers(ours, theirs)
     same = same and torch.equal(ours.scheduler.timesteps, theirs.scheduler.timesteps)
     return Outcome(case.name, "equal" if same and db >= EQUAL_DB else "different", round(db, 1))
+
+
+def decibels_from_diffusers(base: Base, pipeline: Any) -> float:
+    """How close a base's picture is to a pipeline's, whose scheduler is DDIM."""
+    pipeline.set_progress_bar_config(disable=True)
+    return _decibels(_ours(base), _theirs(pipeline, int(base.unet.config.sample_size)))
 
 
 def _noise(side: int) -> torch.Tensor:

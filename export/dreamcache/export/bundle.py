@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from dreamcache.export.atomic_folder import MARKER, check_place, filled_folder
@@ -24,6 +25,7 @@ from dreamcache.runtime.bundle.contract import (
     FileRecord,
     Fingerprints,
     Graphs,
+    JoinedSpec,
     ParityReport,
     SchedulerKind,
     dump_contract,
@@ -112,6 +114,7 @@ def _contract(
     """What is said of everything that was written to `folder`."""
     base, conditioned = source.base, source.conditioned
     files = _file_records(folder)
+    joined = tuple(JoinedSpec(**asdict(record)) for record in base.joined)
     if graphs is not None:
         fingerprint = graph_fingerprint(graphs, files)
     else:
@@ -122,6 +125,8 @@ def _contract(
             architecture,
             settings.guidance.scheduler,
             settings.scheduler,
+            settings.text,
+            joined=joined,
             segmenter=graphs is not None and graphs.segmenter is not None,
         ),
         architecture=architecture,
@@ -137,13 +142,14 @@ def _contract(
         graphs=graphs,
         files=files,
         fingerprints=Fingerprints(
-            base=base_fingerprint(base.unet),
+            base=source.fingerprint or base_fingerprint(base.unet),
             adapters=adapters_fingerprint(conditioned),
             graph=fingerprint,
         ),
         parity=parity,
         versions=declare_versions(),
         coreml=packages,
+        joined=joined,
     )
 
 

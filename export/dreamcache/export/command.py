@@ -53,6 +53,9 @@ def export(
     variant: command_options.Variant = None,
     sampling: command_options.SamplingName = None,
     scheduler: command_options.DefaultScheduler = None,
+    vae: command_options.OtherVae = None,
+    lora: command_options.Loras = None,
+    textual_inversion: command_options.TextualInversions = None,
     adapters: command_options.AdaptersFile = None,
     precision: command_options.PrecisionName = "fp32",
     calibration_prompts: command_options.CalibrationPrompts = None,
@@ -72,6 +75,8 @@ def export(
     if scheduler is not None:
         refuse_unknown("--scheduler", scheduler, get_args(SchedulerKind))
     _check_model(base, architecture, adapters, base_config, variant, sampling)
+    if architecture is not None and (lora or textual_inversion):
+        raise typer.BadParameter("belong to --base", param_hint="'--lora' / '--textual-inversion'")
     onnx_options, coreml_options = _options(target, precision, attention, calibration_prompts, coreml)
     check_targets(onnx_options, coreml_options, max_references)
     _quiet_imports()
@@ -80,6 +85,7 @@ def export(
     from dreamcache.export.declare.sizes import PictureSize
     from dreamcache.export.resources import check_resources
     from dreamcache.export.source import Source, planned_size
+    from dreamcache.models.bases.joined.additions import Additions
     from dreamcache.runtime.progress import stage_bar
     from dreamcache.runtime.sessions.allocator import reuse_freed_blocks
 
@@ -90,14 +96,14 @@ def export(
         progress = stack.enter_context(stage_bar())
         progress("loading the model", 0, 1)
         check_resources(
-            planned_size(base, architecture, adapters, variant),
+            planned_size(base, architecture, adapters, variant, own_vae=vae is None),
             out,
             None if onnx_options is None else onnx_options.precision,
             512**2 if size is None else size.width * size.height,  # nearly every base's own
             coreml=coreml_options is not None,
         )
         if architecture is not None:
-            source = Source.random(architecture, Path(stack.enter_context(TemporaryDirectory())))
+            source = Source.random(architecture, Path(stack.enter_context(TemporaryDirectory())), vae)
         else:
             assert base is not None
             source = Source.load(
@@ -106,6 +112,7 @@ def export(
                 base_config=base_config,
                 variant=variant,
                 sampling=cast("Sampling | None", sampling),
+                additions=Additions(vae, tuple(lora or ()), tuple(textual_inversion or ())),
             )
         contract = export_bundle(
             source,

@@ -32,6 +32,24 @@ DefaultScheduler = Annotated[
     str | None,
     model(help="Default scheduler of the bundle: ddim, pndm, euler, dpmpp_2m …; default: the base's own."),
 ]
+OtherVae = Annotated[
+    str | None,
+    model(
+        help="VAE in the place of the base's: diffusers folder, Hub id or .safetensors file; "
+        "taesd (random) with --architecture."
+    ),
+]
+Loras = Annotated[
+    list[str] | None,
+    model(metavar="FILE[:WEIGHT]", help="LoRA joined to the base (.safetensors); weight 1; repeatable."),
+]
+TextualInversions = Annotated[
+    list[str] | None,
+    model(
+        metavar="FILE[:TOKEN]",
+        help="Textual inversion joined to the base (.safetensors); default: the file's own token; repeatable.",
+    ),
+]
 AdaptersFile = Annotated[Path | None, model(help="Adapters trained on the base (.safetensors).")]
 PrecisionName = Annotated[str, speed(help="Precision of ONNX graphs: fp32, fp16 (storage) or int8.")]
 CalibrationPrompts = Annotated[

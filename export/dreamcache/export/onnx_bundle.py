@@ -24,7 +24,8 @@ from dreamcache.export.parts.unet import (
 )
 from dreamcache.export.progress import Stages
 from dreamcache.export.source import Source
-from dreamcache.models.bases.base import Base, latent_shift
+from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.parts.autoencoder import latent_shift
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
 

@@ -37,6 +37,8 @@ _COREML_UNET_BYTES, _COREML_OTHER_BYTES, _COREML_WORKING_COPIES = 6.0, 4.0, 1.5
 _LIBRARIES_BYTES = 600e6
 _ACTIVATION_BYTES_PER_PIXEL = 2000.0
 _GRAPH_FILES_BYTES = 20e6
+# Stable Diffusion's own; another that takes its place is no larger.
+_LARGEST_VAE = 84_000_000
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def size_of_architecture(name: str) -> ModelSize:
     return ModelSize(_count(conditioned.unet), adapters, _count(text), _count(vae))
 
 
-def size_of_files(source: str | Path, adapters: Path, variant: str | None = None) -> ModelSize:
+def size_of_files(
+    source: str | Path, adapters: Path, variant: str | None = None, *, own_vae: bool = True
+) -> ModelSize:
     """Read off the headers of a base's and its adapters' files; a Hub id is downloaded.
 
     Raises:
@@ -91,7 +95,7 @@ def size_of_files(source: str | Path, adapters: Path, variant: str | None = None
     path = resolve_base(source, variant)
     stored, _ = read_adapters(adapters)
     if path.is_dir():
-        files = weight_files(path, variant)
+        files = weight_files(path, variant, own_vae=own_vae)
         parts = {part: sum(map(_count_stored, found)) for part, found in files.items()}
     else:
         shapes = read_shapes(path)
@@ -102,7 +106,7 @@ def size_of_files(source: str | Path, adapters: Path, variant: str | None = None
             for part, prefix in prefixes.items()
         }
     trained = sum(tensor.numel() for tensor in stored.values())
-    return ModelSize(parts["unet"], trained, parts["text_encoder"], parts["vae"])
+    return ModelSize(parts["unet"], trained, parts["text_encoder"], parts.get("vae", _LARGEST_VAE))
 
 
 def estimate_needs(

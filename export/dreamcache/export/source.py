@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +14,12 @@ from dreamcache.export.resources import ModelSize, size_of_architecture, size_of
 from dreamcache.models.bases.architectures import ARCHITECTURES
 from dreamcache.models.bases.base import MINI_ADAPTERS, Base, load_base
 from dreamcache.models.bases.distillation import Sampling
+from dreamcache.models.bases.joined.additions import NOTHING, Additions
+from dreamcache.models.bases.joined.lora import join_lora
+from dreamcache.models.bases.joined.other_vae import TAESD
+from dreamcache.models.bases.joined.textual_inversion import join_inversion
 from dreamcache.models.bases.random_base import random_base
-from dreamcache.models.checkpoint import load_adapters, read_adapters
+from dreamcache.models.checkpoint import base_fingerprint, load_adapters, read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.errors import AdapterError
 
@@ -30,6 +34,7 @@ class Source:
         conditioned: its UNet with adapters.
         weights: whether the weights were trained, or are random to measure devices with.
         metadata: of the adapters file.
+        fingerprint: of the base before a LoRA was joined; None where none was.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Source:
     conditioned: ConditionedUNet
     weights: Literal["trained", "random"] = "trained"
     metadata: dict[str, str] = field(default_factory=dict)
+    fingerprint: str | None = None
 
     @classmethod
     def load(
@@ -47,6 +53,7 @@ class Source:
         base_config: str | None = None,
         variant: str | None = None,
         sampling: Sampling | None = None,
+        additions: Additions = NOTHING,
     ) -> Source:
         """A base and its adapters; ``mini`` brings its own. The other arguments are `load_base`'s.
 
@@ -54,25 +61,36 @@ class Source:
             ExportError: the base or the adapters cannot be loaded, or do not belong together.
         """
         path = adapters_of(base, adapters)
-        loaded = loaded_base(base, base_config=base_config, variant=variant, sampling=sampling)
+        loaded = loaded_base(
+            base, base_config=base_config, variant=variant, sampling=sampling, additions=additions
+        )
         try:
             conditioned = load_adapters(path, loaded.unet).eval()
-            return cls(_name(base), loaded, conditioned, "trained", read_adapters(path)[1])
+            fingerprint = base_fingerprint(loaded.unet) if additions.loras else None
+            records = [join_lora(loaded, given) for given in additions.loras]
+            records += [join_inversion(loaded, given) for given in additions.inversions]
+            loaded = replace(loaded, joined=(*loaded.joined, *records))
+            metadata = read_adapters(path)[1]
+            return cls(_name(base), loaded, conditioned, "trained", metadata, fingerprint)
         except (AdapterError, OSError, SafetensorError) as error:
             raise ExportError(" ".join(str(error).split())) from error
 
     @classmethod
-    def random(cls, architecture: str, folder: Path) -> Source:
+    def random(cls, architecture: str, folder: Path, vae: str | Path | None = None) -> Source:
         """A known architecture with random weights and adapters, to measure devices.
 
         Args:
             architecture: see `dreamcache.models.bases.architectures`.
             folder: an empty folder for the tokenizer; may go once the export is done.
+            vae: as `random_base` takes it.
 
         Raises:
-            ExportError: unknown architecture.
+            ExportError: unknown architecture, or a VAE that cannot be used.
         """
-        base = random_base(_known(architecture), folder)
+        try:
+            base = random_base(_known(architecture), folder, vae=vae)
+        except (AdapterError, OSError) as error:
+            raise ExportError(" ".join(str(error).split())) from error
         return cls(architecture, base, random_adapters(base), "random")
 
 
@@ -95,20 +113,30 @@ def loaded_base(
     base_config: str | None = None,
     variant: str | None = None,
     sampling: Sampling | None = None,
+    additions: Additions = NOTHING,
 ) -> Base:
     """A base as `dreamcache.models.bases.base.load_base` takes it.
 
     Raises:
         ExportError: it cannot be loaded; one line.
     """
+    if additions.vae == TAESD:
+        raise ExportError(
+            "--vae taesd has random weights and goes with --architecture; with --base give TAESD's folder or Hub id"
+        )
     try:
-        return load_base(base, config=base_config, variant=variant, sampling=sampling)
+        return load_base(base, config=base_config, variant=variant, sampling=sampling, additions=additions)
     except (AdapterError, OSError, SafetensorError) as error:
         raise ExportError(" ".join(str(error).split())) from error
 
 
 def planned_size(
-    base: str | None, architecture: str | None, adapters: Path | None, variant: str | None = None
+    base: str | None,
+    architecture: str | None,
+    adapters: Path | None,
+    variant: str | None = None,
+    *,
+    own_vae: bool = True,
 ) -> ModelSize:
     """Parameters of what is about to be loaded, without loading it; a Hub id is downloaded.
 
@@ -117,6 +145,7 @@ def planned_size(
         architecture: as `Source.random` takes it, where there is no base.
         adapters: of the base.
         variant: of the base's weights.
+        own_vae: False where another takes its place, and the base may have none.
 
     Raises:
         ExportError: no such base, adapters or architecture.
@@ -126,7 +155,7 @@ def planned_size(
     assert base is not None
     path = adapters_of(base, adapters)
     try:
-        return size_of_files(base, path, variant)
+        return size_of_files(base, path, variant, own_vae=own_vae)
     except (AdapterError, OSError) as error:
         raise ExportError(" ".join(str(error).split())) from error
 

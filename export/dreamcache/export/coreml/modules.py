@@ -13,7 +13,7 @@ from dreamcache.export.declare.components import (
     declare_vae_decoder,
     declare_vae_encoder,
 )
-from dreamcache.export.modules.decoder import WholeDecoder
+from dreamcache.export.modules.decoder import whole_decoder
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
 from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.export.options import EXACT, Approximations, CoreMLAttention
@@ -94,7 +94,7 @@ def component_modules(base: Base, architecture: Architecture) -> dict[str, CoreM
             PictureEncoder(base.vae),
             declare_vae_encoder(base.vae, *architecture.reference_latent_shape[2:]),
         ),
-        "vae_decoder": (WholeDecoder(base.vae, "plain"), declare_vae_decoder(base.vae, *latent)),
+        "vae_decoder": (whole_decoder(base.vae, "plain"), declare_vae_decoder(base.vae, *latent)),
     }
     return {
         name: CoreMLModule(module, tensors.inputs, tensors.outputs)

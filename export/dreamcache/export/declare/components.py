@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
 from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.parts.autoencoder import Autoencoder, factor_of
 from dreamcache.runtime.bundle.tensors import DType, TensorSpec
 
 
@@ -32,7 +31,7 @@ def declare_text_encoder(base: Base) -> GraphTensors:
     )
 
 
-def declare_vae_encoder(vae: AutoencoderKL, latent_height: int, latent_width: int) -> GraphTensors:
+def declare_vae_encoder(vae: Autoencoder, latent_height: int, latent_width: int) -> GraphTensors:
     """A picture to its latent."""
     latent, picture = _vae_shapes(vae, latent_height, latent_width)
     meaning = "unscaled latent: the mean of the encoder's distribution"
@@ -41,7 +40,7 @@ def declare_vae_encoder(vae: AutoencoderKL, latent_height: int, latent_width: in
     )
 
 
-def declare_vae_decoder(vae: AutoencoderKL, latent_height: int, latent_width: int) -> GraphTensors:
+def declare_vae_decoder(vae: Autoencoder, latent_height: int, latent_width: int) -> GraphTensors:
     """A latent to its picture."""
     latent, picture = _vae_shapes(vae, latent_height, latent_width)
     return _tensors(
@@ -50,11 +49,11 @@ def declare_vae_decoder(vae: AutoencoderKL, latent_height: int, latent_width: in
 
 
 def _vae_shapes(
-    vae: AutoencoderKL, latent_height: int, latent_width: int
+    vae: Autoencoder, latent_height: int, latent_width: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the latent and of the picture."""
     config = vae.config
-    factor = 2 ** (len(config.block_out_channels) - 1)
+    factor = factor_of(config)
     latent = (1, int(config.latent_channels), latent_height, latent_width)
     return latent, (1, int(config.out_channels), factor * latent_height, factor * latent_width)
 

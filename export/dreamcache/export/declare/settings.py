@@ -13,6 +13,7 @@ from dreamcache.export.declare.sampler import declare_sampler, declare_spacing
 from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.distillation import Sampling
+from dreamcache.models.bases.parts.clip_tokenizer import vectors_of
 from dreamcache.models.config import AdapterConfig
 from dreamcache.runtime.bundle.contract import (
     GuidanceDefaults,
@@ -102,7 +103,7 @@ def declare_text(base: Base) -> TextSpec:
             raise ExportError(
                 f"the tokenizer has no {name}_token, expected one in tokenizer_config.json; save the tokenizer again"
             )
-    return _checked(TextSpec, "the tokenizer", ids)
+    return _checked(TextSpec, "the tokenizer", ids | {"vectors": vectors_of(base.tokenizer)})
 
 
 def declare_vae(base: Base) -> VaeSpec:

@@ -23,7 +23,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamcache.export.modules.attention import AttentionKind, attend
+from dreamcache.models.bases.parts.autoencoder import Autoencoder
 from dreamcache.runtime.bundle.decoder_strips import StripKind
+
+
+def whole_decoder(vae: Autoencoder, attention: AttentionKind) -> nn.Module:
+    """latent_sample [1, z, h, w], unscaled, to sample [1, 3, H, W]; TAESD has no attention to write out."""
+    return WholeDecoder(vae, attention) if isinstance(vae, AutoencoderKL) else vae.decoder
 
 
 class WholeDecoder(nn.Module):

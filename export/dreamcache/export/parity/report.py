@@ -36,6 +36,7 @@ from dreamcache.export.parity.torch_reference import (
 )
 from dreamcache.export.parity.unet import UnetParity, measure_unet
 from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.parts.autoencoder import encode_mean
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport, Precision
@@ -164,10 +165,10 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
         random.uniform(-1, 1, spec.shape).astype(np.float32)
         for spec in (graphs.vae_encoder.inputs[0], graphs.vae_decoder.outputs[0])
     )
-    encoded = base.vae.encode(torch.from_numpy(pixels)).latent_dist.mean.numpy()
+    encoded = encode_mean(base.vae, torch.from_numpy(pixels)).numpy()
     latent = encoded
     if pixels.shape != picture.shape:
-        latent = base.vae.encode(torch.from_numpy(picture)).latent_dist.mean.numpy()
+        latent = encode_mean(base.vae, torch.from_numpy(picture)).numpy()
     wanted = {
         "text_encoder": (ids, base.encode_text([PROMPT]).numpy()),
         "vae_encoder": (pixels, encoded),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.parts.clip_tokenizer import expanded
 from dreamcache.runtime.bundle.contract import TextSpec
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.sampling.prompts import PromptTokenizer, PromptWarning
@@ -47,7 +48,10 @@ def check_token_ids(base: Base, folder: Path, text: TextSpec) -> None:
 
 def _compare(base: Base, files: Sequence[Path], text: TextSpec, prompts: Sequence[str]) -> None:
     wanted = base.tokenizer(
-        list(prompts), padding="max_length", max_length=base.text_length, truncation=True
+        [expanded(prompt, base.tokenizer) for prompt in prompts],
+        padding="max_length",
+        max_length=base.text_length,
+        truncation=True,
     ).input_ids
     try:
         tokenizer = PromptTokenizer({file.name: file for file in files}, text, base.text_length)

@@ -2,7 +2,8 @@
 
 How it is cut is decided by size: the strips begin at the first upsampler that makes a map of more than
 `CUT_BYTES`, and each run reads as many rows as make `WINDOW_BYTES`. A decoder without so large a map gets no
-strips, since there is nothing to gain: Stable Diffusion's has one from 256 px on, the miniature none.
+strips, since there is nothing to gain: Stable Diffusion's has one from 256 px on, the miniature none. TAESD, whose
+whole decoder takes less than the denoiser, gets none either.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from dreamcache.export.modules.attention import AttentionKind
 from dreamcache.export.modules.decoder import (
     CutStrip,
     DecoderHead,
-    WholeDecoder,
     can_cut,
     cut_strips,
+    whole_decoder,
 )
+from dreamcache.models.bases.parts.autoencoder import Autoencoder
 from dreamcache.runtime.bundle.contract import GraphSpec, StripSpec
 from dreamcache.runtime.bundle.decoder_strips import even_rows, scale_of, strip_inputs, strip_outputs
 from dreamcache.runtime.bundle.tensors import TensorSpec
@@ -52,7 +54,7 @@ class DecoderSpecs:
 
 @torch.no_grad()
 def export_decoder(
-    vae: AutoencoderKL,
+    vae: Autoencoder,
     folder: Path,
     latent_height: int,
     latent_width: int,
@@ -67,7 +69,7 @@ def export_decoder(
         ExportError: the decoder cannot be exported.
     """
     specs = plan_decoder(vae, latent_height, latent_width, cut_bytes=cut_bytes, window_bytes=window_bytes)
-    modules: list[tuple[nn.Module, GraphSpec]] = [(WholeDecoder(vae, attention), specs.whole)]
+    modules: list[tuple[nn.Module, GraphSpec]] = [(whole_decoder(vae, attention), specs.whole)]
     cut = find_cut(vae, latent_height, latent_width, cut_bytes)
     if cut is not None and specs.head is not None:
         modules.append((DecoderHead(vae, attention, cut), specs.head))
@@ -83,7 +85,7 @@ def export_decoder(
 
 
 def plan_decoder(
-    vae: AutoencoderKL,
+    vae: Autoencoder,
     latent_height: int,
     latent_width: int,
     *,
@@ -110,9 +112,9 @@ def plan_decoder(
     return DecoderSpecs(whole, _spec(VAE_DECODER_HEAD, latent, features), tuple(strips))
 
 
-def find_cut(vae: AutoencoderKL, latent_height: int, latent_width: int, cut_bytes: int) -> int | None:
+def find_cut(vae: Autoencoder, latent_height: int, latent_width: int, cut_bytes: int) -> int | None:
     """The block whose upsampler is the first to make a map of more than `cut_bytes`; None: nothing to cut."""
-    if not can_cut(vae):
+    if not isinstance(vae, AutoencoderKL) or not can_cut(vae):
         return None
     for i, block in enumerate(list(vae.decoder.up_blocks)[:-1]):
         upsampler = block.upsamplers[0]

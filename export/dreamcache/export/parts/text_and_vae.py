@@ -1,4 +1,7 @@
-"""Text encoder and VAE encoder, through optimum's ONNX exporter, with static shapes."""
+"""Text encoder and VAE encoder, through optimum's ONNX exporter, with static shapes.
+
+TAESD's encoder, which optimum does not know, is traced as the denoiser is.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 from diffusers.configuration_utils import FrozenDict
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from optimum.exporters.onnx import export as optimum_export
 from optimum.exporters.onnx.model_configs import (
     CLIPTextOnnxConfig,
@@ -18,8 +22,8 @@ from torch import nn
 
 from dreamcache.export.declare.components import GraphTensors, declare_text_encoder, declare_vae_encoder
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.shared_weights import rewrite_shared
-from dreamcache.export.graphs.trace import quiet_exporters
+from dreamcache.export.graphs.shared_weights import rewrite_shared, write_shared
+from dreamcache.export.graphs.trace import export_graph, quiet_exporters
 from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.models.bases.base import Base
 from dreamcache.runtime.bundle.architecture import Architecture
@@ -43,9 +47,20 @@ def export_components(base: Base, folder: Path, architecture: Architecture) -> d
     """
     side = architecture.reference_side
     text_config = CLIPTextOnnxConfig(base.text_encoder.config, task="feature-extraction")
-    # The exporter takes the picture's size from the config alone; references are square.
-    sized = FrozenDict({**base.vae.config, "sample_size": side})
-    encoder_config = VaeEncoderOnnxConfig(sized, task="semantic-segmentation")
+    tensors = declare_vae_encoder(base.vae, *architecture.reference_latent_shape[2:])
+    if isinstance(base.vae, AutoencoderTiny):
+        encoder = _trace(VaeMean(base.vae), folder, VAE_ENCODER, tensors)
+    else:
+        # The exporter takes the picture's size from the config alone; references are square.
+        sized = FrozenDict({**base.vae.config, "sample_size": side})
+        encoder = _export(
+            VaeMean(base.vae),
+            VaeEncoderOnnxConfig(sized, task="semantic-segmentation"),
+            folder,
+            VAE_ENCODER,
+            {"batch_size": 1, "height": side, "width": side},
+            tensors,
+        )
     return {
         "text_encoder": _export(
             base.text_encoder,
@@ -55,15 +70,16 @@ def export_components(base: Base, folder: Path, architecture: Architecture) -> d
             {"batch_size": 1, "sequence_length": base.text_length},
             declare_text_encoder(base),
         ),
-        "vae_encoder": _export(
-            VaeMean(base.vae),
-            encoder_config,
-            folder,
-            VAE_ENCODER,
-            {"batch_size": 1, "height": side, "width": side},
-            declare_vae_encoder(base.vae, *architecture.reference_latent_shape[2:]),
-        ),
+        "vae_encoder": encoder,
     }
+
+
+def _trace(module: nn.Module, folder: Path, file: str, tensors: GraphTensors) -> GraphSpec:
+    path = folder / file
+    path.parent.mkdir()
+    model = export_graph(module, tensors.inputs, tensors.outputs)
+    write_shared(path.parent, {path.name: model}, WEIGHTS_NAME)
+    return _declare(folder, file, tensors)
 
 
 def _export(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
@@ -19,9 +18,13 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.diffusers_folder import load_folder
 from dreamcache.models.bases.distillation import Sampling, fold_guidance, recognise_sampling
-from dreamcache.models.bases.files import PICKLE_SUFFIXES
+from dreamcache.models.bases.files import refuse_pickle
 from dreamcache.models.bases.hub import fetch_base, is_model_id
+from dreamcache.models.bases.joined.additions import NOTHING, Additions, JoinedFile
+from dreamcache.models.bases.joined.other_vae import load_vae, own_config
 from dreamcache.models.bases.original.single_file import load_single_file
+from dreamcache.models.bases.parts.autoencoder import Autoencoder, encode_mean, factor_of, latent_shift
+from dreamcache.models.bases.parts.clip_tokenizer import expanded
 from dreamcache.models.bases.parts.schedule import ddim_of, read_schedule
 from dreamcache.models.bases.parts.soundness import refuse_non_finite
 from dreamcache.models.bases.parts.together import Parts, check_together, settle_sample_size
@@ -31,13 +34,6 @@ MINI_DIR = Path(__file__).parents[1] / "weights" / "mini"
 """The shipped miniature: a diffusers folder with its trained adapters in it."""
 
 MINI_ADAPTERS = MINI_DIR / "adapters.safetensors"
-
-TO_SAFETENSORS = (
-    "python -c \"import torch, safetensors.torch as s; d = torch.load('FILE', map_location='cpu', weights_only=True); "
-    "d = d.get('state_dict', d); s.save_file({k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, "
-    "'model.safetensors')\""
-)
-"""Command for a pickle, with its weights at the top or under ``state_dict``; weights that share memory are copied."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +45,10 @@ class Base:
         path: the diffusers folder or checkpoint it came from; None for a model made in memory.
         sampling: how it wants to be sampled; few-step bases need no guidance.
         schedule: scheduler_config.json of its own scheduler, with nothing left out.
+        joined: what was added to it.
     """
 
-    vae: AutoencoderKL
+    vae: Autoencoder
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizerFast
     unet: UNet2DConditionModel
@@ -59,15 +56,23 @@ class Base:
     path: Path | None
     sampling: Sampling = "standard"
     schedule: Mapping[str, Any] = field(default_factory=dict)
+    joined: tuple[JoinedFile, ...] = ()
 
     @classmethod
-    def of(cls, parts: Parts, path: Path | None = None, sampling: Sampling | None = None) -> Base:
+    def of(
+        cls,
+        parts: Parts,
+        path: Path | None = None,
+        sampling: Sampling | None = None,
+        joined: tuple[JoinedFile, ...] = (),
+    ) -> Base:
         """A base of parts in memory, frozen; a UNet that takes a guidance scale gets a fixed one.
 
         Args:
             parts: that belong together.
             path: where they came from.
             sampling: None recognises it by the configs.
+            joined: what was added to them.
 
         Raises:
             AdapterError: the parts do not belong together, or one says what is not supported.
@@ -91,6 +96,7 @@ class Base:
             path=path,
             sampling=sampling,
             schedule=schedule,
+            joined=joined,
         )
 
     @property
@@ -101,13 +107,13 @@ class Base:
     @property
     def vae_factor(self) -> int:
         """Pixels a latent cell stands for, along one side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return factor_of(self.vae.config)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Prompt embeddings [b, n, c]; longer prompts are cut at the text encoder's length."""
         tokens = self.tokenizer(
-            list(prompts),
+            [expanded(prompt, self.tokenizer) for prompt in prompts],
             padding="max_length",
             max_length=self.text_length,
             truncation=True,
@@ -118,7 +124,7 @@ class Base:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """[b, 3, H, W] in -1..1 to scaled latents [b, z, h, w]: the mean, so that it is deterministic."""
-        mean = self.vae.encode(pixels).latent_dist.mean
+        mean = encode_mean(self.vae, pixels)
         return cast(Tensor, (mean - latent_shift(self.vae)) * self.vae.config.scaling_factor)
 
     @torch.no_grad()
@@ -128,12 +134,6 @@ class Base:
         return cast(Tensor, self.vae.decode(unscaled).sample)
 
 
-def latent_shift(vae: AutoencoderKL) -> float:
-    """The VAE's shift factor, which most configs leave out."""
-    shift = vae.config.shift_factor
-    return 0.0 if shift is None else float(shift)
-
-
 def load_base(
     source: str | Path,
     device: str | torch.device = "cpu",
@@ -141,6 +141,7 @@ def load_base(
     config: str | Path | None = None,
     variant: str | None = None,
     sampling: Sampling | None = None,
+    additions: Additions = NOTHING,
 ) -> Base:
     """Load a base.
 
@@ -152,6 +153,7 @@ def load_base(
             known architecture; None recognises the architecture.
         variant: which weights of a folder or id, such as ``fp16``; None takes the plain ones if there are any.
         sampling: how the base wants to be sampled; None recognises it by the configs.
+        additions: whose VAE takes the place of its own; LoRAs and textual inversions are joined afterwards.
 
     Raises:
         AdapterError: a base of a kind that is not supported, withdrawn, incomplete, or stored as a pickle.
@@ -159,17 +161,22 @@ def load_base(
         OSError: a part cannot be read (diffusers and transformers say which).
     """
     path = resolve_base(source, variant)
+    vae: Autoencoder | None = None
+    joined: tuple[JoinedFile, ...] = ()
+    if additions.vae is not None:
+        vae, record = load_vae(additions.vae, own_config(path, config))
+        joined = (record,)
     if path.is_dir():
         if config is not None:
             raise AdapterError(
                 f"{source} brings its own configs; leave the config out, it is for single checkpoints"
             )
-        parts = load_folder(path, variant)
+        parts = load_folder(path, variant, vae)
     elif variant is not None:
         raise AdapterError(f"{source} is one checkpoint; leave the variant out, it is for folders and ids")
     else:
-        parts = load_single_file(path, config)
-    base = Base.of(parts, path, sampling)
+        parts = load_single_file(path, config, vae)
+    base = Base.of(parts, path, sampling, joined)
     for model in (base.vae, base.text_encoder, base.unet):
         model.to(device)
     return base
@@ -187,10 +194,7 @@ def resolve_base(source: str | Path, variant: str | None = None) -> Path:
     path = Path(source)
     if path.is_dir():
         return path
-    if path.suffix in PICKLE_SUFFIXES:
-        raise AdapterError(
-            f"{source} is a pickle, which is never opened as a base; where you trust it, convert it: {TO_SAFETENSORS}"
-        )
+    refuse_pickle(source)
     if path.is_file():
         return path
     if isinstance(source, str) and path.suffix != ".safetensors" and is_model_id(source):

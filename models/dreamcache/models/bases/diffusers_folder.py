@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from dreamcache.models.bases.files import pickles_in, read_json
+from dreamcache.models.bases.parts.autoencoder import AUTOENCODERS, Autoencoder
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
-from dreamcache.models.bases.parts.schedule import check_scheduler_class
+from dreamcache.models.bases.parts.schedule import check_scheduler_class, quiet_configs
 from dreamcache.models.bases.parts.soundness import check_config, check_stored, refuse_unexpected
 from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
@@ -61,29 +61,54 @@ def check_index(name: str, folder: Path) -> None:
             raise AdapterError(f"the {part} of {name} is a {kind}, expected {wanted}; give another base")
 
 
-def load_folder(folder: Path, variant: str | None = None) -> Parts:
+def load_folder(folder: Path, variant: str | None = None, vae: Autoencoder | None = None) -> Parts:
     """Every part of a folder, weights in float32.
 
     Args:
         folder: in the layout of diffusers.
         variant: such as ``fp16`` or ``non_ema``; None takes the plain weights where there are any.
+        vae: in the place of the folder's own, which is then not looked at.
 
     Raises:
         AdapterError: an unsupported model or tokenizer, no such variant, or weights that are incomplete or pickles.
         FileNotFoundError: a part is missing.
         OSError: a part cannot be read (diffusers and transformers say which).
     """
-    chosen = _chosen(folder, variant)
-    for part, files in weight_files(folder, variant).items():
+    chosen = _chosen(folder, variant, own_vae=vae is None)
+    for part, files in weight_files(folder, variant, own_vae=vae is None).items():
         check_stored(str(folder / part), files)
     return Parts(
         tokenizer=load_tokenizer(folder / "tokenizer"),
-        vae=_load(AutoencoderKL, folder / "vae", chosen["vae"], "torch_dtype"),
+        vae=_autoencoder(folder / "vae", chosen["vae"]) if vae is None else vae,
         # transformers has renamed the argument that diffusers still calls torch_dtype.
         text_encoder=_load(CLIPTextModel, folder / "text_encoder", chosen["text_encoder"], "dtype"),
         unet=_load(UNet2DConditionModel, folder / "unet", chosen["unet"], "torch_dtype"),
         scheduler=read_scheduler(folder),
     )
+
+
+def load_autoencoder(part: Path) -> Autoencoder:
+    """A VAE alone, by its folder, in float32.
+
+    Raises:
+        AdapterError: another class, packed by a quantiser, incomplete, or pickles alone.
+        FileNotFoundError: no config.
+    """
+    if not (part / "config.json").is_file():
+        raise FileNotFoundError(f"{part} has no config.json; give a diffusers folder of a VAE")
+    check_config(part, "vae")
+    check_stored(str(part), stored_weights(part))
+    return _autoencoder(part, _choose(part, None))
+
+
+def stored_weights(part: Path, variant: str | None = None) -> list[Path]:
+    """The files of a part's weights.
+
+    Raises:
+        AdapterError: none, or pickles alone.
+    """
+    chosen = _choose(part, variant)
+    return [path for path in sorted(part.glob("*.safetensors")) if _variant(path) == chosen]
 
 
 def read_scheduler(folder: Path) -> dict[str, Any]:
@@ -107,17 +132,14 @@ def variants(part: Path) -> set[str]:
     return {found for path in part.glob("*.safetensors") if (found := _variant(path)) is not None}
 
 
-def weight_files(folder: Path, variant: str | None = None) -> dict[str, list[Path]]:
-    """The files that `load_folder` reads, of each part with weights.
+def weight_files(folder: Path, variant: str | None = None, *, own_vae: bool = True) -> dict[str, list[Path]]:
+    """The files that `load_folder` reads, of each part with weights; the VAE's if it is the folder's `own_vae`.
 
     Raises:
         AdapterError: an unsupported model, or no such weights.
         FileNotFoundError: a part is missing.
     """
-    return {
-        part: [path for path in sorted((folder / part).glob("*.safetensors")) if _variant(path) == chosen]
-        for part, chosen in _chosen(folder, variant).items()
-    }
+    return {part: stored_weights(folder / part, variant) for part in _chosen(folder, variant, own_vae)}
 
 
 def _is_held(kind: object) -> bool:
@@ -130,17 +152,19 @@ def _variant(path: Path) -> str | None:
     return None if match is None else match["variant"] or match["late"] or ""
 
 
-def _chosen(folder: Path, variant: str | None) -> dict[str, str]:
+def _chosen(folder: Path, variant: str | None, own_vae: bool) -> dict[str, str]:
     """Chosen variant of each part's weights, after every check that needs no weights."""
     check_index(str(folder), folder)
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    needed = [part for part in PARTS if own_vae or part != "vae"]
+    missing = [part for part in needed if not (folder / part).is_dir()]
     if missing:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(missing)}; expected a Stable Diffusion folder of diffusers"
         )
-    for part in WEIGHED:
-        check_config(folder / part)
-    chosen = {part: _choose(folder / part, variant) for part in WEIGHED}
+    weighed = [part for part in WEIGHED if part in needed]
+    for part in weighed:
+        check_config(folder / part, part)
+    chosen = {part: _choose(folder / part, variant) for part in weighed}
     if variant is not None and variant not in chosen.values():
         raise AdapterError(f"{folder} has no weights of the variant {variant!r}; it has {_listed(folder)}")
     return chosen
@@ -162,6 +186,14 @@ def _choose(part: Path, wanted: str | None) -> str:
 def _listed(folder: Path) -> str:
     found = sorted({variant for part in WEIGHED for variant in variants(folder / part)})
     return ", ".join(variant or "plain ones" for variant in found)
+
+
+def _autoencoder(part: Path, variant: str) -> Autoencoder:
+    kind = str(read_json(part / "config.json").get("_class_name", "AutoencoderKL"))
+    # diffusers warns of an entry of its own, which AutoencoderTiny writes and does not take.
+    with quiet_configs():
+        loaded: Autoencoder = _load(AUTOENCODERS[kind], part, variant, "torch_dtype")
+    return loaded
 
 
 def _load(kind: Any, part: Path, variant: str, dtype: str) -> Any:

@@ -12,6 +12,22 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 """Endings of weights that can run code when they are opened, or that PyTorch does not read."""
 
 
+TO_SAFETENSORS = (
+    "python -c \"import torch, safetensors.torch as s; d = torch.load('FILE', map_location='cpu', weights_only=True); "
+    "d = d.get('state_dict', d); s.save_file({k: v.clone().contiguous() for k, v in d.items() if torch.is_tensor(v)}, "
+    "'model.safetensors')\""
+)
+"""Command for a pickle, with its weights at the top or under ``state_dict``; weights that share memory are copied."""
+
+
+def refuse_pickle(source: str | Path) -> None:
+    """Raises: AdapterError for the name of a file that could run code when it is opened."""
+    if Path(source).suffix in PICKLE_SUFFIXES:
+        raise AdapterError(
+            f"{source} is a pickle, which is never opened as a base; where you trust it, convert it: {TO_SAFETENSORS}"
+        )
+
+
 def pickles_in(folder: Path) -> list[Path]:
     """Files of a folder and its subfolders with such an ending, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix in PICKLE_SUFFIXES)

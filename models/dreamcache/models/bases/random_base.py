@@ -19,26 +19,31 @@ from dreamcache.models.bases.architectures import (
     text_config,
 )
 from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.joined.additions import JoinedFile
+from dreamcache.models.bases.joined.other_vae import TAESD, load_vae, random_taesd
+from dreamcache.models.bases.parts.autoencoder import Autoencoder
 from dreamcache.models.bases.parts.together import Parts
 
 
-def random_base(architecture: str, folder: Path, seed: int = 0) -> Base:
+def random_base(architecture: str, folder: Path, seed: int = 0, vae: str | Path | None = None) -> Base:
     """A base of a known architecture with seeded random weights.
 
     Args:
         architecture: a key of `ARCHITECTURES`.
         folder: an empty folder; the tokenizer is written into it.
         seed: of the weights.
+        vae: ``taesd`` with random weights too, or what `load_base` takes; None is the architecture's own.
 
     Raises:
         ValueError: unknown architecture.
+        AdapterError: the VAE cannot be used.
     """
     known = known_architecture(architecture)
     tokenizer = _byte_tokenizer(folder / "tokenizer")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(**known.unet)
-        vae = AutoencoderKL(**VAE_CONFIG)
+        own: Autoencoder = AutoencoderKL(**VAE_CONFIG)
         text_encoder = CLIPTextModel(
             text_config(
                 known,
@@ -47,7 +52,13 @@ def random_base(architecture: str, folder: Path, seed: int = 0) -> Base:
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-    return Base.of(Parts(vae, text_encoder, tokenizer, unet, known.scheduler))
+    joined: tuple[JoinedFile, ...] = ()
+    if vae == TAESD:
+        own = random_taesd(seed)
+    elif vae is not None:
+        own, record = load_vae(vae, VAE_CONFIG)
+        joined = (record,)
+    return Base.of(Parts(own, text_encoder, tokenizer, unet, known.scheduler), joined=joined)
 
 
 def _byte_tokenizer(folder: Path) -> CLIPTokenizerFast:

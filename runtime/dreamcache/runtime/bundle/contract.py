@@ -47,6 +47,7 @@ __all__ = [
     "Graphs",
     "GuidanceDefaults",
     "GuidanceMode",
+    "JoinedSpec",
     "ParityReport",
     "Precision",
     "SchedulerKind",
@@ -78,12 +79,18 @@ TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class TextSpec(ContractModel):
-    """The tokenizer's folder and its special tokens; the length is the architecture's `text_length`."""
+    """The tokenizer's folder and its special tokens; the length is the architecture's `text_length`.
+
+    vectors: of tokens that textual inversions trained with several: a prompt's <t> stands for <t> <t>_1 and so on.
+    """
+
+    newer = ("vectors",)
 
     folder: BundlePath = "tokenizer"
     bos_id: TokenId
     eos_id: TokenId
     pad_id: TokenId
+    vectors: dict[str, Annotated[int, Field(ge=2, le=1000)]] = Field(default={})
 
 
 class VaeSpec(ContractModel):
@@ -91,6 +98,20 @@ class VaeSpec(ContractModel):
 
     scaling_factor: PositiveFloat
     shift_factor: float | None = None
+
+
+class JoinedSpec(ContractModel):
+    """What was added to the base before the export; base fingerprints are those of the base without it.
+
+    name: of the file, folder or Hub id. sha256: over its weight files, one after the other. weight: of a LoRA.
+    tokens: of a textual inversion.
+    """
+
+    kind: Literal["vae", "lora", "textual_inversion"]
+    name: str
+    sha256: Sha256
+    weight: float | None = None
+    tokens: tuple[str, ...] = ()
 
 
 class Fingerprints(ContractModel):
@@ -107,6 +128,8 @@ class Fingerprints(ContractModel):
 
 class Contract(ContractModel):
     """The whole of `dreamcache.json`."""
+
+    newer = ("joined",)
 
     format_version: PositiveInt = 1
     architecture: Architecture
@@ -125,6 +148,7 @@ class Contract(ContractModel):
     parity: ParityReport
     versions: dict[str, str]
     coreml: CoreMLPart | None = None
+    joined: tuple[JoinedSpec, ...] = ()
 
     @property
     def graphs(self) -> Graphs:
@@ -142,7 +166,10 @@ class Contract(ContractModel):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
         segmenter = self.onnx is not None and self.onnx.segmenter is not None
-        if self.format_version < (oldest := needed_format(self.architecture, segmenter=segmenter)):
+        oldest = needed_format(
+            self.architecture, "ddim", self.text, joined=self.joined, segmenter=segmenter
+        )
+        if self.format_version < oldest:
             raise ValueError(f"format version {oldest} is expected, received {self.format_version}")
         if self.onnx is not None:
             check_graphs(self.onnx, self.architecture, self.files)
@@ -172,17 +199,18 @@ _OF_FORMAT_1: tuple[SchedulerKind, ...] = ("ddim", "euler", "dpm", "lcm")
 def needed_format(
     architecture: Architecture,
     sampler: SchedulerKind = "ddim",
-    spec: SchedulerSpec | None = None,
-    *,
+    *parts: ContractModel | None,
+    joined: tuple[JoinedSpec, ...] = (),
     segmenter: bool = False,
 ) -> int:
     """The oldest format that can say what a bundle needs.
 
-    2 where the reference has a size of its own, the default sampler is newer, the schedule has newer entries, or
-    there is a segmenter.
+    2 where the reference has a size of its own, the default sampler is newer, something was joined to the base, a
+    part has entries that 0.1 does not know, or there is a segmenter.
     """
-    newer = spec is not None and spec.model_dump().keys() & set(spec.newer)
-    return 1 if architecture.reference is None and sampler in _OF_FORMAT_1 and not (newer or segmenter) else 2
+    newer = any(part.model_dump().keys() & set(part.newer) for part in parts if part is not None)
+    old = architecture.reference is None and sampler in _OF_FORMAT_1 and not newer
+    return 1 if old and not joined and not segmenter else 2
 
 
 def dump_contract(contract: Contract) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -42,6 +43,14 @@ def bundle_tables(bundle: Bundle) -> Iterator[Table]:
     for site in contract.architecture.sites:
         _add_row(sites, site.name, str(site.width), str(site.heads), str(site.tokens))
     yield sites
+    if contract.joined:
+        added = Table(
+            "kind", "name", "SHA-256", "weight or tokens", title="Joined to the base", title_justify="left"
+        )
+        for joined in contract.joined:
+            how = " ".join(joined.tokens) if joined.weight is None else f"{joined.weight:g}"
+            added.add_row(joined.kind, escape(joined.name), joined.sha256[:12], escape(how))
+        yield added
     if contract.onnx is not None:
         yield _graphs(contract, contract.onnx)
     if contract.coreml is not None:

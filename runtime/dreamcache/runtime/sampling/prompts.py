@@ -60,10 +60,8 @@ class PromptTokenizer:
 
         Raises: SettingsError for a prompt of more than 20,000 characters. Warns: PromptWarning when it is cut.
         """
-        if len(prompt) > MAX_PROMPT_CHARACTERS:
-            raise SettingsError(
-                f"prompt: at most {MAX_PROMPT_CHARACTERS} characters are expected, received {len(prompt)}; shorten it"
-            )
+        _check_length(prompt)
+        prompt = self._expanded(prompt)
         encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
         room = self._length - 2
         if len(encoding.ids) > room:
@@ -76,6 +74,25 @@ class PromptTokenizer:
         ids = [self._text.bos_id, *encoding.ids[:room], self._text.eos_id]
         ids += [self._text.pad_id] * (self._length - len(ids))
         return np.array([ids], dtype=np.int64)
+
+    def _expanded(self, prompt: str) -> str:
+        """The prompt with every token of several vectors spelled out, as diffusers' `maybe_convert_prompt` does."""
+        vectors = self._text.vectors
+        if not vectors:
+            return prompt
+        found = set(self._tokenizer.encode(prompt, add_special_tokens=False).tokens)
+        for token in sorted(found & set(vectors)):
+            spelled = [token, *(f"{token}_{i}" for i in range(1, vectors[token]))]
+            prompt = prompt.replace(token, " ".join(spelled))
+            _check_length(prompt)
+        return prompt
+
+
+def _check_length(prompt: str) -> None:
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise SettingsError(
+            f"prompt: at most {MAX_PROMPT_CHARACTERS} characters are expected, received {len(prompt)}; shorten it"
+        )
 
 
 def _load(files: Mapping[str, Path], text: TextSpec) -> Tokenizer:

@@ -33,6 +33,7 @@ def operator(*names: str) -> Callable[[Operator], Operator]:
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
+    "relu": functional.relu,
     "square": torch.square,
     "abs": torch.abs,
     "sqrt": torch.sqrt,

@@ -35,6 +35,7 @@ from dreamcache.models.bases.original.other_tools import (
     unread,
 )
 from dreamcache.models.bases.original.statements import Statement, joined, read_statement
+from dreamcache.models.bases.parts.autoencoder import Autoencoder
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.parts.soundness import refuse_packed, refuse_unexpected
 from dreamcache.models.bases.parts.together import Parts
@@ -52,13 +53,16 @@ _TRANSFORMERS = ("joint_blocks.", "double_blocks.", "transformer_blocks.", "doub
 Shapes = Mapping[str, Sequence[int]]
 
 
-def load_single_file(path: Path, config: str | Path | None = None) -> Parts:
+def load_single_file(
+    path: Path, config: str | Path | None = None, other_vae: Autoencoder | None = None
+) -> Parts:
     """Every part of a checkpoint, weights in float32.
 
     Args:
         path: the checkpoint.
         config: a diffusers folder whose configs and tokenizer it shares, or the name of a known architecture;
             None recognises the architecture by the checkpoint's keys.
+        other_vae: in the place of the checkpoint's own, which is then not looked at.
 
     Raises:
         AdapterError: no checkpoint of this layout, an unsupported or incomplete one, or an unknown config.
@@ -79,9 +83,9 @@ def load_single_file(path: Path, config: str | Path | None = None) -> Parts:
         vae, text, unet = VAE_CONFIG, text_config(known_one), known_one.unet
         scheduler = known_one.scheduler
     scheduler = joined(path, statement, scheduler, None if config is None else str(config))
-    tensors = _read_tensors(path)
+    tensors = read_tensors(path)
     return Parts(
-        vae=_vae(path, vae, tensors),
+        vae=autoencoder_of(path, vae, tensors) if other_vae is None else other_vae,
         text_encoder=_text_encoder(path, text, tensors),
         tokenizer=_tokenizer(folder, pads_with_zero=f"{_OPEN_CLIP}token_embedding.weight" in tensors),
         unet=_unet(path, unet, tensors),
@@ -108,7 +112,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         return dict(stored.metadata() or {})
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every weight by its original name, scaled ones multiplied; copies and notes are left where they are.
 
     Raises:
@@ -195,18 +199,23 @@ def _unet(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> UNe
     if f"{_UNET}{_GUIDANCE}" in tensors:
         # diffusers' table has no name for the guidance scale of a latent consistency model.
         converted["time_embedding.cond_proj.weight"] = tensors[f"{_UNET}{_GUIDANCE}"]
-    filled = _filled(path, "unet", model, converted)
+    made = filled(path, "unet", model, converted)
     expected = model.state_dict()
     refuse_unexpected(
         f"the unet of {path}",
         unread(tensors, (tensor for name, tensor in converted.items() if name in expected)),
     )
-    return filled
+    return made
 
 
-def _vae(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> AutoencoderKL:
+def autoencoder_of(path: Path, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> AutoencoderKL:
+    """The VAE of a file in the original layout, of a whole checkpoint or of a VAE alone.
+
+    Raises:
+        AdapterError: weights are missing or do not fit the config.
+    """
     model = AutoencoderKL(**known_entries(config))
-    return _filled(path, "vae", model, convert_ldm_vae_checkpoint(tensors, model.config))
+    return filled(path, "vae", model, convert_ldm_vae_checkpoint(tensors, model.config))
 
 
 def _text_encoder(path: Path, config: CLIPTextConfig, tensors: dict[str, Tensor]) -> CLIPTextModel:
@@ -215,10 +224,10 @@ def _text_encoder(path: Path, config: CLIPTextConfig, tensors: dict[str, Tensor]
         converted = convert_open_clip_checkpoint(model, tensors, prefix=_OPEN_CLIP)
     else:
         converted = convert_ldm_clip_checkpoint(tensors)
-    return _filled(path, "text encoder", model, converted)
+    return filled(path, "text encoder", model, converted)
 
 
-def _filled(path: Path, part: str, model: Any, converted: dict[str, Tensor]) -> Any:
+def filled(path: Path, part: str, model: Any, converted: dict[str, Tensor]) -> Any:
     """The model with the converted weights; what the model does not have (such as position ids) is dropped."""
     expected = model.state_dict()
     refuse_missing(f"the {part} of {path}", set(expected) - set(converted))

@@ -121,3 +121,28 @@ def _renamed(config: dict[str, Any]) -> dict[str, Any]:
         return {}
     tokens = [token["content"] if isinstance(token, dict) else token for token in extra]
     return {"extra_special_tokens": {}, "additional_special_tokens": tokens}
+
+
+def vectors_of(tokenizer: CLIPTokenizerFast) -> dict[str, int]:
+    """How many vectors an added token stands for, of those that were trained with several.
+
+    As diffusers' `maybe_convert_prompt` has it: ``<t>`` stands for ``<t>``, ``<t>_1``, ``<t>_2``, as far as there are.
+    """
+    added = tokenizer.get_added_vocab()
+    found: dict[str, int] = {}
+    for token in sorted(added):
+        count = 1
+        while f"{token}_{count}" in added:
+            count += 1
+        if count > 1:
+            found[token] = count
+    return found
+
+
+def expanded(prompt: str, tokenizer: CLIPTokenizerFast) -> str:
+    """A prompt with such tokens spelled out."""
+    vectors = vectors_of(tokenizer)
+    for token in sorted(set(tokenizer.tokenize(prompt)) & set(vectors)) if vectors else ():
+        spelled = [token, *(f"{token}_{i}" for i in range(1, vectors[token]))]
+        prompt = prompt.replace(token, " ".join(spelled))
+    return prompt

@@ -78,7 +78,7 @@ def read_schedule(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value := config.get(entry, 0.5), float) or not 0 < value < 1:
             raise AdapterError(_refusal(name, entry, value, "a number between 0 and 1"))
     try:
-        with _quiet():
+        with quiet_configs():
             # diffusers only looks at the class's name; the entries may be another class's.
             # Beta sigmas need a package that only those who draw with them have.
             plain = {**config, "_class_name": kind, "use_beta_sigmas": False}
@@ -125,7 +125,7 @@ def _refusal(name: str, entry: str, value: object, expected: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_configs() -> Iterator[None]:
     """Without diffusers' warnings about entries of other classes, which many a config holds."""
     logger = logging.getLogger("diffusers.configuration_utils")
     level = logger.level

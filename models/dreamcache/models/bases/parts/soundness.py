@@ -11,15 +11,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dreamcache.models.bases.files import read_json
+from dreamcache.models.bases.parts.autoencoder import AUTOENCODERS
 from dreamcache.models.errors import AdapterError
 
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
+    "vae": tuple(AUTOENCODERS),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
 }
 _WHAT = {
-    "AutoencoderTiny": "TAESD, a small decoder that approximates the full one",
     "AsymmetricAutoencoderKL": "an autoencoder for inpainting",
     "ConsistencyDecoderVAE": "a decoder that draws in steps",
     "UNet2DModel": "a UNet without text",
@@ -39,8 +39,12 @@ _SCALES = (
 )
 
 
-def check_config(part: Path) -> None:
+def check_config(part: Path, kind: str) -> None:
     """Refuse a part of another class, or one that a quantiser packed, by its config.json.
+
+    Args:
+        part: its folder.
+        kind: ``unet``, ``vae`` or ``text_encoder``.
 
     Raises:
         AdapterError: names part and class.
@@ -50,10 +54,13 @@ def check_config(part: Path) -> None:
         return
     config = read_json(path)
     stated = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
-    expected = _CLASSES[part.name]
+    expected = _CLASSES[kind]
     if stated is not None and stated not in expected:
         what = f" ({_WHAT[stated]})" if stated in _WHAT else ""
-        raise AdapterError(f"{part} is a {stated}{what}, expected {expected[0]}; give another base")
+        raise AdapterError(
+            f"{part} is a {stated}{what}, expected {' or '.join(expected[:2])}; give another "
+            f"{'VAE' if kind == 'vae' else 'base'}"
+        )
     if (packed := config.get("quantization_config")) is not None:
         method = packed.get("quant_method") if isinstance(packed, dict) else None
         raise AdapterError(
@@ -99,7 +106,7 @@ def refuse_non_finite(name: str, parts: Mapping[str, nn.Module]) -> None:
         for key, tensor in state.items():
             if tensor.is_floating_point() and not _finite(tensor):
                 raise AdapterError(
-                    f"the {part} of {name} has values that are not finite numbers in {key}; download the base again, "
+                    f"the {part} of {name} has values that are not finite numbers in {key}; download it again, "
                     "or give another"
                 )
 

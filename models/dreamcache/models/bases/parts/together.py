@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
+from dreamcache.models.bases.parts.autoencoder import Autoencoder, check_tiny, factor_of, latent_shift
 from dreamcache.models.errors import AdapterError
 
 _NO_LENGTH = 10**6
@@ -18,7 +18,7 @@ _USUAL_PIXELS = 512
 class Parts(NamedTuple):
     """What a base is made of; `scheduler` is the scheduler_config.json."""
 
-    vae: AutoencoderKL
+    vae: Autoencoder
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizerFast
     unet: UNet2DConditionModel
@@ -56,7 +56,8 @@ def check_together(name: str, parts: Parts) -> None:
         raise AdapterError(
             f"the text encoder of {name} masks padding (use_attention_mask), and a bundle's does not; give another base"
         )
-    if parts.vae.config.shift_factor:
+    check_tiny(name, parts.vae)
+    if latent_shift(parts.vae):
         raise AdapterError(
             f"the VAE of {name} shifts its latents (shift_factor {parts.vae.config.shift_factor}), as SD3's and Flux's "
             "do; give a VAE of Stable Diffusion 1.x or 2.x"
@@ -96,12 +97,12 @@ def settle_sample_size(name: str, parts: Parts) -> None:
             )
         size = size[0]
     elif size is None:
-        pixels = parts.vae.config.sample_size
+        pixels = parts.vae.config.get("sample_size")
         # The VAE's class says 32 where its config is silent.
         stated = isinstance(pixels, int) and "sample_size" not in parts.vae.config.get(
             "_use_default_values", ()
         )
-        size = (pixels if stated else _USUAL_PIXELS) // 2 ** (len(parts.vae.config.block_out_channels) - 1)
+        size = (pixels if stated else _USUAL_PIXELS) // factor_of(parts.vae.config)
     elif _before_0_9(config.get("_diffusers_version")) and isinstance(size, int) and size < 64:
         size = 64
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:

@@ -1,0 +1,200 @@
+"""LoRAs joined to a base's weights for good, by diffusers' own `load_lora_weights` and `fuse_lora`.
+
+Before it, every key of the file is shown to have a layer of its size in this base: diffusers warns of what it leaves
+out, and a picture with half of a LoRA looks like one with all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.utils.state_dict_utils import (
+    convert_state_dict_to_diffusers,
+    convert_state_dict_to_peft,
+    convert_unet_state_dict_to_peft,
+)
+from torch import Tensor, nn
+
+from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.joined.additions import JoinedFile, digest_of, read_addition, split_weight
+from dreamcache.models.bases.original.single_file import read_metadata
+from dreamcache.models.errors import AdapterError, reason
+
+# Parts of a key, and what a file with such keys is; diffusers drops or refuses each.
+_OTHERS = {
+    "dora_scale": "a DoRA",
+    "lora_magnitude_vector": "a DoRA",
+    "hada_w": "a LoHa",
+    "lokr_w": "a LoKr",
+    "oft_": "an OFT",
+    ".on_input": "an (IA)³",
+    ".diff": "a difference of whole weights",
+    "lora_mid": "a LoCon with a third matrix (CP decomposition)",
+    "lora_te2_": "a LoRA of SDXL",
+    "text_encoder_2.": "a LoRA of SDXL",
+    "lora_transformer_": "a LoRA of a transformer (SD3, Flux)",
+    "transformer.": "a LoRA of a transformer (SD3, Flux)",
+    "double_blocks": "a LoRA of a transformer (Flux)",
+}
+_PARTS = ("unet", "text_encoder")
+_KOHYA = {"unet": ("lora_unet_",), "text_encoder": ("lora_te_", "lora_te1_")}
+_NAME = "joined"
+
+
+def join_lora(base: Base, given: str) -> JoinedFile:
+    """Join one LoRA to the UNet and the text encoder of a base, in place.
+
+    Args:
+        base: the model.
+        given: ``FILE`` or ``FILE:weight``.
+
+    Raises:
+        AdapterError: another kind of file, of another architecture, with keys that nothing reads, or broken.
+        FileNotFoundError: no such file.
+    """
+    if find_spec("peft") is None:
+        raise AdapterError("--lora needs peft; install it with: pip install 'dreamcache[export]'")
+    path, weight = split_weight(given)
+    tensors = read_addition("--lora", path)
+    _refuse_others(path, tensors)
+    wanted = _layers(path, base, tensors)
+    pipeline = _pipeline(base)
+    shapes = {part: _shapes(getattr(base, part)) for part in _PARTS}
+    try:
+        pipeline.load_lora_weights(str(path.absolute()), adapter_name=_NAME, use_safetensors=True)
+        for part in _PARTS:
+            _check_injected(path, part, getattr(base, part), wanted[part], tensors)
+        components = [part for part in _PARTS if wanted[part]]
+        pipeline.fuse_lora(components, lora_scale=weight, adapter_names=[_NAME])
+    except AdapterError:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise AdapterError(f"--lora {path} cannot be joined ({reason(error)}); give another file") from error
+    finally:
+        pipeline.unload_lora_weights()
+    for part in _PARTS:
+        model: nn.Module = getattr(base, part)
+        assert _shapes(model) == shapes[part], "joining leaves the layers as they were"
+        model.eval().requires_grad_(False)
+    return JoinedFile("lora", path.name, digest_of([path]), weight)
+
+
+def _refuse_others(path: Path, tensors: Iterable[str]) -> None:
+    for key in tensors:
+        for sign, kind in _OTHERS.items():
+            if sign in key:
+                raise AdapterError(
+                    f"--lora {path} is {kind} ({key}), expected a LoRA or LoCon of Stable Diffusion 1.x or 2.x; give "
+                    "another file"
+                )
+
+
+def _layers(path: Path, base: Base, tensors: Mapping[str, Tensor]) -> dict[str, set[str]]:
+    """Layers of each part that the file changes, all of which exist in their size.
+
+    Raises:
+        AdapterError: names the keys or the layer.
+    """
+    try:
+        converted, _ = StableDiffusionPipeline.lora_state_dict(dict(tensors))
+        unet = _of(converted, "unet")
+        text = _of(converted, "text_encoder")
+        if unet and "lora_A" not in next(iter(unet)):
+            unet = convert_unet_state_dict_to_peft(unet)
+        text = convert_state_dict_to_peft(convert_state_dict_to_diffusers(text)) if text else text
+    except Exception as error:  # whatever diffusers' tables raise on keys that they do not know
+        raise AdapterError(
+            f"--lora {path} has keys that diffusers cannot place ({reason(error)}); give a LoRA of Stable Diffusion "
+            "1.x or 2.x in kohya's or diffusers' form"
+        ) from error
+    unread = [key for key in converted if not key.startswith(tuple(f"{part}." for part in _PARTS))]
+    if unread or not (unet or text):
+        raise AdapterError(
+            f"--lora {path} has keys that nothing reads: {_some(unread or tensors)}; expected a LoRA of Stable "
+            "Diffusion 1.x or 2.x in kohya's or diffusers' form"
+        )
+    return {
+        "unet": set(_placed(path, "unet", base.unet, unet)),
+        "text_encoder": set(_placed(path, "text encoder", base.text_encoder, text)),
+    }
+
+
+def _placed(path: Path, part: str, model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """The layer of each pair of matrices, whose sizes are the layer's."""
+    modules = dict(model.named_modules())
+    for key, tensor in tensors.items():
+        name, _, end = key.rpartition(".lora_")
+        layer = modules.get(name)
+        if end not in ("A.weight", "B.weight") or not isinstance(layer, (nn.Linear, nn.Conv2d)):
+            raise AdapterError(
+                f"--lora {path} has keys that nothing reads: {key} of the {part}; give a LoRA of this base's "
+                "architecture"
+            )
+        # A reads what the layer reads, B gives what it gives.
+        axis = 1 if end.startswith("A") else 0
+        if tensor.shape[axis] != layer.weight.shape[axis]:
+            raise AdapterError(
+                f"--lora {path} is made for another architecture: {name} of the {part} has "
+                f"{layer.weight.shape[axis]} channels, and the file {tensor.shape[axis]}; give a LoRA of this base's"
+            )
+        pair = f"{name}.lora_{'B' if end.startswith('A') else 'A'}.weight"
+        if pair not in tensors:
+            raise AdapterError(f"--lora {path} lacks {pair} of the {part}; download it again")
+        yield name
+
+
+def _pipeline(base: Base) -> Any:
+    """diffusers' pipeline of the base's own parts, for its loaders alone."""
+    return StableDiffusionPipeline(
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        unet=base.unet,
+        scheduler=base.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    start = f"{part}."
+    return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+
+
+def _check_injected(
+    path: Path, part: str, model: nn.Module, wanted: set[str], tensors: Mapping[str, Tensor]
+) -> None:
+    """Refuse what diffusers would leave out or scale otherwise than the file says.
+
+    It keeps one alpha where ranks differ without alphas, and loses some of kohya's where those differ by layer.
+    """
+    held: dict[str, Any] = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
+    if missed := wanted - set(held):
+        raise AdapterError(
+            f"--lora {path}: {_some(missed)} of the {part} would be left out; report this file"
+        )
+    for name in () if LORA_ADAPTER_METADATA_KEY in read_metadata(path) else sorted(wanted):
+        rank = held[name].r[_NAME]
+        keys = [f"{start}{name.replace('.', '_')}.alpha" for start in _KOHYA[part]]
+        expected = next((float(tensors[key]) for key in keys if key in tensors), float(rank)) / rank
+        received = held[name].scaling[_NAME]
+        if abs(received - expected) > 1e-6 * abs(expected):
+            raise AdapterError(
+                f"--lora {path}: {name} of the {part} would be joined at {received:g} times, expected {expected:g}, "
+                "since ranks or alphas differ by layer; save it again with one rank and one alpha"
+            )
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    found = sorted(names)
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")

@@ -1,0 +1,99 @@
+"""A bundle of a base with all that people add: TAESD, a LoRA and a textual inversion, drawn by the runner."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from joined_files import CONVOLUTIONS, TEXT_LAYERS, UNET_LAYERS, as_kohya, lora_matrices, tiny_taesd
+from rich.console import Console
+from safetensors.torch import save_file
+from tiny_models import TEXT_WIDTH
+
+from dreamcache.export.command import export
+from dreamcache.models.pipeline import draw_noise
+from dreamcache.runtime.bundle.folder import open_bundle, open_contract
+from dreamcache.runtime.cli.inspect import bundle_tables
+from dreamcache.runtime.pipeline import Pipeline
+from dreamcache.runtime.subject import Subject
+
+PROMPT = "a <toy> rat"
+
+
+@pytest.fixture(scope="module", name="pipeline")
+def _pipeline(
+    tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[StableDiffusionPipeline, Path]:
+    """diffusers' pipeline with all three, and the folder that they lie in."""
+    folder = tmp_path_factory.mktemp("additions")
+    theirs = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
+    theirs.set_progress_bar_config(disable=True)
+    unet = lora_matrices(theirs.unet, (*UNET_LAYERS, *CONVOLUTIONS))
+    save_file(
+        as_kohya(unet, lora_matrices(theirs.text_encoder, TEXT_LAYERS, 1)), folder / "style.safetensors"
+    )
+    embedding = torch.randn(2, TEXT_WIDTH, generator=torch.Generator().manual_seed(5))
+    save_file({"emb_params": embedding}, folder / "old.safetensors")
+    tiny_taesd().save_pretrained(folder / "taesd")
+    theirs.vae = tiny_taesd()
+    theirs.load_textual_inversion(str(folder / "old.safetensors"), token="<toy>")
+    theirs.load_lora_weights(str(folder / "style.safetensors"))
+    theirs.fuse_lora(lora_scale=0.7)
+    return theirs, folder
+
+
+def test_pictures_are_diffusers_and_the_contract_names_what_was_joined(
+    pipeline: tuple[StableDiffusionPipeline, Path],
+    tiny_base: Path,
+    tiny_adapters: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+) -> None:
+    theirs, folder = pipeline
+    out = tmp_path / "bundle"
+    export(
+        out=out, base=str(tiny_base), adapters=tiny_adapters, vae=str(folder / "taesd"),
+        lora=[f"{folder / 'style.safetensors'}:0.7"], textual_inversion=[f"{folder / 'old.safetensors'}:<toy>"],
+    )  # fmt: skip
+    runner = Pipeline.load(out)
+    picture = runner.generate(PROMPT, None, steps=20, seed=3, guidance_mode="classic", guidance_scale=7.5)
+    latents = torch.from_numpy(draw_noise(3, (4, 8, 8), 1))
+
+    def decibels(prompt: str) -> float:
+        drawn = theirs(
+            prompt,
+            num_inference_steps=20,
+            guidance_scale=7.5,
+            latents=latents,
+            output_type="np",
+            height=32,
+            width=32,
+        )
+        error = np.mean((drawn.images[0] - np.asarray(picture) / 255) ** 2)
+        return -10 * math.log10(float(error))
+
+    assert decibels(PROMPT) >= 55
+    assert decibels("a rat") < 50
+    contract, plain = open_bundle(out).contract, open_bundle(tiny_bundle).contract
+    assert [(one.kind, one.name, one.weight, one.tokens) for one in contract.joined] == [
+        ("vae", "taesd", None, ()),
+        ("lora", "style.safetensors", 0.7, ()),
+        ("textual_inversion", "old.safetensors", None, ("<toy>", "<toy>_1")),
+    ]
+    assert contract.text.vectors == {"<toy>": 2}
+    assert (contract.format_version, plain.format_version) == (2, 1)
+    assert (contract.vae.scaling_factor, plain.vae.scaling_factor) == (1.0, 0.9)
+    # Adapters belong to the base as it was; subjects belong to the graphs, which are others.
+    assert contract.fingerprints.base == plain.fingerprints.base
+    assert contract.fingerprints.graph != plain.fingerprints.graph
+    with Console(width=200, record=True) as console:
+        for table in bundle_tables(open_contract(out)):
+            console.print(table)
+    shown = console.export_text()
+    assert "style.safetensors" in shown
+    assert "<toy> <toy>_1" in shown
+    assert isinstance(runner.cache(picture), Subject)
