@@ -54,6 +54,7 @@ def test_exactly_one_model_is_named(tmp_path: Path, arguments: dict[str, str]) -
         ("--coreml-weights", "is now --coreml weights=FORMAT"),
         ("--chunk-unet", "is now --coreml chunk_unet=true"),
         ("--reference-tokens=0.5", "is gone"),
+        ("--base", "is given twice"),
     ],
 )
 def test_an_old_spelling_is_answered_with_the_new_one(

@@ -41,6 +41,9 @@ RENAMED = {
 }
 """Old spellings, each with its answer."""
 
+ONCE = ("--base", "--architecture", "--vae", "--adapters")
+"""Options of which a second one would silently replace the first."""
+
 _TARGETS = ("onnx", "coreml", "all")
 _SAMPLINGS = ("standard", "lcm", "turbo")
 

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel
 from dreamcache.models.bases.files import pickles_in, read_json
 from dreamcache.models.bases.parts.autoencoder import AUTOENCODERS, Autoencoder
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
-from dreamcache.models.bases.parts.schedule import check_scheduler_class, quiet_configs
+from dreamcache.models.bases.parts.schedule import check_scheduler_class, quiet_diffusers
 from dreamcache.models.bases.parts.soundness import check_config, check_stored, refuse_unexpected
 from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
@@ -190,15 +190,14 @@ def _listed(folder: Path) -> str:
 
 def _autoencoder(part: Path, variant: str) -> Autoencoder:
     kind = str(read_json(part / "config.json").get("_class_name", "AutoencoderKL"))
-    # diffusers warns of an entry of its own, which AutoencoderTiny writes and does not take.
-    with quiet_configs():
-        loaded: Autoencoder = _load(AUTOENCODERS[kind], part, variant, "torch_dtype")
+    loaded: Autoencoder = _load(AUTOENCODERS[kind], part, variant, "torch_dtype")
     return loaded
 
 
 def _load(kind: Any, part: Path, variant: str, dtype: str) -> Any:
     arguments = {"use_safetensors": True, "variant": variant or None, dtype: torch.float32}
-    model, report = kind.from_pretrained(part, output_loading_info=True, **arguments)
+    with quiet_diffusers():
+        model, report = kind.from_pretrained(part, output_loading_info=True, **arguments)
     refuse_missing(str(part), report["missing_keys"])
     if part.name == "unet":
         refuse_unexpected(str(part), report["unexpected_keys"])

@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         warnings.showwarning = _show_warning
         try:
             app = _build(commands, wanted)
-            _refuse_renamed(arguments, commands.get(wanted or ""))
+            _refuse_spellings(arguments, commands.get(wanted or ""))
             typer.main.get_command(app).main(arguments, prog_name="dreamcache")
         except Exception as error:
             if debug:
@@ -69,14 +69,23 @@ def _build(commands: dict[str, EntryPoint], wanted: str | None) -> typer.Typer:
     return app
 
 
-def _refuse_renamed(arguments: Sequence[str], entry: EntryPoint | None) -> None:
-    """Leave with 2 and one line for an old spelling: a module's `RENAMED` maps each to its answer."""
-    renamed = {} if entry is None else getattr(sys.modules.get(entry.module), "RENAMED", {})
+def _refuse_spellings(arguments: Sequence[str], entry: EntryPoint | None) -> None:
+    """Leave with 2 and one line for an old spelling or an option given twice, of which click would take the last.
+
+    A module's `RENAMED` maps each old spelling to its answer; its `ONCE` names what can be given once.
+    """
+    module = None if entry is None else sys.modules.get(entry.module)
+    renamed, once = getattr(module, "RENAMED", {}), getattr(module, "ONCE", ())
+    seen: set[str] = set()
     for argument in arguments:
         spelling = argument.partition("=")[0]
-        if spelling in renamed:
-            sys.stderr.write(f"dreamcache: {spelling} {renamed[spelling]}\n")
+        line = renamed.get(spelling)
+        if spelling in once and spelling in seen:
+            line = "is given twice, expected once; a bundle holds one"
+        if line is not None:
+            sys.stderr.write(f"dreamcache: {spelling} {line}\n")
             sys.exit(2)
+        seen.add(spelling)
 
 
 def _print_version(asked: bool) -> None:

@@ -6,6 +6,7 @@ out, and a picture with half of a LoRA looks like one with all of it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.joined.additions import JoinedFile, digest_of, read_addition, split_weight
 from dreamcache.models.bases.original.single_file import read_metadata
+from dreamcache.models.bases.parts.schedule import quiet_diffusers
 from dreamcache.models.errors import AdapterError, reason
 
 # Parts of a key, and what a file with such keys is; diffusers drops or refuses each.
@@ -66,7 +68,9 @@ def join_lora(base: Base, given: str) -> JoinedFile:
     pipeline = _pipeline(base)
     shapes = {part: _shapes(getattr(base, part)) for part in _PARTS}
     try:
-        pipeline.load_lora_weights(str(path.absolute()), adapter_name=_NAME, use_safetensors=True)
+        with quiet_diffusers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipeline.load_lora_weights(str(path.absolute()), adapter_name=_NAME, use_safetensors=True)
         for part in _PARTS:
             _check_injected(path, part, getattr(base, part), wanted[part], tensors)
         components = [part for part in _PARTS if wanted[part]]

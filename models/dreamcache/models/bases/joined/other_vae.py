@@ -16,7 +16,7 @@ from dreamcache.models.bases.hub import fetch_files, is_model_id
 from dreamcache.models.bases.joined.additions import JoinedFile, digest_of
 from dreamcache.models.bases.original.single_file import autoencoder_of, filled, read_shapes, read_tensors
 from dreamcache.models.bases.parts.autoencoder import AUTOENCODERS, Autoencoder, factor_of
-from dreamcache.models.bases.parts.schedule import quiet_configs
+from dreamcache.models.bases.parts.schedule import quiet_diffusers
 from dreamcache.models.bases.parts.soundness import check_config, refuse_non_finite
 from dreamcache.models.errors import AdapterError
 
@@ -128,6 +128,6 @@ def _of_file(path: Path, own: Mapping[str, Any]) -> Autoencoder:
     if not tiny and _KL_KEY not in shapes:
         return autoencoder_of(path, config, tensors)
     kind = AUTOENCODERS["AutoencoderTiny" if tiny else "AutoencoderKL"]
-    with quiet_configs():
+    with quiet_diffusers():
         loaded: Autoencoder = filled(path, "vae", kind.from_config(config), tensors)
     return loaded

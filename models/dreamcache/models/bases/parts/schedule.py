@@ -78,7 +78,7 @@ def read_schedule(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value := config.get(entry, 0.5), float) or not 0 < value < 1:
             raise AdapterError(_refusal(name, entry, value, "a number between 0 and 1"))
     try:
-        with quiet_configs():
+        with quiet_diffusers():
             # diffusers only looks at the class's name; the entries may be another class's.
             # Beta sigmas need a package that only those who draw with them have.
             plain = {**config, "_class_name": kind, "use_beta_sigmas": False}
@@ -125,9 +125,9 @@ def _refusal(name: str, entry: str, value: object, expected: str) -> str:
 
 
 @contextmanager
-def quiet_configs() -> Iterator[None]:
-    """Without diffusers' warnings about entries of other classes, which many a config holds."""
-    logger = logging.getLogger("diffusers.configuration_utils")
+def quiet_diffusers() -> Iterator[None]:
+    """Without diffusers' warnings: of entries of other classes, and of what is refused here in one line."""
+    logger = logging.getLogger("diffusers")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
