@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -75,11 +76,9 @@ def export(
     as_json: command_options.AsJson = False,
 ) -> None:
     """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
-    if scheduler is not None:
-        refuse_unknown("--scheduler", scheduler, get_args(SchedulerKind))
-    _check_model(base, architecture, adapters, base_config, variant, sampling)
-    if architecture is not None and (lora or textual_inversion):
-        raise typer.BadParameter("belong to --base", param_hint="'--lora' / '--textual-inversion'")
+    joined = [*(lora or ()), *(textual_inversion or ())]
+    _check_model(base, architecture, adapters, joined, base_config, variant, sampling)
+    _check_words(sampling, scheduler)
     onnx_options, coreml_options = _options(target, precision, attention, calibration_prompts, coreml)
     check_targets(onnx_options, coreml_options, max_references)
     _quiet_imports()
@@ -134,10 +133,13 @@ def export(
 
 
 def _check_model(
-    base: str | None, architecture: str | None, adapters: Path | None, *of_the_base: str | None
+    base: str | None,
+    architecture: str | None,
+    adapters: Path | None,
+    joined: Sequence[str],
+    *of_the_base: str | None,
 ) -> None:
-    """Raises: BadParameter for options that contradict each other, ExportError for an unknown sampling."""
-    sampling = of_the_base[-1]
+    """Raises: BadParameter for options that contradict each other."""
     if (base is None) == (architecture is None):
         raise typer.BadParameter("exactly one is expected", param_hint="'--base' / '--architecture'")
     if architecture is not None and adapters is not None:
@@ -146,8 +148,16 @@ def _check_model(
         raise typer.BadParameter(
             "belong to --base", param_hint="'--base-config' / '--variant' / '--sampling'"
         )
+    if architecture is not None and joined:
+        raise typer.BadParameter("belong to --base", param_hint="'--lora' / '--textual-inversion'")
+
+
+def _check_words(sampling: str | None, scheduler: str | None) -> None:
+    """Raises: ExportError for an unknown one."""
     if sampling is not None:
         refuse_unknown("--sampling", sampling, _SAMPLINGS)
+    if scheduler is not None:
+        refuse_unknown("--scheduler", scheduler, get_args(SchedulerKind))
 
 
 def _options(

@@ -67,8 +67,8 @@ class Source:
         try:
             conditioned = load_adapters(path, loaded.unet).eval()
             fingerprint = base_fingerprint(loaded.unet) if additions.loras else None
-            records = [join_lora(loaded, given) for given in additions.loras]
-            records += [join_inversion(loaded, given) for given in additions.inversions]
+            records = [join_lora(loaded.parts, given) for given in additions.loras]
+            records += [join_inversion(loaded.parts, given) for given in additions.inversions]
             loaded = replace(loaded, joined=(*loaded.joined, *records))
             metadata = read_adapters(path)[1]
             return cls(_name(base), loaded, conditioned, "trained", metadata, fingerprint)

@@ -100,6 +100,11 @@ class Base:
         )
 
     @property
+    def parts(self) -> Parts:
+        """What it is made of; its weights and its tokenizer are those of the base."""
+        return Parts(self.vae, self.text_encoder, self.tokenizer, self.unet, dict(self.schedule))
+
+    @property
     def text_length(self) -> int:
         """Tokens of a prompt embedding."""
         return int(self.text_encoder.config.max_position_embeddings)

@@ -34,7 +34,7 @@ def test_pictures_are_those_of_diffusers_fused_pipeline(
     file = tmp_path / "style.safetensors"
     save_file(form(unet, text), file)
     before = {name: base.unet.get_submodule(name).weight.clone() for name in layers}
-    record = join_lora(base, f"{file}:0.7")
+    record = join_lora(base.parts, f"{file}:0.7")
     assert (record.kind, record.name, record.weight) == ("lora", "style.safetensors", 0.7)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
     assert decibels_from_diffusers(base, pipeline) < 40
@@ -54,7 +54,7 @@ def test_two_after_each_other_add_up(base: Base, tmp_path: Path) -> None:
     layer = base.unet.get_submodule(UNET_LAYERS[0])
     before = layer.weight.clone()
     for weight in ("2", "-0.5"):
-        join_lora(base, f"{tmp_path / 'a.safetensors'}:{weight}")
+        join_lora(base.parts, f"{tmp_path / 'a.safetensors'}:{weight}")
     down, up, _ = unet[UNET_LAYERS[0]]
     torch.testing.assert_close(base.unet.get_submodule(UNET_LAYERS[0]).weight, before + 1.5 * up @ down)
 
@@ -87,15 +87,15 @@ def test_what_cannot_be_joined_whole_is_refused_by_name(base: Base, tmp_path: Pa
     for name, (tensors, message) in refused.items():
         save_file(tensors, tmp_path / f"{name}.safetensors")
         with pytest.raises(AdapterError, match=message) as raised:
-            join_lora(base, str(tmp_path / f"{name}.safetensors"))
+            join_lora(base.parts, str(tmp_path / f"{name}.safetensors"))
         assert "\n" not in str(raised.value), name
         assert f"--lora {tmp_path}" in str(raised.value), name
     assert all(torch.equal(parameter, before[name]) for name, parameter in base.unet.named_parameters())
     (tmp_path / "a.pt").touch()
     with pytest.raises(AdapterError, match="is a pickle"):
-        join_lora(base, str(tmp_path / "a.pt"))
+        join_lora(base.parts, str(tmp_path / "a.pt"))
     with pytest.raises(FileNotFoundError, match="no file at"):
-        join_lora(base, f"{tmp_path / 'absent.safetensors'}:0.5")
+        join_lora(base.parts, f"{tmp_path / 'absent.safetensors'}:0.5")
 
 
 def test_weights_are_read_off_the_end() -> None:

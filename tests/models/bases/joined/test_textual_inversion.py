@@ -34,7 +34,7 @@ def test_ids_and_embeddings_are_diffusers(base: Base, tiny_base: Path, tmp_path:
     save_file({"emb_params": vectors(2, 3)}, tmp_path / "Style.safetensors")
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
     for file, ours, theirs in (("toy", "", None), ("ring", ":<Ring>", "<Ring>"), ("Style", "", "Style")):
-        record = join_inversion(base, f"{tmp_path / file}.safetensors{ours}")
+        record = join_inversion(base.parts, f"{tmp_path / file}.safetensors{ours}")
         pipeline.load_textual_inversion(str(tmp_path / f"{file}.safetensors"), token=theirs)
     assert record.tokens == ("Style", "Style_1")
     assert vectors_of(base.tokenizer) == {"<toy>": 3, "Style": 2}
@@ -63,11 +63,11 @@ def test_what_does_not_fit_is_one_line(base: Base, tmp_path: Path) -> None:
     for name, (tensors, message) in refused.items():
         save_file(tensors, tmp_path / f"{name}.safetensors")
         with pytest.raises(AdapterError, match=message) as raised:
-            join_inversion(base, str(tmp_path / f"{name}.safetensors"))
+            join_inversion(base.parts, str(tmp_path / f"{name}.safetensors"))
         assert "\n" not in str(raised.value), name
     (tmp_path / "learned_embeds.bin").touch()
     with pytest.raises(AdapterError, match="is a pickle"):
-        join_inversion(base, str(tmp_path / "learned_embeds.bin"))
+        join_inversion(base.parts, str(tmp_path / "learned_embeds.bin"))
     with pytest.raises(FileNotFoundError, match="no file at"):
-        join_inversion(base, str(tmp_path / "absent.safetensors:<x>"))
+        join_inversion(base.parts, str(tmp_path / "absent.safetensors:<x>"))
     assert len(base.tokenizer) == base.text_encoder.config.vocab_size == 516

@@ -21,10 +21,10 @@ from diffusers.utils.state_dict_utils import (
 )
 from torch import Tensor, nn
 
-from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.joined.additions import JoinedFile, digest_of, read_addition, split_weight
 from dreamcache.models.bases.original.single_file import read_metadata
 from dreamcache.models.bases.parts.schedule import quiet_diffusers
+from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError, reason
 
 # Parts of a key, and what a file with such keys is; diffusers drops or refuses each.
@@ -48,11 +48,11 @@ _KOHYA = {"unet": ("lora_unet_",), "text_encoder": ("lora_te_", "lora_te1_")}
 _NAME = "joined"
 
 
-def join_lora(base: Base, given: str) -> JoinedFile:
+def join_lora(parts: Parts, given: str) -> JoinedFile:
     """Join one LoRA to the UNet and the text encoder of a base, in place.
 
     Args:
-        base: the model.
+        parts: of the base.
         given: ``FILE`` or ``FILE:weight``.
 
     Raises:
@@ -64,15 +64,15 @@ def join_lora(base: Base, given: str) -> JoinedFile:
     path, weight = split_weight(given)
     tensors = read_addition("--lora", path)
     _refuse_others(path, tensors)
-    wanted = _layers(path, base, tensors)
-    pipeline = _pipeline(base)
-    shapes = {part: _shapes(getattr(base, part)) for part in _PARTS}
+    wanted = _layers(path, parts, tensors)
+    pipeline = _pipeline(parts)
+    shapes = {part: _shapes(getattr(parts, part)) for part in _PARTS}
     try:
         with quiet_diffusers(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipeline.load_lora_weights(str(path.absolute()), adapter_name=_NAME, use_safetensors=True)
         for part in _PARTS:
-            _check_injected(path, part, getattr(base, part), wanted[part], tensors)
+            _check_injected(path, part, getattr(parts, part), wanted[part], tensors)
         components = [part for part in _PARTS if wanted[part]]
         pipeline.fuse_lora(components, lora_scale=weight, adapter_names=[_NAME])
     except AdapterError:
@@ -82,7 +82,7 @@ def join_lora(base: Base, given: str) -> JoinedFile:
     finally:
         pipeline.unload_lora_weights()
     for part in _PARTS:
-        model: nn.Module = getattr(base, part)
+        model: nn.Module = getattr(parts, part)
         assert _shapes(model) == shapes[part], "joining leaves the layers as they were"
         model.eval().requires_grad_(False)
     return JoinedFile("lora", path.name, digest_of([path]), weight)
@@ -98,7 +98,7 @@ def _refuse_others(path: Path, tensors: Iterable[str]) -> None:
                 )
 
 
-def _layers(path: Path, base: Base, tensors: Mapping[str, Tensor]) -> dict[str, set[str]]:
+def _layers(path: Path, parts: Parts, tensors: Mapping[str, Tensor]) -> dict[str, set[str]]:
     """Layers of each part that the file changes, all of which exist in their size.
 
     Raises:
@@ -123,8 +123,8 @@ def _layers(path: Path, base: Base, tensors: Mapping[str, Tensor]) -> dict[str, 
             "Diffusion 1.x or 2.x in kohya's or diffusers' form"
         )
     return {
-        "unet": set(_placed(path, "unet", base.unet, unet)),
-        "text_encoder": set(_placed(path, "text encoder", base.text_encoder, text)),
+        "unet": set(_placed(path, "unet", parts.unet, unet)),
+        "text_encoder": set(_placed(path, "text encoder", parts.text_encoder, text)),
     }
 
 
@@ -152,14 +152,14 @@ def _placed(path: Path, part: str, model: nn.Module, tensors: Mapping[str, Tenso
         yield name
 
 
-def _pipeline(base: Base) -> Any:
+def _pipeline(parts: Parts) -> Any:
     """diffusers' pipeline of the base's own parts, for its loaders alone."""
     return StableDiffusionPipeline(
-        vae=base.vae,
-        text_encoder=base.text_encoder,
-        tokenizer=base.tokenizer,
-        unet=base.unet,
-        scheduler=base.scheduler,
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        unet=parts.unet,
+        scheduler=None,
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -12,8 +12,8 @@ import torch
 from tokenizers import AddedToken
 from torch import Tensor
 
-from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.joined.additions import JoinedFile, digest_of, read_addition, split_token
+from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
 
 # What A1111 and its kin call the vectors of a file; the token is then the file's name.
@@ -21,11 +21,11 @@ _NAMELESS = "emb_params"
 _SDXL = ("clip_l", "clip_g")
 
 
-def join_inversion(base: Base, given: str) -> JoinedFile:
+def join_inversion(parts: Parts, given: str) -> JoinedFile:
     """Add one textual inversion to the text encoder and the tokenizer of a base, in place.
 
     Args:
-        base: the model.
+        parts: of the base.
         given: ``FILE`` or ``FILE:token``; without a token it is the file's own, or the file's name.
 
     Raises:
@@ -36,13 +36,13 @@ def join_inversion(base: Base, given: str) -> JoinedFile:
     vectors, stated = _vectors(path)
     name = token or stated
     tokens = [name, *(f"{name}_{i}" for i in range(1, len(vectors)))]
-    table = base.text_encoder.get_input_embeddings().weight
+    table = parts.text_encoder.get_input_embeddings().weight
     if vectors.shape[1] != table.shape[1]:
         raise AdapterError(
             f"--textual-inversion {path} has vectors of width {vectors.shape[1]}, and the base's text encoder takes "
             f"{table.shape[1]}; give one that was trained on this kind of base"
         )
-    known = base.tokenizer.get_vocab()
+    known = parts.tokenizer.get_vocab()
     if name != name.strip() or any(" " in token for token in tokens):
         raise AdapterError(
             f"--textual-inversion {path}: a token without spaces is expected, received {name!r}"
@@ -51,12 +51,12 @@ def join_inversion(base: Base, given: str) -> JoinedFile:
         raise AdapterError(
             f"--textual-inversion {path}: the tokenizer has {taken[0]!r} already; name another token: {path}:<token>"
         )
-    first = len(base.tokenizer)
-    base.text_encoder.resize_token_embeddings(first + len(tokens), mean_resizing=False)
-    base.tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+    first = len(parts.tokenizer)
+    parts.text_encoder.resize_token_embeddings(first + len(tokens), mean_resizing=False)
+    parts.tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
     with torch.no_grad():
-        base.text_encoder.get_input_embeddings().weight[first:] = vectors
-    base.text_encoder.eval().requires_grad_(False)
+        parts.text_encoder.get_input_embeddings().weight[first:] = vectors
+    parts.text_encoder.eval().requires_grad_(False)
     return JoinedFile("textual_inversion", path.name, digest_of([path]), tokens=tuple(tokens))
 
 
