@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,8 +75,7 @@ def export(
     as_json: command_options.AsJson = False,
 ) -> None:
     """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
-    joined = [*(lora or ()), *(textual_inversion or ())]
-    _check_model(base, architecture, adapters, joined, base_config, variant, sampling)
+    _check_model(base, architecture, adapters, lora or textual_inversion, base_config, variant, sampling)
     _check_words(sampling, scheduler)
     onnx_options, coreml_options = _options(target, precision, attention, calibration_prompts, coreml)
     check_targets(onnx_options, coreml_options, max_references)
@@ -136,7 +134,7 @@ def _check_model(
     base: str | None,
     architecture: str | None,
     adapters: Path | None,
-    joined: Sequence[str],
+    joined: list[str] | None,
     *of_the_base: str | None,
 ) -> None:
     """Raises: BadParameter for options that contradict each other."""

@@ -166,9 +166,7 @@ class Contract(ContractModel):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
         segmenter = self.onnx is not None and self.onnx.segmenter is not None
-        oldest = needed_format(
-            self.architecture, "ddim", self.text, joined=self.joined, segmenter=segmenter
-        )
+        oldest = needed_format(self.architecture, "ddim", self.text, joined=self.joined, segmenter=segmenter)
         if self.format_version < oldest:
             raise ValueError(f"format version {oldest} is expected, received {self.format_version}")
         if self.onnx is not None:
