@@ -14,11 +14,14 @@ from dreamcache.models.checkpoint import load_adapters
 from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.ablations.columns import cells, columns
+from dreamcache.training.ablations.painted import MixedTriplets, PaintedWorld
 from dreamcache.training.ablations.pictures import other_views, prompt_styles, sampling
 from dreamcache.training.ablations.rows import Ablation, Protocol
 from dreamcache.training.ablations.tables import TABLES, AblationRow, Guided, Training
+from dreamcache.training.adapters.data import DrawnWorld
 from dreamcache.training.errors import BenchmarkError
 from dreamcache.training.evaluation.toys.benchmark import draw_cases
+from dreamcache.training.world.identity import COLOURS
 from dreamcache.training.world.styles import PLAIN, STYLES, restyle
 
 SMALL = Protocol(samples=6, pairs=6, steps=2, batch=2, identities=2, scenes=1, sampling_steps=2)
@@ -106,6 +109,32 @@ def test_rows_of_two_toys_are_scored_by_each_toy(ablation: Ablation) -> None:
     for record in (joined, alone):
         titles = columns({"rows": [record]})
         assert len(cells(record, titles)) == len(titles) == 5
+
+
+def test_painted_triplets_show_the_same_subject_and_true_ones_another_pose(ablation: Ablation) -> None:
+    painted = PaintedWorld("mini", 2, 64, steps=8)
+    one, two = painted
+    assert one.target.shape == one.reference.shape == (64, 64, 3)
+    assert (one.reference[0] == 255).all(), "on white"
+    assert 0.1 < (one.reference < 250).any(-1).mean() < 0.9
+    assert (one.reference != two.reference).any()
+    assert not set(COLOURS) & set(one.caption.split()), "the prompt names no appearance"
+    again, _ = PaintedWorld("mini", 2, 64, steps=8)
+    assert np.array_equal(again.target, one.target)
+    mixed = MixedTriplets(painted, DrawnWorld(1, 64))
+    assert [sample.key for sample in mixed] == [f"{one.key}a", "00000000b"]
+    assert len(mixed) == 2
+    assert (
+        len({painted.fingerprint, mixed.fingerprint, PaintedWorld("mini", 3, 64, steps=8).fingerprint}) == 3
+    )
+    record = ablation.record(AblationRow("half", Training(samples=4, data="mixed")))
+    assert record["training"]["data"] == "mixed"
+    assert record["training"]["loss"] > 0
+
+
+def test_a_painter_without_a_segmenter_is_refused(tiny_base: Path) -> None:
+    with pytest.raises(SettingsError, match="has no segmenter, which cuts references out; train it with"):
+        next(iter(PaintedWorld(str(tiny_base), 2, 32, steps=1)))
 
 
 def test_another_protocol_is_refused(ablation: Ablation) -> None:

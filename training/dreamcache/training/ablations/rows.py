@@ -22,7 +22,7 @@ from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.ablations.pictures import picture_pairs, picture_toys
 from dreamcache.training.ablations.tables import AblationRow, Training
-from dreamcache.training.adapters.data import DrawnWorld
+from dreamcache.training.adapters.data import DrawnWorld, TripletSource
 from dreamcache.training.adapters.preset import PRESETS
 from dreamcache.training.adapters.run import finetune, resolved
 from dreamcache.training.adapters.trainer import ADAPTERS
@@ -134,8 +134,19 @@ class Ablation:
         if (done := folder / "losses.json").exists():
             return done.with_name(ADAPTERS)
         pairs = DrawnWorld(protocol.pairs, self.size, "two") if training.pairs else None
-        source = DrawnWorld(samples, self.size)
+        source = self._source(training, samples)
         return finetune(protocol.base, source, folder, preset, self.run / "encoded", pairs).adapters
+
+    def _source(self, training: Training, samples: int) -> TripletSource:
+        if training.data == "rendered":
+            return DrawnWorld(samples, self.size)
+        from dreamcache.training.ablations.painted import MixedTriplets, PaintedWorld
+
+        steps, base = self.protocol.sampling_steps, self.protocol.base
+        if training.data == "painted":
+            return PaintedWorld(base, samples, self.size, steps)
+        half = samples // 2
+        return MixedTriplets(PaintedWorld(base, half, self.size, steps), DrawnWorld(half, self.size))
 
     def _measure(self, row: AblationRow) -> tuple[dict[str, Any], NDArray[np.uint8]]:
         record: dict[str, Any] = asdict(row)

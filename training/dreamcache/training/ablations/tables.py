@@ -6,6 +6,7 @@ A row changes one thing of the miniature's recipe. Rows of adapters that are tra
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.guidance import GuidanceMode
@@ -13,6 +14,7 @@ from dreamcache.training.evaluation.toys.pairs import PairCondition
 from dreamcache.training.world.styles import PLAIN, STYLE_NAMES
 
 PAPER = AdapterConfig()
+TrainingData = Literal["rendered", "painted", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,15 @@ class Training:
     """One set of adapters.
 
     samples: None is all that there are. seed: of initial weights and batches. pairs: every fourth batch is of two toys.
+    data: renders of the world, with the toy in another pose on the reference; the base's own pictures, with the same
+    picture's toy cut out; or half of each.
     """
 
     config: AdapterConfig = PAPER
     samples: int | None = None
     seed: int = 0
     pairs: bool = False
+    data: TrainingData = "rendered"
 
     @property
     def name(self) -> str:
@@ -36,6 +41,7 @@ class Training:
         parts += [f"{self.samples}"] if self.samples is not None else []
         parts += [f"seed{self.seed}"] if self.seed else []
         parts += ["pairs"] if self.pairs else []
+        parts += [self.data] if self.data != "rendered" else []
         return "-".join(parts)
 
 
@@ -141,6 +147,15 @@ TABLES: dict[str, Table] = {
             AblationRow("1,000", Training(samples=1000)),
             AblationRow("5,000", Training(samples=5000)),
             AblationRow("all"),
+        ),
+    ),
+    "synthetic": Table(
+        "Are triplets that the base paints as good as true ones?",
+        (
+            TEXT_ONLY,
+            AblationRow("painted by the base", Training(samples=5000, data="painted")),
+            AblationRow("true", Training(samples=5000)),
+            AblationRow("half of each", Training(samples=5000, data="mixed")),
         ),
     ),
     "strength": Table(
