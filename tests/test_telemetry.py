@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tiny_bundle
+from PIL import Image
 
 from dreamcache.runtime.sessions.overflow import _PRODUCT
 
@@ -57,3 +61,50 @@ def test_an_id_would_be_noticed(tmp_path: Path) -> None:
 
 def test_onnxruntime_by_itself_keeps_one(tmp_path: Path) -> None:
     assert "deviceid" in _left_behind(_OPEN_AND_LEAVE, tmp_path / "home")
+
+
+_COMMANDS = """
+import sys
+from dreamcache.runtime.cli.main import main
+bundle, toy, work = sys.argv[1:]
+subject, picture = f"{work}/a.subject.safetensors", f"{work}/a.png"
+for command in (
+    ["--help"],
+    ["cache", bundle, "--reference", toy, "--out", subject],
+    ["generate", bundle, "--subject", subject, "--prompt", "a toy", "--steps", "1", "--out", picture],
+    ["inspect", bundle],
+    ["inspect", picture],
+    ["verify", bundle],
+    ["fit", bundle, "--budget", "4G", "--steps", "1"],
+):
+    try:
+        main(command)
+    except SystemExit as left:
+        assert not left.code, (command, left.code)
+"""
+_CONNECTION = re.compile(r"(?:socket|connect|sendto)\((?:AF_INET|[^)]*(?:sa_family=AF_INET|/nscd/))")
+
+
+def _connections(program: str, tmp_path: Path, *arguments: str) -> list[str]:
+    """The calls of a program and its children that reach for a network or a resolver."""
+    log = tmp_path / "calls"
+    trace = ["strace", "-f", "-qq", "-e", "trace=network", "-o", str(log)]
+    if shutil.which("strace") is None or subprocess.run([*trace, "true"], check=False).returncode:
+        pytest.skip("calls are counted with strace")
+    command = [*trace, sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return _CONNECTION.findall(log.read_text(encoding="utf-8"))
+
+
+def test_no_command_opens_a_connection_or_resolves_a_name(tmp_path: Path) -> None:
+    bundle, toy = tiny_bundle.build(tmp_path / "bundle"), tmp_path / "toy.png"
+    picture = Image.new("RGB", (40, 40), "white")
+    picture.paste("red", (8, 8, 32, 32))
+    picture.save(toy)
+    assert _connections(_COMMANDS, tmp_path, str(bundle), str(toy), str(tmp_path)) == []
+
+
+def test_a_connection_would_be_noticed(tmp_path: Path) -> None:
+    program = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
+    assert len(_connections(program, tmp_path)) == 2

@@ -8,15 +8,17 @@ import mmap
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dreamcache.benchmarks.process.child import LoadSettings
 from dreamcache.benchmarks.process.page_cache import drop_from_page_cache, resident_share
+from dreamcache.benchmarks.protocol import measure
 from dreamcache.benchmarks.protocol.case import BLOCK, QUICK
 from dreamcache.benchmarks.protocol.measure import BenchPlan, bench
-from dreamcache.benchmarks.record import Record, ScalingPoint
+from dreamcache.benchmarks.record import Record, ScalingPoint, read_record
 from dreamcache.runtime.bundle.contract import ParityReport
 from dreamcache.runtime.cli.main import main
 
@@ -193,3 +195,35 @@ def test_cold_is_cold_or_absent(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
     assert resident_share([empty, file]) == resident_share([file])
+
+
+def test_a_bench_that_is_stopped_keeps_what_it_measured(
+    gated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured, calls = measure._measure, []
+
+    def stopped(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measured(*arguments)
+
+    monkeypatch.setattr(measure, "_measure", stopped)
+    place = tmp_path / "r.json"
+    command = [
+        "bench",
+        str(gated),
+        str(gated),
+        "--quick",
+        "--steps",
+        "1",
+        "--threads",
+        "1",
+        "--json",
+        str(place),
+    ]
+    with pytest.raises(SystemExit) as left:
+        main(command)
+    assert left.value.code != 0
+    assert len(read_record(place).measurements()) == 1
+    assert "stopped; 1 of 2 bundles measured" in capsys.readouterr().err

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
+from rich.console import Console
 
 from dreamcache.benchmarks import options
 from dreamcache.benchmarks.process.child import checked_settings
 from dreamcache.benchmarks.protocol.measure import BenchPlan, bench
+from dreamcache.benchmarks.record import Record
+from dreamcache.benchmarks.report.terminal import show
 from dreamcache.runtime.bundle.contract import GuidanceMode
 from dreamcache.runtime.cli import options as runner
 from dreamcache.runtime.cli.generate import GuidanceModeName
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.files import check_output, replacing
+from dreamcache.runtime.files import claim_file, replacing
 from dreamcache.runtime.progress import progress_bar
 
 
@@ -46,18 +49,31 @@ def bench_command(
     overwrite: runner.Overwrite = False,
 ) -> None:
     """Measure load, steps, pictures and memory of bundles by a fixed protocol; or merge records."""
-    from rich.console import Console
-
     from dreamcache.benchmarks.record import dump_record, read_record
     from dreamcache.benchmarks.report.break_even import read_methods
     from dreamcache.benchmarks.report.rows import to_csv, to_markdown
-    from dreamcache.benchmarks.report.terminal import show
 
-    _check_outputs([json_out, markdown, csv, html], overwrite)
+    _claim_outputs([json_out, markdown, csv, html], overwrite)
     # Whatever a report needs is there before an hour is spent on what it reports.
     peers = [] if methods is None else read_methods(methods)
     if html is not None:
         from dreamcache.benchmarks.report.page import to_html
+
+    written: set[Path] = set()
+
+    def write(found: list[Record]) -> None:
+        texts: dict[Path | None, Callable[[], str]] = {
+            json_out: lambda: dump_record(found[0]),
+            markdown: lambda: to_markdown(found),
+            csv: lambda: to_csv(found),
+            html: lambda: to_html(found, peers),
+        }
+        for place, text in texts.items():
+            if place is not None:
+                # What stood there was to be replaced, or is our own from before.
+                _write(place, text(), overwrite or place in written)
+                written.add(place)
+
     if merge:
         if json_out is not None or against is not None:
             raise typer.BadParameter("records are merged into tables only", param_hint="'--merge'")
@@ -80,21 +96,39 @@ def bench_command(
             guidance_interval=guidance_interval,
             step_cache=step_cache,
         )
-        with progress_bar("measuring") as advance:
-            records = [bench(bundles, against, plan, advance)]
+        records = _measured(bundles, against, plan, write)
+    if merge:
+        write(records)
     show(records, Console())
-    if json_out is not None:
-        _write(json_out, dump_record(records[0]), overwrite)
-    if markdown is not None:
-        _write(markdown, to_markdown(records), overwrite)
-    if csv is not None:
-        _write(csv, to_csv(records), overwrite)
-    if html is not None:
-        _write(html, to_html(records, peers), overwrite)
 
 
-def _check_outputs(places: Sequence[Path | None], overwrite: bool) -> None:
-    named = [check_output(place, overwrite).absolute() for place in places if place is not None]
+def _measured(
+    bundles: list[Path], against: Path | None, plan: BenchPlan, write: Callable[[list[Record]], None]
+) -> list[Record]:
+    """The record, written whenever it has grown; a run that is stopped leaves what it has."""
+    kept: list[Record] = []
+
+    def keep(record: Record) -> None:
+        kept[:] = [record]
+        write(kept)
+
+    try:
+        with progress_bar("measuring") as advance:
+            return [bench(bundles, against, plan, advance, keep)]
+    except BaseException:
+        count = len(kept[0].measurements()) if kept else 0
+        typer.echo(
+            f"dreamcache: stopped; {count} of {len(bundles) + (against is not None)} bundles measured",
+            err=True,
+        )
+        if kept:
+            show(kept, Console())
+        raise
+
+
+def _claim_outputs(places: Sequence[Path | None], overwrite: bool) -> None:
+    """Raises: OutputError, SettingsError where one could not be written."""
+    named = [claim_file(place, overwrite).absolute() for place in places if place is not None]
     if len(set(named)) < len(named):
         raise SettingsError("two outputs have the same name; choose another for one of them")
 

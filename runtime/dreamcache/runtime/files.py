@@ -32,7 +32,35 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     folder = place.absolute().parent
     if not folder.is_dir():
         raise OutputError(f"the folder {folder} for {place.name} does not exist; create it first")
+    try:
+        with suppress(FileNotFoundError):
+            place.lstat()  # a name may be too long for the file system, or hold what it does not take
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{place} cannot be written: {_reason(error)}; choose another name") from error
     return place
+
+
+def claim_file(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """The place of one file, where one can really be written: a file is made beside it and removed.
+
+    Raises: OutputError as `check_output`, for a folder in its place, and where nothing can be written.
+    """
+    place = check_output(path, overwrite)
+    if place.is_dir():
+        raise OutputError(f"{place} is a folder, a file is expected; choose another name")
+    temporary = _temporary_path(place)
+    try:
+        temporary.open("xb").close()
+        temporary.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"{place} cannot be written: {_reason(error)}; choose another folder or change its permissions"
+        ) from error
+    return place
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
 
 
 @contextmanager
@@ -41,9 +69,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
 
     Raises: OutputError as `check_output` does, or when the file cannot be written.
     """
-    place = check_output(path, overwrite)
-    if place.is_dir():
-        raise OutputError(f"{place} is a folder, a file is expected; choose another name")
+    place = claim_file(path, overwrite)
     temporary = _temporary_path(place)
     _remove_stale(place)
     try:
@@ -78,11 +104,16 @@ def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> st
 
 def _remove_stale(place: Path) -> None:
     """What killed runs left beside the place, an hour ago or longer: another process may write a younger one."""
-    for left in place.absolute().parent.glob(f".{escape(place.name)}.*.part"):
+    for left in place.absolute().parent.glob(f".{escape(_short(place.name))}.*.part"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > _STALE_S:
                 left.unlink()
 
 
 def _temporary_path(place: Path) -> Path:
-    return place.absolute().parent / f".{place.name}.{secrets.token_hex(4)}.part"
+    return place.absolute().parent / f".{_short(place.name)}.{secrets.token_hex(4)}.part"
+
+
+def _short(name: str) -> str:
+    """So much of a name that the temporary file's, which is longer, is one that the file system takes too."""
+    return os.fsencode(name)[:200].decode(errors="ignore")

@@ -34,8 +34,8 @@ from dreamcache.runtime.sampling.trajectory import Step, trajectory
 from dreamcache.runtime.sessions.profiles import Profile, check_profile
 from dreamcache.runtime.sessions.providers import Math, check_math, choose_providers, warn_of_attention
 from dreamcache.runtime.sessions.session import SessionOpener, check_finite, check_threads
-from dreamcache.runtime.settings import Options, resolve_settings
-from dreamcache.runtime.subject import Subject, join_subjects, load_subject
+from dreamcache.runtime.settings import Options, check_text, resolve_settings, warn_of_no_effect
+from dreamcache.runtime.subject import Subject, join_subjects, listed_subjects, load_subject
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -167,7 +167,8 @@ class Pipeline:
         of one thing, or several things.
         num_images: None gives one picture, a number a list of as many. tiled_vae: see `decode`.
         options: see `Options`.
-        Raises: SettingsError, SubjectError, BundleError. Warns: PromptWarning for a prompt that is cut.
+        Raises: SettingsError, SubjectError, BundleError. Warns: PromptWarning for a prompt that is cut, SettingsWarning
+        for a setting without effect.
         """
         if tiled_vae:
             check_tiled(self.contract.graphs)
@@ -190,9 +191,11 @@ class Pipeline:
 
         Settings are checked here, before the first step is asked for. Raises and warns as `generate`.
         """
+        check_text("prompt", prompt)
         settings = resolve_settings(self.contract, num_images, **options)
-        subjects = [subject] if isinstance(subject, Subject) else subject
+        subjects = listed_subjects(subject)
         cache = None if subjects is None else join_subjects(subjects, self.contract)
+        warn_of_no_effect(settings, cache is not None, options)
         scheduler = make_scheduler(
             self.contract.scheduler, settings.scheduler, settings.steps, settings.sigma_spacing
         )
@@ -216,7 +219,7 @@ class Pipeline:
     def embed(self, prompts: Mapping[str, str]) -> dict[str, NDArray[Any]]:
         """Prompt embeddings [1, n, c] by the names given. Warns: PromptWarning for a prompt that is cut."""
         spec = self.contract.graphs.text_encoder
-        ids = {name: self._tokenizer.encode(prompt) for name, prompt in prompts.items()}
+        ids = {name: self._tokenizer.encode(check_text(name, prompt)) for name, prompt in prompts.items()}
         with self.sessions.open("text_encoder") as graph, self._timed("text"):
             embedded = {
                 name: graph.run({spec.inputs[0].name: value})[spec.outputs[0].name]

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import operator
 import secrets
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypedDict
+
+import numpy as np
 
 from dreamcache.runtime.bundle.contract import Contract, GuidanceMode, SchedulerKind, SigmaSpacing
 from dreamcache.runtime.errors import SettingsError
@@ -14,6 +19,10 @@ from dreamcache.runtime.sampling.schedulers import checked_steps, make_scheduler
 
 MAX_IMAGES = 1024
 MAX_STEP_CACHE = 100
+
+
+class SettingsWarning(UserWarning):
+    """A setting was given that has no effect on the picture."""
 
 
 class Options(TypedDict, total=False):
@@ -37,7 +46,7 @@ class Options(TypedDict, total=False):
     guidance_scale: float | None
     reference_guidance_scale: float | None
     strength: float | None
-    negative_prompt: str
+    negative_prompt: str | None
     guidance_interval: tuple[float, float] | None
     step_cache: int | None
 
@@ -68,7 +77,7 @@ def resolve_settings(
     guidance_scale: float | None = None,
     reference_guidance_scale: float | None = None,
     strength: float | None = None,
-    negative_prompt: str = "",
+    negative_prompt: str | None = None,
     guidance_interval: tuple[float, float] | None = None,
     step_cache: int | None = None,
 ) -> Settings:
@@ -77,6 +86,12 @@ def resolve_settings(
     Raises: SettingsError naming the setting, what is expected and what was received.
     """
     defaults = contract.guidance
+    for name, value in (
+        ("guidance_scale", guidance_scale),
+        ("reference_guidance_scale", reference_guidance_scale),
+        ("strength", strength),
+    ):
+        _check_number(name, value)
     guidance = Guidance(
         mode=defaults.mode if guidance_mode is None else guidance_mode,
         guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
@@ -86,7 +101,7 @@ def resolve_settings(
             else reference_guidance_scale
         ),
         strength=defaults.strength if strength is None else strength,
-        interval=(0.0, 1.0) if guidance_interval is None else guidance_interval,
+        interval=(0.0, 1.0) if guidance_interval is None else _interval(guidance_interval),
     )
     sampler = defaults.scheduler if scheduler is None else scheduler
     count = checked_steps(defaults.steps if steps is None else steps, contract.scheduler.num_train_timesteps)
@@ -98,10 +113,65 @@ def resolve_settings(
         num_images=images,
         scheduler=sampler,
         guidance=guidance,
-        negative_prompt=negative_prompt,
+        negative_prompt=check_text("negative_prompt", "" if negative_prompt is None else negative_prompt),
         step_cache=_step_cache(contract, step_cache),
         sigma_spacing=sigma_spacing,
     )
+
+
+def check_text(name: str, value: object) -> str:
+    """A prompt. Raises: SettingsError for anything but text that UTF-8 can hold."""
+    received = type(value).__name__
+    if isinstance(value, str):
+        try:
+            value.encode()
+            return value
+        except UnicodeEncodeError:
+            received = "half a character"
+    raise SettingsError(f"{name}: one text is expected, received {received}; call once for each prompt")
+
+
+def warn_of_no_effect(settings: Settings, has_reference: bool, asked: Mapping[str, object]) -> None:
+    """One line for each setting that was given and changes nothing. Warns: SettingsWarning."""
+    guidance = settings.guidance
+    given = {name for name, value in asked.items() if value not in (None, "")}
+    unguided = guidance.mode == "none" or not any(
+        len(guidance.branches_at(step, settings.steps, has_reference)) > 1 for step in range(settings.steps)
+    )
+    plain = len(guidance.branches(has_reference)) == 2 and guidance.guidance_scale == 1
+    without = {
+        "negative_prompt": "guidance is off"
+        if unguided
+        else "a guidance scale of 1 cancels it"
+        if plain
+        else "",
+        "guidance_scale": "guidance is off" if unguided else "",
+        "guidance_interval": "guidance is off" if guidance.mode == "none" else "",
+        "reference_guidance_scale": ""
+        if len(guidance.branches(has_reference)) == 3 and not unguided
+        else (f"guidance is {guidance.mode}" if has_reference else "there is no subject"),
+        "strength": "" if has_reference else "there is no subject",
+        "step_cache": "there is one step" if settings.steps == 1 and settings.step_cache > 1 else "",
+    }
+    for name, why in without.items():
+        if name in given and why:
+            warnings.warn(f"{name} has no effect: {why}", SettingsWarning, stacklevel=3)
+
+
+def _check_number(name: str, value: object) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (Real, np.number))):
+        raise SettingsError(f"{name}: a number is expected, received {value!r}")
+
+
+def _interval(value: object) -> tuple[float, float]:
+    ends = list(value) if isinstance(value, (tuple, list, np.ndarray)) else []
+    if len(ends) != 2:
+        raise SettingsError(
+            f"guidance interval: two fractions of the steps, as in (0.2, 0.8), are expected, received {value!r}"
+        )
+    for end in ends:
+        _check_number("guidance interval", end)
+    return float(ends[0]), float(ends[1])
 
 
 def _step_cache(contract: Contract, asked: int | None) -> int:

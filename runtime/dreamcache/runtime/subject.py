@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime.bundle.contract import Contract, cache_tensors
-from dreamcache.runtime.errors import SubjectError
+from dreamcache.runtime.errors import SettingsError, SubjectError
 from dreamcache.runtime.files import replacing
 
 SUFFIX = ".subject.safetensors"
@@ -47,7 +47,10 @@ class Subject:
     thumbnail: Image.Image | None = None
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Write the subject file. Raises: OutputError when it exists already or cannot be written."""
+        """Write the subject file, which this user alone may read: it holds the thumbnail, unless that is None.
+
+        Raises: OutputError when it exists already or cannot be written.
+        """
         from safetensors.numpy import save
 
         metadata = {
@@ -59,6 +62,7 @@ class Subject:
         }
         data = save({name: np.ascontiguousarray(array) for name, array in self.tensors.items()}, metadata)
         with replacing(path, overwrite) as temporary:
+            temporary.touch(mode=0o600)
             temporary.write_bytes(data)
         return Path(path)
 
@@ -112,6 +116,21 @@ def check_subject(subject: Subject, contract: Contract) -> None:
     """Raises: SubjectError when a subject in memory belongs to another bundle or does not fit."""
     _check_owner(None, {"format": _FORMAT, "fingerprint": subject.fingerprint}, contract)
     check_subject_tensors("the subject", subject.tensors, contract)
+
+
+def listed_subjects(given: object) -> list[Subject] | None:
+    """One subject or several as a list; None stays None. Raises: SettingsError for anything else."""
+    if given is None:
+        return None
+    several = [given] if isinstance(given, Subject) or not isinstance(given, (list, tuple)) else list(given)
+    subjects = [one for one in several if isinstance(one, Subject)]
+    if len(subjects) < len(several):
+        other = next(one for one in several if not isinstance(one, Subject))
+        raise SettingsError(
+            f"subject: a Subject is expected, received {type(other).__name__}; make one with Pipeline.cache or "
+            "Pipeline.load_subject"
+        )
+    return subjects
 
 
 def join_subjects(subjects: Sequence[Subject], contract: Contract) -> dict[str, NDArray[Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dreamcache.runtime.errors import DreamCacheError
 from dreamcache.runtime.sessions.profiles import Profile, check_profile
 from dreamcache.runtime.sessions.providers import Math, check_math, choose_providers, short_name
 from dreamcache.runtime.sessions.session import check_threads
+from dreamcache.runtime.sessions.system import module_command
 
 _PATIENCE_S = 30
 _MODULE = "dreamcache.benchmarks.process.worker"
@@ -68,13 +68,14 @@ class MeasuredProcess:
     """
 
     def __init__(self, wrapper: Sequence[str] = ()) -> None:
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the process)
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
-            [*wrapper, sys.executable, "-m", _MODULE],
+            [*wrapper, *module_command(_MODULE)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            encoding="utf-8",
         )
 
     @property
@@ -93,7 +94,7 @@ class MeasuredProcess:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
-        except BrokenPipeError:
+        except OSError:  # Windows says EINVAL
             line = ""
         if not line:
             status = self._process.wait(_PATIENCE_S)
@@ -126,7 +127,7 @@ class MeasuredProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 self._process.stdin.close()
         try:
             # An interrupted run does not wait for the call under way.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +18,11 @@ from pathlib import Path
 
 from dreamcache.benchmarks.process.child import MeasuredProcess, ProcessDiedError
 from dreamcache.benchmarks.process.sampler import MB, MemoryPeak, MemorySampler
+from dreamcache.runtime.sessions.system import KILLED_STATUSES
 
 CGROUP = "cgroup memory.max (private memory and file cache), swap off"
 WATCHDOG = "watchdog on private memory"
+WATCHDOG_RESIDENT = "watchdog on resident memory: this system does not say what of it is private"
 
 # The shell joins the group before it becomes the interpreter, so that every page is charged to it.
 _JOIN = ("/bin/sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"')
@@ -53,7 +54,7 @@ def run_limited(
             finished, peak = _run(job, process, MemorySampler(process.pid))
         killed = _events(group).get("oom_kill", 0) > 0
         highest = group / "memory.peak"
-        group_mb = int(highest.read_text()) / MB if highest.exists() else None
+        group_mb = int(highest.read_text(encoding="utf-8")) / MB if highest.exists() else None
     return Outcome(finished and not killed, killed, peak, CGROUP, group_mb)
 
 
@@ -62,7 +63,8 @@ def _watched(job: Callable[[MeasuredProcess], None], budget_mb: float | None) ->
         sampler = MemorySampler(process.pid, budget_mb)
         finished, peak = _run(job, process, sampler)
     # The last page may be taken between two samples, after which the job ends by itself.
-    return Outcome(finished and not sampler.killed, sampler.killed, peak, WATCHDOG)
+    watchdog = WATCHDOG if peak.is_private else WATCHDOG_RESIDENT
+    return Outcome(finished and not sampler.killed, sampler.killed, peak, watchdog)
 
 
 def _run(
@@ -73,7 +75,7 @@ def _run(
         job(process)
         finished = True
     except ProcessDiedError as error:
-        if error.status != -signal.SIGKILL:
+        if error.status not in KILLED_STATUSES:
             raise
         finished = False
     return finished, sampler.stop()
@@ -85,10 +87,10 @@ def control_group(parent: Path, budget_mb: float) -> Iterator[Path]:
     group = parent / f"dreamcache-fit-{secrets.token_hex(4)}"
     group.mkdir()
     try:
-        (group / "memory.max").write_text(str(int(budget_mb * MB)))
+        (group / "memory.max").write_text(str(int(budget_mb * MB)), encoding="utf-8")
         # Absent where the kernel was built or booted without swap accounting.
         if (group / "memory.swap.max").exists():
-            (group / "memory.swap.max").write_text("0")
+            (group / "memory.swap.max").write_text("0", encoding="utf-8")
         yield group
     finally:
         group.rmdir()
@@ -124,12 +126,12 @@ def _works(parent: Path) -> bool:
 
 
 def _events(group: Path) -> dict[str, int]:
-    lines = (group / "memory.events").read_text().splitlines()
+    lines = (group / "memory.events").read_text(encoding="utf-8").splitlines()
     return {name: int(count) for name, count in (line.split() for line in lines)}
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError:
         return ""

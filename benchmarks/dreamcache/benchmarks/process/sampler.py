@@ -9,12 +9,14 @@ own high-water mark is used where there is one.
 
 from __future__ import annotations
 
-import os
-import signal
+import subprocess
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from dreamcache.benchmarks.process.child import MeasurementError
+from dreamcache.runtime.sessions.system import kill_process
 
 MB = 1e6
 INTERVAL_S = 0.005
@@ -22,23 +24,29 @@ INTERVAL_S = 0.005
 
 @dataclass(frozen=True)
 class MemoryReading:
-    """MB (10⁶ bytes) of one process at one moment; `at_s` is on the clock of time.monotonic()."""
+    """MB (10⁶ bytes) of one process at one moment; `at_s` is on the clock of time.monotonic().
+
+    is_private: False where the system says only what is resident, which then stands for private memory too.
+    """
 
     at_s: float
     private_mb: float
     file_backed_mb: float | None
     resident_mb: float
     highest_resident_mb: float
+    is_private: bool = True
 
 
 @dataclass(frozen=True)
 class MemoryPeak:
-    """Peaks in MB (10⁶ bytes), each by itself; `samples` says how many times memory was read."""
+    """Peaks in MB (10⁶ bytes), each by itself; `samples` says how many times memory was read; is_private: as in
+    `MemoryReading`."""
 
     private_mb: float
     file_backed_mb: float | None
     resident_mb: float
     samples: int
+    is_private: bool = True
 
 
 def read_memory(pid: int) -> MemoryReading:
@@ -49,17 +57,38 @@ def read_memory(pid: int) -> MemoryReading:
     status = Path(f"/proc/{pid}/status")
     if Path("/proc/self/status").exists():
         try:
-            return parse_status(status.read_text(), time.monotonic())
+            return parse_status(status.read_text(encoding="utf-8"), time.monotonic())
         except (FileNotFoundError, KeyError) as error:
             raise ProcessLookupError(pid) from error
-    import psutil
+    return _read_elsewhere(pid)
 
+
+def _read_elsewhere(pid: int) -> MemoryReading:
+    """The memory by psutil; where the system refuses what is private (macOS) or psutil is absent, resident memory."""
     try:
-        info = psutil.Process(pid).memory_full_info()
+        import psutil
+    except ModuleNotFoundError:
+        resident = _resident_by_ps(pid)
+        return MemoryReading(time.monotonic(), resident, None, resident, resident, is_private=False)
+    try:
+        process = psutil.Process(pid)
+        resident = process.memory_info().rss / MB
+        try:
+            private, known = process.memory_full_info().uss / MB, True
+        except psutil.AccessDenied:
+            private, known = resident, False
     except psutil.Error as error:
         raise ProcessLookupError(pid) from error
-    resident = info.rss / MB
-    return MemoryReading(time.monotonic(), info.uss / MB, None, resident, resident)
+    return MemoryReading(time.monotonic(), private, None, resident, resident, is_private=known)
+
+
+def _resident_by_ps(pid: int) -> float:
+    """Resident MB by the tool `ps` of POSIX. Raises: ProcessLookupError where it says nothing."""
+    try:
+        said = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=True).stdout
+        return int(said) * 1024 / MB
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise ProcessLookupError(pid) from error
 
 
 def parse_status(text: str, at_s: float) -> MemoryReading:
@@ -106,7 +135,7 @@ class MemorySampler:
             self.readings.append(reading)
             if self.limit_mb is not None and reading.private_mb > self.limit_mb:
                 self.killed = True
-                os.kill(self.pid, signal.SIGKILL)
+                kill_process(self.pid)
                 return
             if self._stopped.wait(INTERVAL_S):
                 return
@@ -114,16 +143,20 @@ class MemorySampler:
     def stop(self) -> MemoryPeak:
         """End and return the peaks.
 
-        Raises RuntimeError when the process was gone before it could be read once.
+        Raises: MeasurementError when it could not be read once.
         """
         self._stopped.set()
         self._thread.join()
         if not self.readings:
-            raise RuntimeError(f"process {self.pid} ended before its memory could be read")
+            raise MeasurementError(
+                f"the memory of process {self.pid} could not be read, or it ended before; where there is no /proc, "
+                "install psutil: pip install 'dreamcache[bench]'"
+            )
         files = [reading.file_backed_mb for reading in self.readings if reading.file_backed_mb is not None]
         return MemoryPeak(
             private_mb=max(reading.private_mb for reading in self.readings),
             file_backed_mb=max(files) if files else None,
             resident_mb=max(reading.highest_resident_mb for reading in self.readings),
             samples=len(self.readings),
+            is_private=all(reading.is_private for reading in self.readings),
         )

@@ -39,6 +39,8 @@ def to_measurement(
     metrics = figures(samples, peak, case.bundle)
     if metrics.step_ms_p90 is None:
         case.absent.setdefault("step_ms_p90", "a 90th percentile needs 64 samples")
+    if metrics.peak_private_mb is None:
+        case.absent.setdefault("peak_private_mb", "this system says only what is resident")
     if scaling and metrics.e2e_ms_p50 is not None and metrics.cache_ms is not None:
         subject = metrics.cache_ms + (median(samples["vae_encode"]) or 0.0)
         scaling += pictures_per_subject(subject, metrics.e2e_ms_p50, len(samples["e2e"]))
@@ -72,7 +74,7 @@ def figures(samples: Mapping[str, Sequence[float]], peak: MemoryPeak, bundle: Bu
         adapter_overhead=None if step is None or plain is None else step / plain,
         vae_decode_ms=median(samples.get("vae_decode", ())),
         e2e_ms_p50=median(samples.get("e2e", ())),
-        peak_private_mb=round(peak.private_mb, 3),
+        peak_private_mb=round(peak.private_mb, 3) if peak.is_private else None,
         peak_file_mb=None if file_mb is None else round(file_mb, 3),
         peak_rss_mb=round(peak.resident_mb, 3),
         cache_bytes=sum(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -49,9 +49,16 @@ class BenchPlan:
         return QUICK if self.quick else FULL
 
 
-def bench(bundles: Sequence[Path], against: Path | None, plan: BenchPlan, advance: Progress) -> Record:
+def bench(
+    bundles: Sequence[Path],
+    against: Path | None,
+    plan: BenchPlan,
+    advance: Progress,
+    keep: Callable[[Record], None] = lambda _: None,
+) -> Record:
     """Measure bundles one after the other; with `against`, the only bundle and that one alternate.
 
+    keep: called with the record so far whenever a bundle, or the pair, is measured.
     Raises: BundleError for a bundle that is damaged or lacks its fidelity figures, before anything is measured;
     SettingsError for settings that it refuses; MeasurementError when a measured process fails.
     """
@@ -71,15 +78,17 @@ def bench(bundles: Sequence[Path], against: Path | None, plan: BenchPlan, advanc
             found, blocks = _measure(group, plan, tick)
             measured += found
             order += blocks
-    return Record(
-        **{name: getattr(measured[0], name) for name in Measurement.model_fields},
-        created=begun.isoformat(timespec="seconds"),
-        quick=plan.quick,
-        host=host,
-        versions=library_versions(),
-        others=tuple(measured[1:]),
-        order=tuple(order),
-    )
+            record = Record(
+                **{name: getattr(measured[0], name) for name in Measurement.model_fields},
+                created=begun.isoformat(timespec="seconds"),
+                quick=plan.quick,
+                host=host,
+                versions=library_versions(),
+                others=tuple(measured[1:]),
+                order=tuple(order),
+            )
+            keep(record)
+    return record
 
 
 class _Ticker:

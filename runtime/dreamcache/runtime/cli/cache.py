@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,21 +19,26 @@ def cache(
     profile: options.SessionProfile = "speed",
     provider: options.Provider = None,
     threads: options.Threads = None,
+    no_thumbnail: Annotated[
+        bool, options.output("--no-thumbnail", help="No small picture of the reference in the file.")
+    ] = False,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Cache one reference picture as a subject file, for any number of prompts."""
-    from dreamcache.runtime.files import check_output
+    from dreamcache.runtime.files import claim_file
     from dreamcache.runtime.subject import SUFFIX
 
     if not out.name.endswith(SUFFIX):
         raise OutputError(f"--out: a name that ends in {SUFFIX} is expected, received {out.name}")
-    check_output(out, overwrite)
+    claim_file(out, overwrite)
     pipeline = options.open_pipeline(bundle, provider, threads, profile)
     subject = pipeline.cache(reference, mask, max_pixels=max_pixels)
-    subject.save(out, overwrite)
+    replace(subject, thumbnail=None if no_thumbnail else subject.thumbnail).save(out, overwrite)
+    holds = "a 128 px picture of the reference (--no-thumbnail leaves it out)"
+    result = {"subject": str(out), "background": subject.background, "bytes": out.stat().st_size}
     options.print_result(
-        {"subject": str(out), "background": subject.background, "bytes": out.stat().st_size},
-        f"{out}: {subject.background}",
+        result | {"thumbnail": not no_thumbnail},
+        f"{out}: {subject.background}\nholds {'no picture' if no_thumbnail else holds}; nothing is sent anywhere",
         as_json,
     )

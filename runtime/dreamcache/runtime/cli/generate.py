@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,17 +11,18 @@ import typer
 
 from dreamcache.runtime.cli import options
 from dreamcache.runtime.cli.options import output, picture, speed
-from dreamcache.runtime.errors import OutputError, SettingsError
-from dreamcache.runtime.progress import progress_bar
+from dreamcache.runtime.errors import SettingsError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from dreamcache.runtime.pipeline import Pipeline
-    from dreamcache.runtime.subject import Subject
+    from dreamcache.runtime.settings import Settings
 
 _BUNDLE = "default: the bundle's"
-Prompt = Annotated[str, picture(help="Text prompt; empty = unconditional.")]
+Prompt = Annotated[str | None, picture(help="Text prompt; empty = unconditional; default: of --from.")]
+FromPicture = Annotated[
+    Path | None,
+    picture("--from", metavar="PNG", help="Picture drawn before, whose settings are the defaults."),
+]
 Reference = Annotated[Path | None, picture(help="Picture of the subject (PNG, JPEG, WebP, AVIF, HEIC).")]
 SubjectFiles = Annotated[
     list[Path] | None,
@@ -59,7 +61,7 @@ GuidanceModeName = Annotated[
     str | None,
     picture("--guidance-mode", help=f"Guidance mode: dual, text_first, classic or none; {_BUNDLE}."),
 ]
-NegativePrompt = Annotated[str, picture(help="Negative prompt.")]
+NegativePrompt = Annotated[str | None, picture(help="Negative prompt.")]
 MaxRam = Annotated[
     str | None,
     speed(metavar="SIZE", help="Budget of private memory, e.g. 600M; chooses --profile and --tiled-vae."),
@@ -75,11 +77,18 @@ PngFile = Annotated[
     Path, output("--out", help="PNG file to write; several images become NAME-0.png, NAME-1.png, …")
 ]
 
+Preview = Annotated[
+    Path | None,
+    output("--preview", metavar="PNG", help="Preview; every-5.png is drawn anew every 5 steps."),
+]
+NoMetadata = Annotated[bool, output("--no-metadata", help="No prompt, seed and settings inside the PNG.")]
+
 
 def generate(
     bundle: options.BundleFolder,
     *,
-    prompt: Prompt,
+    prompt: Prompt = None,
+    from_picture: FromPicture = None,
     reference: Reference = None,
     subject: SubjectFiles = None,
     mask: options.Mask = None,
@@ -94,7 +103,7 @@ def generate(
     reference_guidance: ReferenceGuidance = None,
     guidance_mode: GuidanceModeName = None,
     guidance_interval: options.GuidanceInterval = None,
-    negative_prompt: NegativePrompt = "",
+    negative_prompt: NegativePrompt = None,
     profile: options.SessionProfile = "speed",
     max_ram: MaxRam = None,
     tiled_vae: TiledVae = None,
@@ -103,16 +112,21 @@ def generate(
     math: options.MathOption = "exact",
     threads: options.Threads = None,
     out: PngFile,
+    preview: Preview = None,
+    no_metadata: NoMetadata = False,
     overwrite: options.Overwrite = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Draw new pictures of a subject from a prompt."""
+    from dreamcache.runtime.cli.drawing import claimed_places, draw_pictures
     from dreamcache.runtime.sampling.decoding import check_tiled
     from dreamcache.runtime.sessions.providers import describe_math
     from dreamcache.runtime.settings import resolve_settings
 
     _check_source(reference, subject, mask)
-    places = _places(out, num_images, overwrite)
+    if max_pixels is not None and reference is None:
+        warnings.warn("--max-pixels has no effect without --reference", stacklevel=1)
+    places = claimed_places(out, num_images, overwrite, preview)
     if max_ram is not None:
         count = max(1, len(subject or ()))
         shallow = step_cache is not None and step_cache > 1
@@ -136,15 +150,20 @@ def generate(
         "guidance_interval": guidance_interval,
         "step_cache": step_cache,
     }
+    prompt, asked = _with_defaults(prompt, from_picture, asked, pipeline)
     settings = resolve_settings(pipeline.contract, num_images, **asked)
     subjects = (
         [pipeline.load_subject(file) for file in subject or ()]
         if reference is None
         else [pipeline.cache(reference, mask, max_pixels=max_pixels)]
     )
-    images = _draw(pipeline, prompt, subjects, num_images, {**asked, "seed": settings.seed}, tiled_vae)
-    for place, image in zip(places, images, strict=True):
-        _write_png(image, place, overwrite)
+    draw_pictures(pipeline, prompt, subjects, settings, asked, places, tiled_vae, not no_metadata)
+    _report(pipeline, settings, places.pictures, [one.background for one in subjects], as_json)
+
+
+def _report(
+    pipeline: Pipeline, settings: Settings, places: Sequence[Path], backgrounds: list[str], as_json: bool
+) -> None:
     seeds = [settings.seed + index for index in range(len(places))]
     result = {
         "images": [str(place) for place in places],
@@ -152,10 +171,29 @@ def generate(
         "steps": settings.steps,
         "scheduler": settings.scheduler,
         "math": pipeline.sessions.math,
-        "background": subjects[0].background,
+        "background": backgrounds[0],
     }
     lines = [f"{place}: seed {seed}" for place, seed in zip(places, seeds, strict=True)]
-    options.print_result(result, "\n".join([*lines, *(one.background for one in subjects)]), as_json)
+    options.print_result(result, "\n".join([*lines, *backgrounds]), as_json)
+
+
+def _with_defaults(
+    prompt: str | None, picture_before: Path | None, asked: dict[str, Any], pipeline: Pipeline
+) -> tuple[str, dict[str, Any]]:
+    """The prompt and the settings; what was not given is of the picture named by --from."""
+    from dreamcache.runtime.cli.picture_text import read_drawn_with
+
+    if picture_before is None:
+        if prompt is None:
+            raise typer.BadParameter("a prompt is expected, or --from", param_hint="'--prompt'")
+        return prompt, asked
+    before = read_drawn_with(picture_before)
+    if before.bundle != pipeline.contract.fingerprints.subject():
+        warnings.warn(
+            f"{picture_before} was drawn with another bundle; the picture will differ", stacklevel=1
+        )
+    given = {name: value for name, value in asked.items() if value is not None}
+    return before.prompt if prompt is None else prompt, before.options() | given
 
 
 def _check_source(reference: Path | None, subject: Sequence[Path] | None, mask: Path | None) -> None:
@@ -195,37 +233,3 @@ def _plan(
     )
     typer.echo(f"dreamcache: {plan.summary()}", err=True)
     return plan.profile, plan.tiled
-
-
-def _draw(
-    pipeline: Pipeline,
-    prompt: str,
-    subjects: list[Subject],
-    num_images: int,
-    asked: dict[str, Any],
-    tiled: bool | None,
-) -> list[Image.Image]:
-    with progress_bar("drawing") as advance:
-        final = None
-        for step in pipeline.denoise(prompt, subjects, num_images=num_images, **asked):
-            final = step.latent
-            advance(step.index + 1, step.total)
-    assert final is not None
-    return pipeline.decode(final, tiled)
-
-
-def _places(out: Path, count: int, overwrite: bool) -> list[Path]:
-    """The file of each picture, checked before anything is drawn."""
-    from dreamcache.runtime.files import check_output
-
-    if out.suffix.lower() != ".png":
-        raise OutputError(f"--out: a name that ends in .png is expected, received {out.name}")
-    places = [out] if count == 1 else [out.with_stem(f"{out.stem}-{index}") for index in range(count)]
-    return [check_output(place, overwrite) for place in places]
-
-
-def _write_png(image: Image.Image, place: Path, overwrite: bool) -> None:
-    from dreamcache.runtime.files import replacing
-
-    with replacing(place, overwrite) as temporary:
-        image.save(temporary, "PNG")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dreamcache.runtime.cli import options
+from dreamcache.runtime.cli.picture_text import read_drawn_with
 from dreamcache.runtime.errors import printable
 
 if TYPE_CHECKING:
@@ -20,10 +22,21 @@ if TYPE_CHECKING:
     from dreamcache.runtime.bundle.folder import Bundle
 
 
-def inspect(bundle: options.BundleFolder, as_json: options.AsJson = False) -> None:
-    """Show what a bundle holds, from its contract alone."""
+def inspect(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="Bundle's folder, or a PNG that was drawn.")
+    ],
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what a bundle holds, from its contract alone; or how a picture was drawn."""
     from rich.console import Console
 
+    if bundle.is_file():
+        drawn = read_drawn_with(bundle)
+        facts = drawn.model_dump(mode="json")
+        shown = {name: printable(str(value)) for name, value in facts.items() if value not in (None, "")}
+        Console().print(_facts(bundle.name, shown)) if not as_json else options.print_result(facts, "", True)
+        return
     from dreamcache.runtime.bundle.folder import open_contract
 
     opened = open_contract(bundle)

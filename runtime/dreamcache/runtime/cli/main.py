@@ -19,7 +19,9 @@ from typing import Annotated, Any
 
 import typer
 
+from dreamcache.runtime.cli.words import forgiving_words
 from dreamcache.runtime.errors import DreamCacheError
+from dreamcache.runtime.sessions.system import ending_by_exception
 
 GROUP = "dreamcache.commands"
 
@@ -34,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     commands = {entry.name: entry for entry in entry_points(group=GROUP)}
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
-    with warnings.catch_warnings():
+    with forgiving_words(), ending_by_exception(), warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             app = _build(commands, wanted)
@@ -45,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 raise
             sys.stderr.write(f"dreamcache: {_one_line(error, commands.get(wanted or ''))}\n")
             sys.exit(1)
+        except KeyboardInterrupt:
+            sys.stderr.write("dreamcache: stopped\n")
+            sys.exit(130)
 
 
 def _build(commands: dict[str, EntryPoint], wanted: str | None) -> typer.Typer:

@@ -33,6 +33,7 @@ from dreamcache.runtime.files import replacing
 from dreamcache.runtime.sessions.overflow import guard_entries
 from dreamcache.runtime.sessions.processor import processor_features, processor_fields
 from dreamcache.runtime.sessions.profiles import Profile, session_options
+from dreamcache.runtime.sessions.system import user_caches
 
 FOLDER_VARIABLE = "DREAMCACHE_CACHE"
 _FORMAT = "dreamcache-graph-1"
@@ -48,8 +49,7 @@ def graph_folder() -> Path:
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
         return Path(chosen)
-    caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path.home() / ".cache") / "dreamcache"
+    return user_caches() / "dreamcache"
 
 
 @dataclass(frozen=True)

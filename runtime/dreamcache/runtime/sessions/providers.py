@@ -50,7 +50,7 @@ def choose_providers(names: Sequence[str] | None) -> tuple[str, ...]:
     if names is None:
         return ("CPUExecutionProvider",)
     chosen = []
-    for name in names:
+    for name in [names] if isinstance(names, str) else names:
         short = short_name(name) if name.endswith(_SUFFIX) else name.lower()
         if short not in available:
             raise SettingsError(

@@ -1,0 +1,65 @@
+"""What is asked of the operating system, where systems differ; each question has an answer everywhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+# Windows has no SIGKILL; its SIGTERM ends a process at once too, with the signal's number as status.
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+KILLED_STATUSES = (-int(_KILL), int(_KILL))
+"""`Popen.returncode` of a process that `kill_process` ended, on POSIX and on Windows."""
+_ENDING = ("SIGTERM", "SIGHUP")
+
+
+def user_caches() -> Path:
+    """The user's folder for caches; below the system's temporary folder for a user without a home."""
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:  # HOME is not set and the user has no entry in the system's list
+        user = os.getuid() if hasattr(os, "getuid") else "user"
+        return Path(tempfile.gettempdir()) / f"cache-{user}"
+
+
+def kill_process(pid: int) -> None:
+    """End a process at once; one that is gone already is no error."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, _KILL)
+
+
+def module_command(module: str) -> list[str]:
+    """The command that runs a module in this interpreter; files in the current folder are not taken for libraries."""
+    program = (
+        f"import sys; sys.path[:] = [p for p in sys.path if p]; import runpy; runpy.run_module({module!r}, "
+    )
+    return [sys.executable, "-c", program + "run_name='__main__', alter_sys=True)"]
+
+
+@contextmanager
+def ending_by_exception() -> Iterator[None]:
+    """Within the block, signals that ask the process to end raise SystemExit, so that what was begun is removed."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one does not wait
+        raise SystemExit(128 + number)
+
+    before = {}
+    for name in _ENDING:
+        if (number := getattr(signal, name, None)) is not None:
+            with suppress(ValueError):  # not in the main thread
+                # what nohup ignores stays ignored
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
