@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -66,13 +65,12 @@ def plain_decoder(folder: Path, height: int, width: int) -> GraphSpec:
 def measure(bundle: Path, rounds: int) -> dict[str, Any]:
     """The record."""
     contract = open_bundle(bundle).contract
-    shape, graphs = contract.architecture, contract.graphs
+    shape = contract.architecture
     with TemporaryDirectory() as name:
         plain = plain_decoder(Path(name), shape.latent_height, shape.latent_width)
         places = {
             "AutoencoderKL decoder": (Path(name), plain),
-            "AutoencoderTiny decoder": (bundle, graphs.vae_decoder),
-            "denoiser": (bundle, graphs.denoiser),
+            "AutoencoderTiny decoder": (bundle, contract.graphs.vae_decoder),
         }
         memory = {title: measured_apart(*place) for title, place in places.items()}
         sessions = {
@@ -92,8 +90,8 @@ def measure(bundle: Path, rounds: int) -> dict[str, Any]:
         "architecture": contract.architecture.name,
         "picture": [shape.image_height, shape.image_width],
         "precision": contract.precision,
-        "host": asdict(describe_host()),
-        "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
+        "host": describe_host().model_dump(mode="json"),
+        "cores": len(os.sched_getaffinity(0)),
         "cpu_seconds": times,
         "median_cpu_seconds": medians,
         "private_mb": memory,

@@ -3,7 +3,7 @@
 How it is cut is decided by size: the strips begin at the first upsampler that makes a map of more than
 `CUT_BYTES`, and each run reads as many rows as make `WINDOW_BYTES`. A decoder without so large a map gets no
 strips, since there is nothing to gain: Stable Diffusion's has one from 256 px on, the miniature none. TAESD, whose
-whole decoder takes less than the denoiser, gets none either.
+whole decoder takes a fifth of the plain one's memory, gets none either.
 """
 
 from __future__ import annotations
