@@ -62,6 +62,7 @@ def written() -> set[str]:
     pytest.importorskip("torch")
     pytest.importorskip("coremltools")
     from dreamcache.export.coreml.packages import FOLDER
+    from dreamcache.export.declare.settings import SECOND_TOKENIZER
     from dreamcache.export.parts import decoder as decoder_export
     from dreamcache.export.parts import text_and_vae as components
     from dreamcache.export.parts import unet as unet_export
@@ -73,6 +74,7 @@ def written() -> set[str]:
         unet_export.SHALLOW_FILE,
         unet_export.WEIGHTS_FILE,
         components.TEXT_ENCODER,
+        components.TEXT_ENCODER_2,
         components.VAE_ENCODER,
         decoder_export.VAE_DECODER,
         decoder_export.VAE_DECODER_HEAD,
@@ -83,7 +85,7 @@ def written() -> set[str]:
     stated = {name for source in sources for name in re.findall(r'"([\w-]+\.(?:json|txt))"', source)}
     folders = {f"{name}/" for source in sources for name in re.findall(r'folder / "(\w+)"\)', source)}
     folders |= {f"{Path(file).parent}/" for file in files}
-    folders |= {f"{FOLDER}/", f"{FOLDER}/README.md"}
+    folders |= {f"{FOLDER}/", f"{FOLDER}/README.md", f"{SECOND_TOKENIZER}/"}
     return files | stated | folders | {CONTRACT_NAME}
 
 

@@ -22,7 +22,10 @@ def picture_db(runner: Pipeline, theirs: Any, subject: Any = None, **options: An
     """
     shape = runner.contract.architecture
     theirs.set_progress_bar_config(disable=True)
-    theirs.scheduler = DDIMScheduler.from_config(theirs.scheduler.config)
+    # What DDIM takes and another class of scheduler does not say, as the exporter reads it.
+    stated = {"clip_sample": False, "set_alpha_to_one": False, **theirs.scheduler.config}
+    stated.pop("_use_default_values", None)
+    theirs.scheduler = DDIMScheduler.from_config(stated)
     drawn: NDArray[np.float32] = theirs(
         PROMPT,
         height=shape.image_height,

@@ -10,9 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPTokenizerFast
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPTokenizerFast,
+)
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
 from dreamcache.models.checkpoint import save_adapters
@@ -44,6 +57,24 @@ MINI_SHAPED: dict[str, Any] = {
     "attention_head_dim": 2,
 }
 """Two levels with attention: sites in the middle and at both resolutions; the fastest complete one."""
+
+
+POOLED = 20
+SDXL_SHAPED: dict[str, Any] = {
+    **SD15_SHAPED,
+    "block_out_channels": (16, 32),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "transformer_layers_per_block": (1, 2),
+    "attention_head_dim": (2, 4),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": POOLED + 6 * 8,
+    "cross_attention_dim": TEXT_WIDTH + 24,
+}
+"""SDXL with a level less: no attention at the top, deep transformers below, linear projections."""
 
 
 def tiny_unet(seed: int = 0, **changes: Any) -> UNet2DConditionModel:
@@ -117,6 +148,67 @@ def add_tokens(base: Path, *tokens: str) -> None:
     text_encoder.save_pretrained(base / "text_encoder", safe_serialization=True)
 
 
+def _text_config(tokenizer: CLIPTokenizer, width: int = TEXT_WIDTH, **changes: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=TEXT_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
+        **changes,
+    )
+
+
+def _tiny_vae() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+        scaling_factor=0.9,
+    )
+
+
+def write_tiny_sdxl(folder: Path, seed: int = 0, force_zeros_for_empty_prompt: bool = True) -> Path:
+    """Write a complete diffusers SDXL folder: 32 px pictures, two text encoders, of which the second pads with "!"."""
+    tokenizers = [tiny_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")]
+    tokenizers[1].pad_token = "!"
+    tokenizers[1].save_pretrained(folder / "tokenizer_2")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = CLIPTextModel(_text_config(tokenizers[0], hidden_act="quick_gelu"))
+        second = CLIPTextModelWithProjection(
+            _text_config(tokenizers[1], width=24, hidden_act="gelu", projection_dim=POOLED)
+        )
+        vae = _tiny_vae()
+    pipeline = StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=encoder,
+        text_encoder_2=second,
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=tiny_unet(seed + 1, **SDXL_SHAPED),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
+        force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
 def write_tiny_base(
     folder: Path, seed: int = 0, prediction_type: str = "epsilon", unet: dict[str, Any] | None = None
 ) -> Path:
@@ -129,32 +221,10 @@ def write_tiny_base(
         unet: UNet config; `MINI_SHAPED` by default.
     """
     tokenizer = tiny_tokenizer(folder / "tokenizer")
-    end, start = tokenizer.eos_token_id, tokenizer.bos_token_id
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        text_encoder = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=TEXT_WIDTH,
-                intermediate_size=2 * TEXT_WIDTH,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=TEXT_LENGTH,
-                bos_token_id=start,
-                eos_token_id=end,
-                pad_token_id=end,
-            )
-        )
-        vae = AutoencoderKL(
-            block_out_channels=(8, 16, 16),
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=4,
-            sample_size=32,
-            scaling_factor=0.9,
-        )
+        text_encoder = CLIPTextModel(_text_config(tokenizer))
+        vae = _tiny_vae()
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from dreamcache.export.atomic_folder import MARKER, check_place, filled_folder
 from dreamcache.export.declare.architecture import declare_architecture, declare_versions
-from dreamcache.export.declare.settings import DeclaredSettings, declare_settings
+from dreamcache.export.declare.settings import SECOND_TOKENIZER, DeclaredSettings, declare_settings
 from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.modules.unet import check_exportable
 from dreamcache.export.onnx_bundle import write_onnx
@@ -80,10 +80,10 @@ def export_bundle(
     architecture = declare_architecture(
         source.name, base, conditioned, size, batch, approximations, max_references
     )
-    settings = declare_settings(base, conditioned.config, source.metadata, scheduler)
+    pixels = (architecture.image_height, architecture.image_width)
+    settings = declare_settings(base, conditioned.config, source.metadata, scheduler, size=pixels)
     with filled_folder(out, overwrite) as folder:
-        base.tokenizer.save_pretrained(folder / "tokenizer")
-        check_token_ids(base, folder / "tokenizer", settings.text)
+        _write_tokenizers(folder, base, settings)
         _write_index(folder, base)
         graphs, parity, packages = None, ParityReport(), None
         if onnx is not None:
@@ -99,6 +99,16 @@ def export_bundle(
         (folder / CONTRACT_NAME).write_text(dump_contract(contract), encoding="utf-8")
     stages.finish()
     return contract
+
+
+def _write_tokenizers(folder: Path, base: Base, settings: DeclaredSettings) -> None:
+    """One for each text encoder, held to the base's own token ids."""
+    base.tokenizer.save_pretrained(folder / "tokenizer")
+    check_token_ids(base, folder / "tokenizer", settings.text)
+    if base.second is not None and settings.text_2 is not None:
+        base.second.tokenizer.save_pretrained(folder / SECOND_TOKENIZER)
+        own = replace(base, tokenizer=base.second.tokenizer)
+        check_token_ids(own, folder / SECOND_TOKENIZER, settings.text_2)
 
 
 def _contract(
@@ -136,6 +146,8 @@ def _contract(
         cache_timestep=conditioned.config.cache_timestep,
         cache_prompt=conditioned.config.cache_prompt,
         text=settings.text,
+        text_2=settings.text_2,
+        added_conditions=settings.added_conditions,
         vae=settings.vae,
         scheduler=settings.scheduler,
         guidance=settings.guidance,
@@ -164,6 +176,9 @@ def _write_index(folder: Path, base: Base) -> None:
         "tokenizer": ["transformers", type(base.tokenizer).__name__],
         "scheduler": ["diffusers", str(base.schedule["_class_name"])],
     }
+    if base.second is not None:
+        index["text_encoder_2"] = ["transformers", type(base.second.encoder).__name__]
+        index[SECOND_TOKENIZER] = ["transformers", type(base.second.tokenizer).__name__]
     (folder / "scheduler").mkdir()
     for name, record in (("model_index.json", index), ("scheduler/scheduler_config.json", base.schedule)):
         (folder / name).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -109,6 +109,7 @@ def _declare_graphs(unet: UnetSpecs, components: dict[str, GraphSpec], decoder: 
         cache=unet.cache,
         denoiser=unet.denoiser,
         text_encoder=components["text_encoder"],
+        text_encoder_2=components.get("text_encoder_2"),
         vae_encoder=components["vae_encoder"],
         vae_decoder=decoder.whole,
         vae_decoder_head=decoder.head,

@@ -15,10 +15,10 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from dreamcache.export.errors import ExportError
-from dreamcache.models.bases.architectures import VAE_CONFIG, known_architecture, text_config
+from dreamcache.models.bases.architectures import known_architecture, text_config
 from dreamcache.models.bases.base import Base, resolve_base
 from dreamcache.models.bases.diffusers_folder import weight_files
 from dreamcache.models.bases.original.single_file import check_layout, read_shapes
@@ -43,7 +43,7 @@ _LARGEST_VAE = 84_000_000
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Parameters of each part of what is exported."""
+    """Parameters of each part of what is exported; `text_encoder` of both where there are two."""
 
     unet: int
     adapters: int
@@ -66,7 +66,8 @@ class Needs:
 def size_of_model(base: Base, conditioned: ConditionedUNet) -> ModelSize:
     """Counted off a model in memory."""
     adapters = sum(parameter.numel() for parameter in conditioned.adapter_parameters())
-    return ModelSize(_count(base.unet), adapters, _count(base.text_encoder), _count(base.vae))
+    text = _count(base.text_encoder) + (0 if base.second is None else _count(base.second.encoder))
+    return ModelSize(_count(base.unet), adapters, text, _count(base.vae))
 
 
 def size_of_architecture(name: str) -> ModelSize:
@@ -78,9 +79,11 @@ def size_of_architecture(name: str) -> ModelSize:
     known = known_architecture(name)
     with torch.device("meta"):
         conditioned = ConditionedUNet(UNet2DConditionModel(**known.unet))
-        text, vae = CLIPTextModel(text_config(known)), AutoencoderKL(**VAE_CONFIG)
+        text, vae = _count(CLIPTextModel(text_config(known.text))), AutoencoderKL(**known.vae)
+        if known.second_text is not None:
+            text += _count(CLIPTextModelWithProjection(text_config(known.second_text)))
     adapters = sum(parameter.numel() for parameter in conditioned.adapter_parameters())
-    return ModelSize(_count(conditioned.unet), adapters, _count(text), _count(vae))
+    return ModelSize(_count(conditioned.unet), adapters, text, _count(vae))
 
 
 def size_of_files(
@@ -106,7 +109,8 @@ def size_of_files(
             for part, prefix in prefixes.items()
         }
     trained = sum(tensor.numel() for tensor in stored.values())
-    return ModelSize(parts["unet"], trained, parts["text_encoder"], parts.get("vae", _LARGEST_VAE))
+    text = parts["text_encoder"] + parts.get("text_encoder_2", 0)
+    return ModelSize(parts["unet"], trained, text, parts.get("vae", _LARGEST_VAE))
 
 
 def estimate_needs(

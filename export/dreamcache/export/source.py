@@ -64,6 +64,11 @@ class Source:
         loaded = loaded_base(
             base, base_config=base_config, variant=variant, sampling=sampling, additions=additions
         )
+        if loaded.second is not None and (additions.loras or additions.inversions):
+            raise ExportError(
+                "--lora, --textual-inversion: an SD 1.x or 2.x base is expected, received SDXL, to which nothing is "
+                "joined yet; leave them out"
+            )
         try:
             conditioned = load_adapters(path, loaded.unet).eval()
             fingerprint = base_fingerprint(loaded.unet) if additions.loras else None

@@ -26,9 +26,9 @@ from dreamcache.runtime.reference.picture_sources import Source
 from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.reference.segmenter import find_subject
 from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder, to_image
-from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
+from dreamcache.runtime.sampling.denoiser import Conditioning, Denoiser, Latent
 from dreamcache.runtime.sampling.noise import noise_source, noised_reference
-from dreamcache.runtime.sampling.prompts import PromptTokenizer
+from dreamcache.runtime.sampling.prompts import PromptTokenizer, conditioning
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 from dreamcache.runtime.sampling.trajectory import Step, trajectory
 from dreamcache.runtime.sessions.profiles import Profile, check_profile
@@ -51,7 +51,8 @@ class Pipeline:
         self.bundle = bundle
         self.sessions = sessions
         self._observe = observe
-        self._tokenizer = PromptTokenizer.of(bundle)
+        texts = (bundle.contract.text, bundle.contract.text_2)
+        self._tokenizers = [PromptTokenizer.of(bundle, text) for text in texts if text is not None]
 
     @classmethod
     def load(
@@ -216,17 +217,24 @@ class Pipeline:
 
         return run()
 
-    def embed(self, prompts: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-        """Prompt embeddings [1, n, c] by the names given. Warns: PromptWarning for a prompt that is cut."""
-        spec = self.contract.graphs.text_encoder
-        ids = {name: self._tokenizer.encode(check_text(name, prompt)) for name, prompt in prompts.items()}
-        with self.sessions.open("text_encoder") as graph, self._timed("text"):
-            embedded = {
-                name: graph.run({spec.inputs[0].name: value})[spec.outputs[0].name]
-                for name, value in ids.items()
-            }
-        check_finite("text encoder", embedded)
-        return embedded
+    def embed(self, prompts: Mapping[str, str]) -> dict[str, Conditioning]:
+        """What the denoiser reads of prompts, by the names given; "null" is the text that guidance leads away from.
+
+        Warns: PromptWarning for a prompt that is cut.
+        """
+        outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in prompts}
+        names = ("text_encoder", "text_encoder_2")
+        for tokenizer, graph_name, spec in zip(
+            self._tokenizers, names, self.contract.graphs.text_encoders, strict=False
+        ):
+            ids = {name: tokenizer.encode(check_text(name, prompt)) for name, prompt in prompts.items()}
+            with self.sessions.open(graph_name) as graph, self._timed("text"):
+                for name, value in ids.items():
+                    given = graph.run({spec.inputs[0].name: value})
+                    check_finite("text encoder", given)
+                    outputs[name] += [given[output.name] for output in spec.outputs]
+        zeroed = {name for name, prompt in prompts.items() if name == "null" and prompt == ""}
+        return {name: conditioning(self.contract, given, name in zeroed) for name, given in outputs.items()}
 
     def encode(self, image: Image.Image) -> Latent:
         """The scaled latent [1, z, h, h] of an RGB picture of the reference's size: the encoder's mean."""

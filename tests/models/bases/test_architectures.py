@@ -16,7 +16,7 @@ from dreamcache.models.unet import stock, walk
 
 # Millions, as published: Stable Diffusion's model card (860M); BK-SDM's README (0.58B, 0.49B, 0.33B) and
 # table 1 of arXiv 2305.15798 (579.4M, 482.3M, 323.4M); Segmind's small and tiny remove the same blocks.
-# SD 2's UNet is published as 865M, cut off (arXiv 2307.01952, table 1): 866.
+# SD 2's UNet is published as 865M, cut off (arXiv 2307.01952, table 1): 866; SDXL's there as 2.6B.
 PUBLISHED = {
     "sd15": 860,
     "sd21": 866,
@@ -28,6 +28,7 @@ PUBLISHED = {
     "tiny-sd": 323.4,
     "lcm": 860,
     "sd-turbo": 866,
+    "sdxl": 2567,
 }
 ADAPTERS = {"bk-sdm-base": 4, "bk-sdm-small": 3, "bk-sdm-tiny": 3}
 
@@ -55,18 +56,21 @@ def test_each_is_walked_at_its_true_size(name: str) -> None:
         sites[place] = tuple(hidden.shape[1:])
         return stock(place, transformer, hidden, text)
 
+    top = config["down_block_types"][0] == "CrossAttnDownBlock2D"
     with torch.device("meta"):
         unet = UNet2DConditionModel(**config)
+        added = None if top else {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)}
         latent, text = torch.empty(1, 4, side, side), torch.empty(1, 77, config["cross_attention_dim"])
-        assert walk(unet, latent, torch.empty(1), text, visit).shape == latent.shape
+        assert walk(unet, latent, torch.empty(1), text, visit, added).shape == latent.shape
         with pytest.raises(RuntimeError, match=r"768|1024|640"):
-            walk(unet, latent, torch.empty(1), text[..., :640], visit)
+            walk(unet, latent, torch.empty(1), text[..., :640], visit, added)
     tapped = find_sites(unet)
     assert [sites[site.name][0] for site in tapped] == [site.width for site in tapped]
-    # The last site is at the latent's own size, and the middle, where there is one, at an eighth of it.
-    assert sites[tapped[-1].name] == (320, side, side)
+    # The last site is at the latent's own size, SDXL's at half of it; the middle, where there is one, at the lowest.
+    assert sites[tapped[-1].name] == ((320, side, side) if top else (640, side // 2, side // 2))
     if tapped[0].name.startswith("mid_block"):
-        assert sites[tapped[0].name] == (1280, side // 8, side // 8)
+        lowest = side // 2 ** (len(config["block_out_channels"]) - 1)
+        assert sites[tapped[0].name] == (1280, lowest, lowest)
 
 
 def test_how_each_is_sampled() -> None:

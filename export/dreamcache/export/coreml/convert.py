@@ -30,8 +30,11 @@ ComputePrecision = Literal["fp16", "fp32"]
 KeptInFp32 = Callable[[Any], bool]
 """Whether an operation of coremltools' program stays in 32 bits."""
 
+PRECISE = ("timestep", "time_ids")
+"""Inputs whose sines and cosines are taken."""
+
 _PERIODIC = frozenset({"sin", "cos"})
-_ARGUMENT = frozenset({"mul", "expand_dims", "cast"})
+_ARGUMENT = frozenset({"mul", "expand_dims", "cast", "reshape"})
 """What makes the arguments of those."""
 
 
@@ -54,7 +57,7 @@ def convert_graph(
 
     Args:
         module: takes `inputs` in order and returns `outputs`.
-        inputs: with static shapes. Floats become 16 bits with ``fp16``, but for the timestep.
+        inputs: with static shapes. Floats become 16 bits with ``fp16``, but for `PRECISE` ones.
         outputs: likewise.
         place: a path that ends in ``.mlpackage``; must not exist.
         target: the oldest system that can run it.
@@ -69,7 +72,7 @@ def convert_graph(
     def declared(spec: TensorSpec) -> Any:
         if spec.dtype.startswith("int"):
             return np.int32
-        return np.float32 if spec.name == "timestep" else dtype
+        return np.float32 if spec.name in PRECISE else dtype
 
     try:
         with quiet_coremltools(), torch.no_grad():

@@ -28,7 +28,12 @@ from dreamcache.export.source import Source
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.coreml import CoreMLPart
 
-PACKAGES = {"text_encoder": "TextEncoder", "vae_encoder": "VAEEncoder", "vae_decoder": "VAEDecoder"}
+PACKAGES = {
+    "text_encoder": "TextEncoder",
+    "text_encoder_2": "TextEncoder2",
+    "vae_encoder": "VAEEncoder",
+    "vae_decoder": "VAEDecoder",
+}
 
 
 def export_coreml(
@@ -73,7 +78,7 @@ def export_coreml(
             f"{name}{size}": part
             for size, shapes in sizes.items()
             for name, part in component_modules(source.base, shapes).items()
-            if not (size and name == "text_encoder")
+            if not (size and name.startswith("text_encoder"))
         }
         progress("Core ML: PyTorch's own trajectory")
         recording = record(source, architecture, approximations, parts, components)
@@ -82,7 +87,7 @@ def export_coreml(
         if options.weights == "mixed":
             recipe = find_recipe(place, parts["denoise"], recording, architecture, options, progress)
         writers = _writers(place, parts, components, options, recipe, progress)
-        # vocab.json and merges.txt, of what tokenizer.json holds.
+        # vocab.json and merges.txt, of what tokenizer.json holds; SDXL's second one has the same.
         source.base.tokenizer.backend_tokenizer.model.save(str(place))
         part = written_to_fit(folder, writers, options, recipe, architecture, recording, progress)
         guide = write_guide(
@@ -108,11 +113,16 @@ def _writers(
     """What writes each package, given the activations that stay in 32 bits."""
 
     def component(name: str, package: str) -> WritePackages:
-        own = {graph: part for graph, part in components.items() if graph.startswith(name)}
+        own = {graph: part for graph, part in components.items() if _graph_name(graph) == name}
         return lambda kept: write_component(place, package, own, options, kept, progress)
 
-    written = {package: component(name, package) for name, package in PACKAGES.items()}
+    written = {package: component(name, package) for name, package in PACKAGES.items() if name in components}
     return {UNET: lambda kept: write_unet(place, parts, options, recipe, kept, progress)} | written
+
+
+def _graph_name(graph: str) -> str:
+    """Without the size that graphs of further resolutions end in."""
+    return graph if graph in PACKAGES else graph.rpartition("_")[0]
 
 
 def _resized(

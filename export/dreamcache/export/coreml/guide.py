@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from string import Template
 
-from dreamcache.export.coreml.convert import coreml_name
+from dreamcache.export.coreml.convert import PRECISE, coreml_name
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import GuidanceDefaults, SchedulerSpec, VaeSpec
 from dreamcache.runtime.bundle.coreml import CoreMLPart
@@ -116,7 +116,7 @@ def _tables(part: CoreMLPart) -> list[str]:
             for side, tensors in (("in", spec.inputs), ("out", spec.outputs)):
                 for tensor in tensors:
                     shape = " × ".join(str(size) for size in tensor.shape)
-                    kind = _TYPES.get(tensor.dtype, "float16") if tensor.name != "timestep" else "float32"
+                    kind = _TYPES.get(tensor.dtype, "float16") if tensor.name not in PRECISE else "float32"
                     lines.append(
                         f"| {side} | `{coreml_name(tensor.name)}` | {shape} | {kind} | {tensor.meaning} |"
                     )

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from dreamcache.export.declare.components import (
-    declare_text_encoder,
+    declare_text_encoders,
     declare_vae_decoder,
     declare_vae_encoder,
 )
 from dreamcache.export.modules.decoder import whole_decoder
-from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.modules.text_encoder import sdxl_text_encoders
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph, caching_condition
 from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.export.options import EXACT, Approximations, CoreMLAttention
 from dreamcache.models.bases.base import Base
@@ -76,8 +77,8 @@ def unet_modules(
     approximations: Approximations = EXACT,
 ) -> dict[str, CoreMLModule]:
     """``cache`` and ``denoise``."""
-    text = base.encode_text([conditioned.config.cache_prompt])
-    caching = CachingGraph(conditioned, text, attention, approximations)
+    null = caching_condition(base, conditioned, architecture)
+    caching = CachingGraph(conditioned, null.text, attention, approximations, null.added or None)
     denoising = Predicting(DenoiserGraph(conditioned, attention, approximations))
     return {
         "cache": CoreMLModule(caching, caching_graph_inputs(architecture), cache_tensors(architecture)),
@@ -86,10 +87,15 @@ def unet_modules(
 
 
 def component_modules(base: Base, architecture: Architecture) -> dict[str, CoreMLModule]:
-    """Text encoder and VAE."""
+    """Text encoders and VAE."""
+    declared = declare_text_encoders(base)
+    encoders = (
+        {"text_encoder": PromptEncoder(base.text_encoder)}
+        if base.second is None
+        else sdxl_text_encoders(base)
+    )
     latent = architecture.latent_height, architecture.latent_width
-    modules = {
-        "text_encoder": (PromptEncoder(base.text_encoder), declare_text_encoder(base)),
+    modules = {name: (encoder, declared[name]) for name, encoder in encoders.items()} | {
         "vae_encoder": (
             PictureEncoder(base.vae),
             declare_vae_encoder(base.vae, *architecture.reference_latent_shape[2:]),

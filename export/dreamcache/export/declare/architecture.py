@@ -13,12 +13,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.errors import ExportError
-from dreamcache.export.modules.unet import is_topmost
+from dreamcache.export.modules.unet import is_topmost, transformers_of
 from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.unet import finish, visits
-from dreamcache.runtime.bundle.architecture import Architecture, DeepSpec, ReferenceSpec, SiteSpec
+from dreamcache.runtime.bundle.architecture import TIME_IDS, Architecture, DeepSpec, ReferenceSpec, SiteSpec
 
 _PACKAGES = (
     "dreamcache",
@@ -54,14 +54,9 @@ def declare_architecture(
         max_references: how many references it takes at once.
 
     Raises:
-        ExportError: a size, batch, pool or number that cannot be, or a UNet that wants two text encoders.
+        ExportError: a size, batch, pool or number that cannot be.
     """
     unet = base.unet
-    if unet.config.addition_embed_type is not None:
-        raise ExportError(
-            f"the UNet wants added conditions ({unet.config.addition_embed_type}, as SDXL does), made by a second "
-            "text encoder, and a bundle holds one; export an SD 1.x or 2.x base"
-        )
     picture = PictureSize.of_base(base) if size is None else size
     picture.check_halves(base)
     if batch < 1:
@@ -74,6 +69,11 @@ def declare_architecture(
             raise ExportError(
                 f"--{option.replace('_', '-')} is {cells}; give a number that divides the latent's {height} rows"
                 + ("" if picture.is_square else f" and {width} columns")
+            )
+        if cells > 1 and not any(is_topmost(unet, block) for block in transformers_of(unet)):
+            raise ExportError(
+                f"--{option.replace('_', '-')} is {cells}; this UNet has no attention at its topmost level to "
+                "approximate, as SDXL's has none: leave it out"
             )
     if max_references < 1:
         raise ExportError(f"--max-references is {max_references}; give 1 or more")
@@ -88,7 +88,7 @@ def declare_architecture(
         image_height=picture.height,
         image_width=picture.width,
         text_length=base.text_length,
-        text_width=int(base.text_encoder.config.hidden_size),
+        text_width=base.text_width,
         batch=batch,
         sites=sites,
         deep=_deep_spec(base, sites, deep),
@@ -99,6 +99,7 @@ def declare_architecture(
         else ReferenceSpec(
             latent_height=side, latent_width=side, image_height=picture.side, image_width=picture.side
         ),
+        pooled_width=None if base.second is None else int(base.second.encoder.config.projection_dim),
     )
 
 
@@ -138,8 +139,12 @@ def _walked(
 
     with FakeTensorMode(allow_non_fake_inputs=True):
         latent = torch.zeros(1, int(unet.config.in_channels), *latent_size)
-        text = torch.zeros(1, base.text_length, int(base.text_encoder.config.hidden_size))
-        deep = finish(visits(unet, latent, 0, text), visit).deep
+        text = torch.zeros(1, base.text_length, base.text_width)
+        added = None
+        if base.second is not None:
+            pooled = torch.zeros(1, int(base.second.encoder.config.projection_dim))
+            added = {"text_embeds": pooled, "time_ids": torch.zeros(1, TIME_IDS)}
+        deep = finish(visits(unet, latent, 0, text, added), visit).deep
     return grids, tuple(deep.shape)
 
 

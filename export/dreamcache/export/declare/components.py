@@ -20,15 +20,22 @@ class GraphTensors:
     outputs: tuple[TensorSpec, ...]
 
 
-def declare_text_encoder(base: Base) -> GraphTensors:
-    """Token ids to the prompt's embedding."""
+def declare_text_encoders(base: Base) -> dict[str, GraphTensors]:
+    """Token ids to the prompt's embedding; SDXL's second encoder gives a pooled embedding too."""
+    n = base.text_length
+    ids = _spec("input_ids", (1, n), "token ids of a prompt, padded to the text length", "int64")
     width = int(base.text_encoder.config.hidden_size)
-    return _tensors(
-        _spec(
-            "input_ids", (1, base.text_length), "token ids of a prompt, padded to the text length", "int64"
+    if base.second is None:
+        return {"text_encoder": _tensors(ids, _spec("last_hidden_state", (1, n, width), "prompt embedding"))}
+    config = base.second.encoder.config
+    name, meaning = "penultimate_hidden_state", "columns of the prompt embedding"
+    pooled = _spec("text_embeds", (1, int(config.projection_dim)), "pooled prompt embedding")
+    return {
+        "text_encoder": _tensors(ids, _spec(name, (1, n, width), meaning)),
+        "text_encoder_2": GraphTensors(
+            (ids,), (_spec(name, (1, n, int(config.hidden_size)), meaning), pooled)
         ),
-        _spec("last_hidden_state", (1, base.text_length, width), "prompt embedding"),
-    )
+    }
 
 
 def declare_vae_encoder(vae: Autoencoder, latent_height: int, latent_width: int) -> GraphTensors:

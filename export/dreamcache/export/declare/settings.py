@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from transformers import CLIPTokenizerFast
 
 from dreamcache.export.declare.sampler import declare_sampler, declare_spacing
+from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.distillation import Sampling
 from dreamcache.models.bases.parts.clip_tokenizer import vectors_of
+from dreamcache.models.bases.parts.second_text import time_ids
 from dreamcache.models.config import AdapterConfig
 from dreamcache.runtime.bundle.contract import (
+    AddedConditions,
     GuidanceDefaults,
     SchedulerKind,
     SchedulerSpec,
@@ -26,6 +30,8 @@ from dreamcache.runtime.bundle.tensors import ContractModel
 from dreamcache.runtime.errors import SettingsError, first_line
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 
+SECOND_TOKENIZER = "tokenizer_2"
+
 Spec = TypeVar("Spec", bound=ContractModel)
 
 
@@ -34,6 +40,8 @@ class DeclaredSettings:
     """Of the contract's fields of the same names."""
 
     text: TextSpec
+    text_2: TextSpec | None
+    added_conditions: AddedConditions | None
     vae: VaeSpec
     scheduler: SchedulerSpec
     guidance: GuidanceDefaults
@@ -44,6 +52,8 @@ def declare_settings(
     adapters: AdapterConfig,
     metadata: Mapping[str, str],
     sampler: SchedulerKind | None = None,
+    *,
+    size: tuple[int, int] | None = None,
 ) -> DeclaredSettings:
     """All of them, which together can draw: the default sampler visits its default steps.
 
@@ -52,12 +62,13 @@ def declare_settings(
         adapters: config of its adapters.
         metadata: of the adapters file.
         sampler: the default one; None is what the metadata recommends, else the base's own.
+        size: height and width of the picture in pixels; None is the base's own.
 
     Raises:
         ExportError: an entry that the contract cannot say, or entries that contradict each other; one line.
     """
     scheduler = declare_scheduler(base)
-    guidance = declare_guidance(metadata, base.sampling)
+    guidance = declare_guidance(metadata, base.sampling, sdxl=base.second is not None)
     if sampler is None and not recommends_sampler(metadata):
         sampler = declare_sampler(base)
     if sampler is not None:
@@ -77,7 +88,22 @@ def declare_settings(
             f"the scheduler config does not allow the bundle's defaults, {guidance.scheduler} in {guidance.steps} "
             f"steps ({first_line(error)}); correct scheduler_config.json, or the adapters' guidance metadata"
         ) from error
-    return DeclaredSettings(declare_text(base), declare_vae(base), scheduler, guidance)
+    second = base.second
+    return DeclaredSettings(
+        text=declare_text(base.tokenizer),
+        text_2=None if second is None else declare_text(second.tokenizer, SECOND_TOKENIZER),
+        added_conditions=None
+        if second is None
+        else AddedConditions.model_validate(
+            {
+                "time_ids": time_ids(*(PictureSize.of_base(base).rows_first if size is None else size)),
+                "force_zeros_for_empty_prompt": second.force_zeros_for_empty_prompt,
+            }
+        ),
+        vae=declare_vae(base),
+        scheduler=scheduler,
+        guidance=guidance,
+    )
 
 
 def declare_scheduler(base: Base) -> SchedulerSpec:
@@ -90,20 +116,20 @@ def declare_scheduler(base: Base) -> SchedulerSpec:
     return _checked(SchedulerSpec, "the scheduler config", config)
 
 
-def declare_text(base: Base) -> TextSpec:
-    """The tokenizer's special tokens.
+def declare_text(tokenizer: CLIPTokenizerFast, folder: str = "tokenizer") -> TextSpec:
+    """A tokenizer's folder and special tokens.
 
     Raises:
         ExportError: one is absent.
     """
     names = ("bos", "eos", "pad")
-    ids = {f"{name}_id": getattr(base.tokenizer, f"{name}_token_id") for name in names}
+    ids = {f"{name}_id": getattr(tokenizer, f"{name}_token_id") for name in names}
     for name in names:
         if ids[f"{name}_id"] is None:
             raise ExportError(
-                f"the tokenizer has no {name}_token, expected one in tokenizer_config.json; save the tokenizer again"
+                f"the {folder} has no {name}_token, expected one in tokenizer_config.json; save the tokenizer again"
             )
-    return _checked(TextSpec, "the tokenizer", ids | {"vectors": vectors_of(base.tokenizer)})
+    return _checked(TextSpec, "the tokenizer", {"folder": folder, **ids, "vectors": vectors_of(tokenizer)})
 
 
 def declare_vae(base: Base) -> VaeSpec:
@@ -121,18 +147,25 @@ _FEW_STEPS: dict[Sampling, GuidanceDefaults] = {
 }
 
 
-def declare_guidance(metadata: Mapping[str, str], sampling: Sampling = "standard") -> GuidanceDefaults:
+_SDXL = GuidanceDefaults(guidance_scale=5.0)
+"""StableDiffusionXLPipeline's own scale."""
+
+
+def declare_guidance(
+    metadata: Mapping[str, str], sampling: Sampling = "standard", *, sdxl: bool = False
+) -> GuidanceDefaults:
     """What the adapters' metadata recommends under ``guidance``, a JSON object; else what suits the base.
 
     Args:
         metadata: of the adapters file.
         sampling: of the base; few-step bases are distilled with their guidance inside.
+        sdxl: whether it is SDXL.
 
     Raises:
         ExportError: the recommendation is not one.
     """
     if "guidance" not in metadata:
-        return _FEW_STEPS.get(sampling, GuidanceDefaults())
+        return _FEW_STEPS.get(sampling, _SDXL if sdxl else GuidanceDefaults())
     try:
         return GuidanceDefaults.model_validate(json.loads(metadata["guidance"]))
     except (ValidationError, json.JSONDecodeError) as error:

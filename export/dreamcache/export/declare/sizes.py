@@ -39,6 +39,11 @@ class PictureSize:
         return cls(side, side)
 
     @property
+    def rows_first(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    @property
     def side(self) -> int:
         """The shorter one, and so the side of the reference's square."""
         return min(self.width, self.height)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from dreamcache.export.graphs.shared_weights import INLINE_BYTES, rewrite_shared
-from dreamcache.runtime.bundle.contract import Graphs
+from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
 
 
 def store_half(model: ir.Model) -> ir.Model:
@@ -41,10 +41,12 @@ def store_half(model: ir.Model) -> ir.Model:
 
 
 def store_components_half(folder: Path, graphs: Graphs) -> None:
-    """Rewrite text encoder, VAE encoder and every graph of the VAE decoder, each family on its weights file."""
-    named = graphs.by_name()
-    for family in ("text_encoder", "vae_encoder", "vae_decoder"):
-        specs = [spec for name, spec in named.items() if name.startswith(family)]
-        place, (weights_file,) = (folder / specs[0].file).parent, specs[0].weights
+    """Rewrite text encoders, VAE encoder and every graph of the VAE decoder, each family on its weights file."""
+    families: dict[Path, list[GraphSpec]] = {}
+    for name, spec in graphs.by_name().items():
+        if name.startswith(("text_encoder", "vae_")):
+            families.setdefault((folder / spec.file).parent, []).append(spec)
+    for place, specs in families.items():
+        (weights_file,) = specs[0].weights
         models = {Path(spec.file).name: store_half(ir.load(folder / spec.file)) for spec in specs}
         rewrite_shared(place, models, Path(weights_file).name)

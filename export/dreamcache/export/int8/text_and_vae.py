@@ -52,8 +52,10 @@ def quantise_components(
     """
     title = "text encoder and VAE in 8 bits"
     progress(title, 0, 4)
-    _rewrite(folder, {"text_encoder": graphs.text_encoder}, {})
     named = graphs.by_name()
+    for name in ("text_encoder", "text_encoder_2"):
+        if name in named:
+            _rewrite(folder, {name: named[name]}, {})
     decoder = {name: spec for name, spec in named.items() if name.startswith("vae_decoder")}
     tiled = graphs.vae_decoder_head is not None
     observed = {name: spec for name, spec in decoder.items() if not tiled or name != "vae_decoder"}

@@ -121,8 +121,10 @@ class TrajectorySampler:
         self.scheduler = scheduler
         self.defaults = defaults
         self.cache_timestep = cache_timestep
-        embedded = base.encode_text(["", *prompts]).numpy()
-        self.null, self.texts = embedded[:1], [embedded[i : i + 1] for i in range(1, len(embedded))]
+        size = (architecture.image_height, architecture.image_width)
+        self.null = base.condition([""], size, null=True).numpy()
+        embedded = base.condition(prompts, size)
+        self.texts = [embedded.row(index).numpy() for index in range(len(prompts))]
 
     def guidance(self) -> Guidance:
         """The bundle's own where it has three predictions, else dual that combines alike: it shows both effects."""

@@ -28,12 +28,18 @@ from dreamcache.export.modules.token_layouts import TokensLast, layout_of
 from dreamcache.export.modules.unet_copies import copy_at_timestep, copy_for_attention
 from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.adapter import ConditioningAdapter
+from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.parts.second_text import Conditioning
 from dreamcache.models.conditioned import ConditionedUNet, first_block
 from dreamcache.models.transformer import as_tokens, feed_forward
 from dreamcache.models.unet import finish, visits
+from dreamcache.runtime.bundle.architecture import ADDED_CONDITIONS, Architecture
 
-ADDED_CONDITIONS = ("text_embeds", "time_ids")
-"""What SDXL's time embedding reads in addition to the timestep: [b, p] and [b, 6]."""
+
+def caching_condition(base: Base, conditioned: ConditionedUNet, architecture: Architecture) -> Conditioning:
+    """What the UNet reads while a reference is cached: the caching prompt, and of SDXL the reference's size."""
+    side = architecture.reference_side
+    return base.condition([conditioned.config.cache_prompt], (side, side), null=True)
 
 
 class CachingGraph(nn.Module):
@@ -74,7 +80,7 @@ class CachingGraph(nn.Module):
             conditioned.unet.process_encoder_hidden_states(encoder_hidden_states=text, added_cond_kwargs=None)
         )
         self.constants = nn.ParameterDict()
-        for name, transformer in _transformers(self.unet):
+        for name, transformer in _named_transformers(self.unet):
             for i, block in enumerate(transformer.transformer_blocks):
                 key, value = block.attn2.to_k(projected), block.attn2.to_v(projected)
                 self.constants[_key(f"{name}.{i}.key")] = nn.Parameter(key, requires_grad=False)
@@ -199,7 +205,7 @@ def check_exportable(conditioned: ConditionedUNet) -> None:
         )
     if conditioned.config.further_timesteps:
         raise ExportError("the adapters cache at several timesteps; only one is exported, more are ablations")
-    for name, transformer in _transformers(unet):
+    for name, transformer in _named_transformers(unet):
         for block in transformer.transformer_blocks:
             check_attention(f"{name}.attn1", block.attn1)
             if block.attn2 is None:
@@ -252,7 +258,12 @@ def _projections(conditioned: ConditionedUNet, site: str) -> nn.ModuleDict:
     return nn.ModuleDict({"to_k": adapter.to_k, "to_v": adapter.to_v})
 
 
-def _transformers(unet: UNet2DConditionModel) -> list[tuple[str, Transformer2DModel]]:
+def transformers_of(unet: UNet2DConditionModel) -> list[Transformer2DModel]:
+    """Every block with attention."""
+    return [transformer for _, transformer in _named_transformers(unet)]
+
+
+def _named_transformers(unet: UNet2DConditionModel) -> list[tuple[str, Transformer2DModel]]:
     return [(name, module) for name, module in unet.named_modules() if isinstance(module, Transformer2DModel)]
 
 

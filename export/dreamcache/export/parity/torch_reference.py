@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph, caching_condition
 from dreamcache.export.options import EXACT, Approximations
 from dreamcache.export.resources import is_large
 from dreamcache.models.bases.base import Base
@@ -92,15 +92,19 @@ class TorchModel:
         self.conditioned = conditioned
         self.architecture = architecture
         self.approximations = approximations
-        self.texts = {"null": base.encode_text([""]), "prompt": base.encode_text([PROMPT])}
+        size = (architecture.image_height, architecture.image_width)
+        self.texts = {
+            "null": base.condition([""], size, null=True),
+            "prompt": base.condition([PROMPT], size),
+        }
         self._averaged: DenoiserGraph | None = None
         # The adapters do not know averaged tokens; they know averaged keys and values.
         if approximations != EXACT:
             self._averaged = DenoiserGraph(conditioned, "plain", approximations)
 
     @property
-    def embeddings(self) -> dict[str, Array]:
-        """[1, n, c] of null text and prompt."""
+    def embeddings(self) -> dict[str, dict[str, Array]]:
+        """What a denoiser reads of null text and prompt."""
         return {name: text.numpy() for name, text in self.texts.items()}
 
     @torch.no_grad()
@@ -111,9 +115,11 @@ class TorchModel:
         clean = self.base.encode_images(torch.from_numpy(picture))
         noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.architecture.reference_latent_shape[1:]))
         latent = noise_reference(self.base.scheduler, clean, noise, config.cache_timestep)
-        text = self.base.encode_text([config.cache_prompt])
+        null = caching_condition(self.base, self.conditioned, self.architecture)
         sites = self.conditioned.sites
-        cache = cache_reference(self.base.unet, sites, latent, config.cache_timestep, text)
+        cache = cache_reference(
+            self.base.unet, sites, latent, config.cache_timestep, null.text, null.added or None
+        )
         names = [name for site in self.architecture.sites for name in (site.key_name, site.value_name)]
         if self._averaged is None:
             values = [
@@ -125,7 +131,10 @@ class TorchModel:
                 )
             ]
         else:
-            values = list(CachingGraph(self.conditioned, text, "plain", self.approximations)(latent))
+            graph = CachingGraph(
+                self.conditioned, null.text, "plain", self.approximations, null.added or None
+            )
+            values = list(graph(latent))
         projected = {name: value.numpy() for name, value in zip(names, values, strict=True)}
         return Reference(latent.numpy(), cache if self._averaged is None else {}, projected)
 
@@ -187,14 +196,19 @@ class TorchModel:
     def _predict(self, latent: Tensor, timestep: Tensor, branch: Branch, *references: Reference) -> Tensor:
         text = self.texts[branch.text]
         if self._averaged is not None:
-            rows = (timestep.reshape(1).float(), text, torch.tensor([branch.strength]))
+            rows = (
+                timestep.reshape(1).float(),
+                text.text,
+                torch.tensor([branch.strength]),
+                *text.added.values(),
+            )
             joined = join_tokens([reference.projected for reference in references])
             projected = [torch.from_numpy(value) for value in joined.values()]
             return cast(Tensor, self._averaged(latent, *rows, *projected)[0])
         if branch.strength == 0.0:
-            return cast(Tensor, self.conditioned(latent, timestep, text, None))
+            return cast(Tensor, self.conditioned(latent, timestep, text.text, None, added=text.added))
         cache = join_caches([reference.cache for reference in references])
-        return cast(Tensor, self.conditioned(latent, timestep, text, cache))
+        return cast(Tensor, self.conditioned(latent, timestep, text.text, cache, added=text.added))
 
 
 def _picture(side: int, seed: int) -> Array:

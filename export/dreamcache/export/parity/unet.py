@@ -13,7 +13,7 @@ from dreamcache.export.parity.gates import Finding
 from dreamcache.export.parity.torch_reference import BRANCHES, FULL, GUIDING, NULL, STOCK, Point, Reference
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.parity import MAX_DB, psnr_db
-from dreamcache.runtime.sampling.denoiser import Denoiser
+from dreamcache.runtime.sampling.denoiser import Conditioning, Denoiser
 from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sessions.session import RunnableGraph
 from dreamcache.runtime.subject import join_tokens
@@ -26,7 +26,7 @@ class TrajectoryOrigin(Protocol):
     """Where a trajectory came from: `TorchModel`, or a recording of it."""
 
     @property
-    def embeddings(self) -> Mapping[str, Array]: ...
+    def embeddings(self) -> Mapping[str, Conditioning]: ...
 
     def advance(self, latent: Array, timestep: int, predictions: Mapping[Branch, Array]) -> Array: ...
 

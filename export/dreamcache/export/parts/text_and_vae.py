@@ -20,10 +20,11 @@ from optimum.exporters.onnx.model_configs import (
 )
 from torch import nn
 
-from dreamcache.export.declare.components import GraphTensors, declare_text_encoder, declare_vae_encoder
+from dreamcache.export.declare.components import GraphTensors, declare_text_encoders, declare_vae_encoder
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.shared_weights import rewrite_shared, write_shared
 from dreamcache.export.graphs.trace import export_graph, quiet_exporters
+from dreamcache.export.modules.text_encoder import sdxl_text_encoders
 from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.models.bases.base import Base
 from dreamcache.runtime.bundle.architecture import Architecture
@@ -32,21 +33,21 @@ from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import first_line
 
 TEXT_ENCODER = "text_encoder/model.onnx"
+TEXT_ENCODER_2 = "text_encoder_2/model.onnx"
 VAE_ENCODER = "vae_encoder/model.onnx"
 WEIGHTS_NAME = "weights.data"
 
 
 def export_components(base: Base, folder: Path, architecture: Architecture) -> dict[str, GraphSpec]:
-    """Write the two graphs below `folder`.
+    """Write text encoders and VAE encoder below `folder`.
 
     Returns:
-        ``text_encoder`` and ``vae_encoder`` as the contract declares them.
+        ``text_encoder``, ``vae_encoder`` and, of SDXL, ``text_encoder_2`` as the contract declares them.
 
     Raises:
         ExportError: a component cannot be exported, or not with static shapes.
     """
     side = architecture.reference_side
-    text_config = CLIPTextOnnxConfig(base.text_encoder.config, task="feature-extraction")
     tensors = declare_vae_encoder(base.vae, *architecture.reference_latent_shape[2:])
     if isinstance(base.vae, AutoencoderTiny):
         encoder = _trace(VaeMean(base.vae), folder, VAE_ENCODER, tensors)
@@ -61,16 +62,26 @@ def export_components(base: Base, folder: Path, architecture: Architecture) -> d
             {"batch_size": 1, "height": side, "width": side},
             tensors,
         )
+    return {**_text_encoders(base, folder), "vae_encoder": encoder}
+
+
+def _text_encoders(base: Base, folder: Path) -> dict[str, GraphSpec]:
+    declared = declare_text_encoders(base)
+    if base.second is None:
+        return {
+            "text_encoder": _export(
+                base.text_encoder,
+                CLIPTextOnnxConfig(base.text_encoder.config, task="feature-extraction"),
+                folder,
+                TEXT_ENCODER,
+                {"batch_size": 1, "sequence_length": base.text_length},
+                declared["text_encoder"],
+            )
+        }
+    files = {"text_encoder": TEXT_ENCODER, "text_encoder_2": TEXT_ENCODER_2}
     return {
-        "text_encoder": _export(
-            base.text_encoder,
-            text_config,
-            folder,
-            TEXT_ENCODER,
-            {"batch_size": 1, "sequence_length": base.text_length},
-            declare_text_encoder(base),
-        ),
-        "vae_encoder": encoder,
+        name: _trace(module, folder, files[name], declared[name])
+        for name, module in sdxl_text_encoders(base).items()
     }
 
 

@@ -20,7 +20,7 @@ from dreamcache.export.int8.layer_search import LayerChoice
 from dreamcache.export.int8.trajectories import PROMPTS, TrajectorySampler
 from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
 from dreamcache.export.modules.attention import AttentionKind
-from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph
+from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph, caching_condition
 from dreamcache.export.options import Approximations
 from dreamcache.export.resources import is_large
 from dreamcache.models.bases.base import Base
@@ -126,8 +126,8 @@ def export_unet(
     graph = DenoiserGraph(conditioned, attention, approximations)
     denoiser = export_graph(graph, specs.denoiser.inputs, specs.denoiser.outputs)
     progress("caching graph", 1, 2)
-    text = base.encode_text([conditioned.config.cache_prompt])
-    caching = CachingGraph(conditioned, text, attention, approximations)
+    null = caching_condition(base, conditioned, architecture)
+    caching = CachingGraph(conditioned, null.text, attention, approximations, null.added or None)
     cache = export_graph(caching, specs.cache.inputs, specs.cache.outputs)
     del graph, caching
     place = (folder / DENOISER_FILE).parent

@@ -3,12 +3,14 @@
 Sources, the published config.json files: sd15: stable-diffusion-v1-5/stable-diffusion-v1-5. sd21, sd21-base:
 stabilityai/stable-diffusion-2-1 and -2-1-base. bk-sdm-*: Nota-NetsPresso/BK-SDM, src/unet_config
 (arXiv 2305.15798). small-sd, tiny-sd: segmind/distill-sd, which removes the same blocks as BK-SDM's base and
-tiny. lcm: SimianLuo/LCM_Dreamshaper_v7 (arXiv 2310.04378). sd-turbo: stabilityai/sd-turbo.
+tiny. lcm: SimianLuo/LCM_Dreamshaper_v7 (arXiv 2310.04378). sd-turbo: stabilityai/sd-turbo. sdxl:
+stabilityai/stable-diffusion-xl-base-1.0 (arXiv 2307.01952).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import CLIPTextConfig
@@ -39,6 +41,21 @@ _BK_TINY: dict[str, Any] = {
     "up_block_types": ("CrossAttnUpBlock2D",) * 3,
 }
 
+_SDXL: dict[str, Any] = {
+    **_SD15,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "sample_size": 128,
+}
+
 _CLIP_L: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -52,6 +69,14 @@ _OPEN_CLIP_H: dict[str, Any] = {
     "num_hidden_layers": 23,
     "num_attention_heads": 16,
     "hidden_act": "gelu",
+}
+_OPEN_CLIP_G: dict[str, Any] = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
 }
 
 _SCHEDULER: dict[str, Any] = {
@@ -74,6 +99,7 @@ VAE_CONFIG: dict[str, Any] = {
     "sample_size": 512,
     "scaling_factor": 0.18215,
 }
+_SDXL_VAE: dict[str, Any] = {**VAE_CONFIG, "sample_size": 1024, "scaling_factor": 0.13025}
 
 TEXT_LENGTH = 77
 VOCABULARY = 49408
@@ -87,15 +113,20 @@ class Known:
         unet: arguments of `UNet2DConditionModel`.
         text: arguments of `CLIPTextConfig`.
         scheduler: a scheduler_config.json.
+        vae: arguments of `AutoencoderKL`.
+        second_text: of a second text encoder's config; None where there is none.
     """
 
     unet: dict[str, Any]
     text: dict[str, Any]
     scheduler: dict[str, Any]
+    vae: dict[str, Any] = field(default_factory=lambda: VAE_CONFIG)
+    second_text: dict[str, Any] | None = None
 
 
 _V_PREDICTION = {**_SCHEDULER, "prediction_type": "v_prediction"}
 _TURBO = {**_SCHEDULER, "_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"}
+_EULER = {**_SCHEDULER, "_class_name": "EulerDiscreteScheduler"}
 _LCM = {**_SCHEDULER, "_class_name": "LCMScheduler"}
 
 ARCHITECTURES: dict[str, Known] = {
@@ -109,6 +140,7 @@ ARCHITECTURES: dict[str, Known] = {
     "tiny-sd": Known(_BK_TINY, _CLIP_L, _SCHEDULER),
     "lcm": Known({**_SD15, "time_cond_proj_dim": 256}, _CLIP_L, _LCM),
     "sd-turbo": Known(_SD21_BASE, _OPEN_CLIP_H, _TURBO),
+    "sdxl": Known(_SDXL, _CLIP_L, _EULER, _SDXL_VAE, _OPEN_CLIP_G),
 }
 
 UNET_CONFIGS: dict[str, dict[str, Any]] = {name: known.unet for name, known in ARCHITECTURES.items()}
@@ -125,8 +157,6 @@ def known_architecture(name: str) -> Known:
     return ARCHITECTURES[name]
 
 
-def text_config(known: Known, **tokens: int) -> CLIPTextConfig:
-    """The text encoder's config; `tokens` are the special ids where they are not CLIP's own."""
-    return CLIPTextConfig(
-        vocab_size=VOCABULARY, max_position_embeddings=TEXT_LENGTH, **{**known.text, **tokens}
-    )
+def text_config(text: Mapping[str, Any], **tokens: int) -> CLIPTextConfig:
+    """A text encoder's config; `tokens` are the special ids where they are not CLIP's own."""
+    return CLIPTextConfig(vocab_size=VOCABULARY, max_position_embeddings=TEXT_LENGTH, **{**text, **tokens})

@@ -26,6 +26,7 @@ from dreamcache.models.bases.original.single_file import load_single_file
 from dreamcache.models.bases.parts.autoencoder import Autoencoder, encode_mean, factor_of, latent_shift
 from dreamcache.models.bases.parts.clip_tokenizer import expanded
 from dreamcache.models.bases.parts.schedule import ddim_of, read_schedule
+from dreamcache.models.bases.parts.second_text import Conditioning, SecondText, penultimate, time_ids
 from dreamcache.models.bases.parts.soundness import refuse_non_finite
 from dreamcache.models.bases.parts.together import Parts, check_together, settle_sample_size
 from dreamcache.models.errors import AdapterError
@@ -46,6 +47,7 @@ class Base:
         sampling: how it wants to be sampled; few-step bases need no guidance.
         schedule: scheduler_config.json of its own scheduler, with nothing left out.
         joined: what was added to it.
+        second: text side that SDXL has in addition; None for others.
     """
 
     vae: Autoencoder
@@ -57,6 +59,7 @@ class Base:
     sampling: Sampling = "standard"
     schedule: Mapping[str, Any] = field(default_factory=dict)
     joined: tuple[JoinedFile, ...] = ()
+    second: SecondText | None = None
 
     @classmethod
     def of(
@@ -79,13 +82,16 @@ class Base:
         """
         name = "the base" if path is None else str(path)
         check_together(name, parts)
-        refuse_non_finite(name, {"unet": parts.unet, "vae": parts.vae, "text encoder": parts.text_encoder})
-        schedule = read_schedule(name, parts.scheduler)
+        models = {"unet": parts.unet, "vae": parts.vae, "text encoder": parts.text_encoder}
+        if parts.second is not None:
+            models["second text encoder"] = parts.second.encoder
+        refuse_non_finite(name, models)
+        schedule = read_schedule(name, parts.scheduler, repaired=parts.second is None)
         if sampling is None:
             sampling = recognise_sampling(parts.unet.config, schedule)
         settle_sample_size(name, parts)
         fold_guidance(parts.unet)
-        for model in (parts.vae, parts.text_encoder, parts.unet):
+        for model in models.values():
             model.eval().requires_grad_(False)
         return cls(
             vae=parts.vae,
@@ -97,12 +103,13 @@ class Base:
             sampling=sampling,
             schedule=schedule,
             joined=joined,
+            second=parts.second,
         )
 
     @property
     def parts(self) -> Parts:
         """What it is made of; its weights and its tokenizer are those of the base."""
-        return Parts(self.vae, self.text_encoder, self.tokenizer, self.unet, dict(self.schedule))
+        return Parts(self.vae, self.text_encoder, self.tokenizer, self.unet, dict(self.schedule), self.second)
 
     @property
     def text_length(self) -> int:
@@ -110,21 +117,67 @@ class Base:
         return int(self.text_encoder.config.max_position_embeddings)
 
     @property
+    def text_width(self) -> int:
+        """Width of a prompt embedding: of both text encoders together."""
+        second = 0 if self.second is None else int(self.second.encoder.config.hidden_size)
+        return int(self.text_encoder.config.hidden_size) + second
+
+    @property
     def vae_factor(self) -> int:
         """Pixels a latent cell stands for, along one side."""
         return factor_of(self.vae.config)
 
+    def token_ids(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Ids [b, n] of each text encoder; longer prompts are cut at its length."""
+        tokenizers = [self.tokenizer, *([] if self.second is None else [self.second.tokenizer])]
+        return [
+            tokenizer(
+                [expanded(prompt, tokenizer) for prompt in prompts],
+                padding="max_length",
+                max_length=self.text_length,
+                truncation=True,
+                return_tensors="pt",
+            ).input_ids
+            for tokenizer in tokenizers
+        ]
+
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Prompt embeddings [b, n, c]; longer prompts are cut at the text encoder's length."""
-        tokens = self.tokenizer(
-            [expanded(prompt, self.tokenizer) for prompt in prompts],
-            padding="max_length",
-            max_length=self.text_length,
-            truncation=True,
-            return_tensors="pt",
+        """Prompt embeddings [b, n, c] of a base with one text encoder.
+
+        Raises:
+            AdapterError: SDXL, whose UNet reads more (`condition`).
+        """
+        if self.second is not None:
+            raise AdapterError(
+                "the base has two text encoders, as SDXL does; PyTorch's pipeline and training take SD 1.x and 2.x: "
+                "give such a base, or export this one"
+            )
+        (ids,) = self.token_ids(prompts)
+        return cast(Tensor, self.text_encoder(ids.to(self.text_encoder.device))[0])
+
+    @torch.no_grad()
+    def condition(self, prompts: Sequence[str], size: tuple[int, int], null: bool = False) -> Conditioning:
+        """All that the UNet reads of prompts.
+
+        Args:
+            prompts: texts.
+            size: height and width of the picture in pixels, which SDXL's UNet is told.
+            null: they stand where the null text does: SDXL may want zeros for empty ones.
+        """
+        if self.second is None:
+            return Conditioning(self.encode_text(prompts))
+        first, other = (ids.to(self.text_encoder.device) for ids in self.token_ids(prompts))
+        (narrow, _), (wide, pooled) = (
+            penultimate(self.text_encoder, first),
+            penultimate(self.second.encoder, other),
         )
-        return cast(Tensor, self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0])
+        text = torch.cat([narrow, wide], dim=-1)
+        if null and self.second.force_zeros_for_empty_prompt:
+            kept = torch.tensor([float(prompt != "") for prompt in prompts], device=text.device)
+            text, pooled = text * kept[:, None, None], pooled * kept[:, None]
+        sizes = torch.tensor([time_ids(*size)], dtype=text.dtype, device=text.device).expand(len(prompts), -1)
+        return Conditioning(text, {"text_embeds": pooled, "time_ids": sizes.contiguous()})
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -184,6 +237,8 @@ def load_base(
     base = Base.of(parts, path, sampling, joined)
     for model in (base.vae, base.text_encoder, base.unet):
         model.to(device)
+    if base.second is not None:
+        base.second.encoder.to(device)
     return base
 
 

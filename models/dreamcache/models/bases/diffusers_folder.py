@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from dreamcache.models.bases.files import pickles_in, read_json
 from dreamcache.models.bases.parts.autoencoder import AUTOENCODERS, Autoencoder
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.parts.schedule import check_scheduler_class, quiet_diffusers
+from dreamcache.models.bases.parts.second_text import SecondText
 from dreamcache.models.bases.parts.soundness import check_config, check_stored, refuse_unexpected
 from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
@@ -26,6 +27,15 @@ from dreamcache.models.errors import AdapterError
 INDEX = "model_index.json"
 WEIGHED = ("unet", "vae", "text_encoder")
 PARTS = (*WEIGHED, "tokenizer", "scheduler")
+SECOND_TEXT = ("text_encoder_2", "tokenizer_2")
+"""What SDXL has in addition."""
+
+_PIPELINES = {
+    "StableDiffusionXLImg2ImgPipeline": "an SDXL refiner, which goes on from another base's latents",
+    "StableDiffusionXLInpaintPipeline": "an SDXL inpainting model",
+    "StableDiffusionXLInstructPix2PixPipeline": "an SDXL editing model",
+}
+"""Classes of SDXL pipelines that are no text-to-image bases."""
 
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>[A-Za-z][\w-]*?))?(?:-\d{5}-of-\d{5})?"
@@ -33,32 +43,42 @@ _WEIGHTS = re.compile(
 )
 
 
-def check_index(name: str, folder: Path) -> None:
-    """Refuse, by its table of contents, all but a Stable Diffusion of one UNet and one text encoder.
+def check_index(name: str, folder: Path) -> bool:
+    """Refuse, by its table of contents, all but a Stable Diffusion of one UNet and CLIP's text encoders.
 
     A folder without a table of contents is judged by its subfolders.
+
+    Returns:
+        Whether it is SDXL, with `SECOND_TEXT`.
 
     Raises:
         AdapterError: names the part that is in the way.
     """
-    if (folder / INDEX).is_file():
-        held = {part: kind for part, kind in read_json(folder / INDEX).items() if _is_held(kind)}
-    else:
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else None
+    if index is None:
         held = {path.name: ["", ""] for path in folder.iterdir() if path.is_dir()}
+    else:
+        held = {part: kind for part, kind in index.items() if _is_held(kind)}
     if "transformer" in held:
         kind = held["transformer"][1] or "transformer"
         raise AdapterError(
             f"{name} denoises with a transformer ({kind}), as SD3, Flux and PixArt do; "
             "only UNets of Stable Diffusion's kind are supported: give an SD 1.x or 2.x base"
         )
-    if "text_encoder_2" in held:
+    stated = None if index is None else index.get("_class_name")
+    if stated in _PIPELINES:
         raise AdapterError(
-            f"{name} has two text encoders, as SDXL does; a bundle holds one: give an SD 1.x or 2.x base"
+            f"{name} is {_PIPELINES[stated]} ({stated}), expected StableDiffusionXLPipeline; give an SDXL base"
         )
-    for part, wanted in (("unet", "UNet2DConditionModel"), ("text_encoder", "CLIPTextModel")):
+    for part, wanted in (
+        ("unet", "UNet2DConditionModel"),
+        ("text_encoder", "CLIPTextModel"),
+        ("text_encoder_2", "CLIPTextModel"),
+    ):
         kind = held.get(part, ["", ""])[1]
         if kind and not kind.endswith(wanted) and kind != f"{wanted}WithProjection":
             raise AdapterError(f"the {part} of {name} is a {kind}, expected {wanted}; give another base")
+    return "text_encoder_2" in held or stated == "StableDiffusionXLPipeline"
 
 
 def load_folder(folder: Path, variant: str | None = None, vae: Autoencoder | None = None) -> Parts:
@@ -84,6 +104,16 @@ def load_folder(folder: Path, variant: str | None = None, vae: Autoencoder | Non
         text_encoder=_load(CLIPTextModel, folder / "text_encoder", chosen["text_encoder"], "dtype"),
         unet=_load(UNet2DConditionModel, folder / "unet", chosen["unet"], "torch_dtype"),
         scheduler=read_scheduler(folder),
+        second=None if "text_encoder_2" not in chosen else _second_text(folder, chosen["text_encoder_2"]),
+    )
+
+
+def _second_text(folder: Path, variant: str) -> SecondText:
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    return SecondText(
+        _load(CLIPTextModelWithProjection, folder / "text_encoder_2", variant, "dtype"),
+        load_tokenizer(folder / "tokenizer_2"),
+        bool(index.get("force_zeros_for_empty_prompt", True)),
     )
 
 
@@ -154,14 +184,15 @@ def _variant(path: Path) -> str | None:
 
 def _chosen(folder: Path, variant: str | None, own_vae: bool) -> dict[str, str]:
     """Chosen variant of each part's weights, after every check that needs no weights."""
-    check_index(str(folder), folder)
-    needed = [part for part in PARTS if own_vae or part != "vae"]
+    dual = check_index(str(folder), folder)
+    needed = [part for part in (*PARTS, *(SECOND_TEXT if dual else ())) if own_vae or part != "vae"]
     missing = [part for part in needed if not (folder / part).is_dir()]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}; expected a Stable Diffusion folder of diffusers"
+            f"{folder} lacks {', '.join(missing)}; expected a Stable Diffusion {'XL ' if dual else ''}"
+            "folder of diffusers"
         )
-    weighed = [part for part in WEIGHED if part in needed]
+    weighed = [part for part in (*WEIGHED, SECOND_TEXT[0]) if part in needed]
     for part in weighed:
         check_config(folder / part, part)
     chosen = {part: _choose(folder / part, variant) for part in weighed}

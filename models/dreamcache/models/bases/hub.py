@@ -58,7 +58,14 @@ def fetch_base(model_id: str, variant: str | None = None) -> Path:
             f"{model_id} is an inpainting model, whose UNet takes 9 channels; use {INPAINTING[model_id]}"
         )
     # Loads diffusers; fetching other models does without.
-    from dreamcache.models.bases.diffusers_folder import INDEX, PARTS, WEIGHED, check_index, variants
+    from dreamcache.models.bases.diffusers_folder import (
+        INDEX,
+        PARTS,
+        SECOND_TEXT,
+        WEIGHED,
+        check_index,
+        variants,
+    )
 
     def fetch(patterns: list[str]) -> Path:
         return fetch_files(
@@ -70,14 +77,15 @@ def fetch_base(model_id: str, variant: str | None = None) -> Path:
         ends = ["*model.safetensors", "*model-*-of-*.safetensors"]
         if variant is not None:
             ends += [f"*model.{variant}.safetensors", f"*model*{variant}*.safetensors"]
-        return [f"{part}/{end}" for part in WEIGHED for end in ends]
+        return [f"{part}/{end}" for part in weighed for end in ends]
 
-    check_index(model_id, fetch([INDEX]))
-    patterns = [INDEX]
-    patterns += [f"{part}/{name}" for part in PARTS for name in ("*.json", "*.txt")]
+    dual = check_index(model_id, fetch([INDEX]))
+    weighed = (*WEIGHED, SECOND_TEXT[0]) if dual else WEIGHED
+    parts = (*PARTS, *SECOND_TEXT) if dual else PARTS
+    patterns = [INDEX, *(f"{part}/{name}" for part in parts for name in ("*.json", "*.txt"))]
     # The index files of sharded weights are *.json and come along.
     folder = fetch(patterns + weights(variant))
-    if variant is None and not all(variants(folder / part) for part in WEIGHED):
+    if variant is None and not all(variants(folder / part) for part in weighed):
         folder = fetch(patterns + weights("fp16"))
     return folder
 

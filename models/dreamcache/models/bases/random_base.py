@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizerFast
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizerFast
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
 from dreamcache.models.bases.architectures import (
     TEXT_LENGTH,
-    VAE_CONFIG,
     VOCABULARY,
     known_architecture,
     text_config,
@@ -22,6 +21,7 @@ from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.joined.additions import JoinedFile
 from dreamcache.models.bases.joined.other_vae import TAESD, load_vae, random_taesd
 from dreamcache.models.bases.parts.autoencoder import Autoencoder
+from dreamcache.models.bases.parts.second_text import SecondText
 from dreamcache.models.bases.parts.together import Parts
 
 
@@ -43,22 +43,24 @@ def random_base(architecture: str, folder: Path, seed: int = 0, vae: str | Path 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(**known.unet)
-        own: Autoencoder = AutoencoderKL(**VAE_CONFIG)
-        text_encoder = CLIPTextModel(
-            text_config(
-                known,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
+        own: Autoencoder = AutoencoderKL(**known.vae)
+        tokens = {
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        text_encoder = CLIPTextModel(text_config(known.text, **tokens))
+        second = None
+        if known.second_text is not None:
+            encoder = CLIPTextModelWithProjection(text_config(known.second_text, **tokens))
+            second = SecondText(encoder, tokenizer)
     joined: tuple[JoinedFile, ...] = ()
     if vae == TAESD:
         own = random_taesd(seed)
     elif vae is not None:
-        own, record = load_vae(vae, VAE_CONFIG)
+        own, record = load_vae(vae, known.vae)
         joined = (record,)
-    return Base.of(Parts(own, text_encoder, tokenizer, unet, known.scheduler), joined=joined)
+    return Base.of(Parts(own, text_encoder, tokenizer, unet, known.scheduler, second), joined=joined)
 
 
 def _byte_tokenizer(folder: Path) -> CLIPTokenizerFast:

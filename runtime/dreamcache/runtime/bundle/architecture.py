@@ -75,6 +75,11 @@ class DeepSpec(ContractModel):
     sites: tuple[str, ...] = ()
 
 
+ADDED_CONDITIONS = ("text_embeds", "time_ids")
+"""What SDXL's time embedding reads in addition to the timestep: [b, p] and [b, 6], in diffusers' names."""
+TIME_IDS = 6
+
+
 class ReferenceSpec(ContractModel):
     """Size of the reference's square picture and of its latent."""
 
@@ -100,10 +105,10 @@ class Architecture(ContractModel):
     caching reuses, absent in a bundle without a shallow graph. key_value_pool: self-attention over the most
     tokens reads keys and values averaged over as many rows and columns; 1 is exact. max_references: how many
     references the denoiser reads at once. reference: size of the reference where the picture is not square; else
-    it is the picture's.
+    it is the picture's. pooled_width: of SDXL's pooled prompt embedding; None for bases with one text encoder.
     """
 
-    newer = ("reference",)
+    newer = ("reference", "pooled_width")
 
     name: str
     latent_channels: PositiveInt
@@ -120,6 +125,7 @@ class Architecture(ContractModel):
     key_value_pool: Count = 1
     max_references: Count = 1
     reference: ReferenceSpec | None = None
+    pooled_width: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _sites_are_distinct(self) -> Architecture:
@@ -196,18 +202,20 @@ def caching_graph_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
 
 
 def denoiser_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """latent [b,z,h,w], timestep [b], text [b,n,c], reference_strength [b], then keys and values.
+    """latent [b,z,h,w], timestep [b], text [b,n,c], reference_strength [b], added conditions, keys and values.
 
-    Those may hold the tokens of up to `max_references` references.
+    The last may hold the tokens of up to `max_references` references.
     """
+    plain = plain_inputs(architecture)
     return (
-        *plain_inputs(architecture),
+        *plain[:3],
         TensorSpec(
             name="reference_strength",
             shape=(architecture.batch,),
             dtype=architecture.float_dtype,
             meaning="0: the stock model; 1: DreamCache",
         ),
+        *plain[3:],
         *cache_tensors(architecture, architecture.max_references),
     )
 
@@ -219,7 +227,7 @@ def denoiser_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
 
 
 def plain_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """The stock UNet's inputs: latent [b,z,h,w], timestep [b], text [b,n,c]."""
+    """The stock UNet's inputs: latent [b,z,h,w], timestep [b], text [b,n,c]; of SDXL `ADDED_CONDITIONS`."""
     b, dtype = architecture.batch, architecture.float_dtype
     text = (b, architecture.text_length, architecture.text_width)
     latent = (b, *architecture.latent_shape[1:])
@@ -227,6 +235,22 @@ def plain_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
         TensorSpec(name="latent", shape=latent, dtype=dtype, meaning="scaled noisy latent"),
         TensorSpec(name="timestep", shape=(b,), dtype="float32", meaning="training timestep"),
         TensorSpec(name="text", shape=text, dtype=dtype, meaning="prompt embedding"),
+        *added_inputs(architecture),
+    )
+
+
+def added_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
+    """text_embeds [b,p] and time_ids [b,6] of SDXL; none of other bases."""
+    b, dtype = architecture.batch, architecture.float_dtype
+    if architecture.pooled_width is None:
+        return ()
+    pooled, sizes = ADDED_CONDITIONS
+    meaning = "original height and width, crop's top and left, target height and width, in pixels"
+    return (
+        TensorSpec(
+            name=pooled, shape=(b, architecture.pooled_width), dtype=dtype, meaning="pooled prompt embedding"
+        ),
+        TensorSpec(name=sizes, shape=(b, TIME_IDS), dtype="float32", meaning=meaning),
     )
 
 

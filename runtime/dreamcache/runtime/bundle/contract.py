@@ -39,6 +39,7 @@ from dreamcache.runtime.untrusted import parse_json
 __all__ = [
     "CONTRACT_NAME",
     "FORMAT_VERSION",
+    "AddedConditions",
     "Architecture",
     "Contract",
     "FileRecord",
@@ -93,6 +94,19 @@ class TextSpec(ContractModel):
     vectors: dict[str, Annotated[int, Field(ge=2, le=1000)]] = Field(default={})
 
 
+class AddedConditions(ContractModel):
+    """What SDXL's UNet reads in addition (docs/bundle.md, "SDXL").
+
+    time_ids: original height and width, crop's top and left, target height and width, in pixels; a constant.
+    force_zeros_for_empty_prompt: whether an empty negative prompt is zeros in the place of embeddings.
+    """
+
+    time_ids: tuple[
+        NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt
+    ]
+    force_zeros_for_empty_prompt: bool = True
+
+
 class VaeSpec(ContractModel):
     """Latents are scaled as (mean - shift_factor) * scaling_factor."""
 
@@ -129,7 +143,7 @@ class Fingerprints(ContractModel):
 class Contract(ContractModel):
     """The whole of `dreamcache.json`."""
 
-    newer = ("joined",)
+    newer = ("joined", "text_2", "added_conditions")
 
     format_version: PositiveInt = 1
     architecture: Architecture
@@ -149,6 +163,8 @@ class Contract(ContractModel):
     versions: dict[str, str]
     coreml: CoreMLPart | None = None
     joined: tuple[JoinedSpec, ...] = ()
+    text_2: TextSpec | None = None
+    added_conditions: AddedConditions | None = None
 
     @property
     def graphs(self) -> Graphs:
@@ -169,6 +185,9 @@ class Contract(ContractModel):
         oldest = needed_format(self.architecture, "ddim", self.text, joined=self.joined, segmenter=segmenter)
         if self.format_version < oldest:
             raise ValueError(f"format version {oldest} is expected, received {self.format_version}")
+        dual = self.architecture.pooled_width is not None
+        if (self.text_2 is not None, self.added_conditions is not None) != (dual, dual):
+            raise ValueError("pooled_width, text_2 and added_conditions belong together; one is missing")
         if self.onnx is not None:
             check_graphs(self.onnx, self.architecture, self.files)
             expected_graph = graph_fingerprint(self.onnx, self.files)
@@ -203,12 +222,12 @@ def needed_format(
 ) -> int:
     """The oldest format that can say what a bundle needs.
 
-    2 where the reference has a size of its own, the default sampler is newer, something was joined to the base, a
-    part has entries that 0.1 does not know, or there is a segmenter.
+    2 where the reference has a size of its own, for SDXL, where the default sampler is newer, something was joined to
+    the base, a part has entries that 0.1 does not know, or there is a segmenter.
     """
     newer = any(part.model_dump().keys() & set(part.newer) for part in parts if part is not None)
-    old = architecture.reference is None and sampler in _OF_FORMAT_1 and not newer
-    return 1 if old and not joined and not segmenter else 2
+    old = architecture.reference is None and architecture.pooled_width is None and sampler in _OF_FORMAT_1
+    return 1 if old and not newer and not joined and not segmenter else 2
 
 
 def dump_contract(contract: Contract) -> str:

@@ -71,7 +71,8 @@ class SegmenterSpec(GraphSpec):
 class Graphs(ContractModel):
     """The five required graphs and the optional ones. The UNet's share one weights file.
 
-    text_encoder: token ids [1,n] -> [1,n,c]. vae_encoder: picture [1,3,H,W] in -1…1 -> [1,z or 2z,h,w],
+    text_encoder: token ids [1,n] -> [1,n,c]. text_encoder_2: of SDXL, likewise, and the pooled embedding [1,p]; the two
+    embeddings side by side are the text. vae_encoder: picture [1,3,H,W] in -1…1 -> [1,z or 2z,h,w],
     whose first z channels are the mean. vae_decoder: unscaled latent [1,z,h,w] -> picture [1,3,H,W].
     plain: the stock UNet without adapters. shallow: the denoiser from the deep features of an earlier step on.
     vae_decoder_head, vae_decoder_strips: the decoder again, for less memory: unscaled latent -> features
@@ -86,11 +87,19 @@ class Graphs(ContractModel):
     text_encoder: GraphSpec
     vae_encoder: GraphSpec
     vae_decoder: GraphSpec
+    text_encoder_2: GraphSpec | None = None
     plain: GraphSpec | None = None
     shallow: GraphSpec | None = None
     vae_decoder_head: GraphSpec | None = None
     vae_decoder_strips: tuple[StripSpec, ...] = ()
     segmenter: SegmenterSpec | None = None
+
+    newer = ("text_encoder_2",)
+
+    @property
+    def text_encoders(self) -> tuple[GraphSpec, ...]:
+        """One, or SDXL's two."""
+        return (self.text_encoder, *(() if self.text_encoder_2 is None else (self.text_encoder_2,)))
 
     def by_name(self) -> dict[str, GraphSpec]:
         """The graphs of this bundle by name, in order; a decoder's strip is called `strip_name`."""
@@ -140,14 +149,26 @@ def check_graphs(graphs: Graphs, architecture: Architecture, files: Mapping[str,
 
 
 def _check_components(graphs: Graphs, architecture: Architecture) -> None:
-    """Text encoder and VAE fit to the UNet: one input each, and what the runner reads of them first."""
+    """Text encoders and VAE fit to the UNet: one input each, and what the runner reads of them first.
+
+    SDXL's two encoders write the denoiser's text side by side, and the second one its pooled embedding.
+    """
     a = architecture
     latent, picture = a.latent_shape, (1, 3, a.image_height, a.image_width)
     mean, side = a.reference_latent_shape, a.reference_side
     moments = (1, 2 * a.latent_channels, *mean[2:])
-    ids, text = (1, a.text_length), (1, a.text_length, a.text_width)
+    ids, second = (1, a.text_length), graphs.text_encoder_2
+    pooled = None if second is None or len(second.outputs) != 2 else second.outputs[1].shape
+    if pooled != (None if a.pooled_width is None else (1, a.pooled_width)) or (second and not pooled):
+        raise ValueError(
+            f"a second text encoder that gives a pooled embedding and pooled_width {a.pooled_width} belong together, "
+            f"received {pooled}"
+        )
+    wide = 0 if second is None else second.outputs[0].shape[-1]
+    encoders = [("text_encoder", graphs.text_encoder, a.text_width - wide)]
+    encoders += [] if second is None else [("text_encoder_2", second, wide)]
     for name, graph, given, made in (
-        ("text_encoder", graphs.text_encoder, ids, (text,)),
+        *((name, graph, ids, ((1, a.text_length, width),)) for name, graph, width in encoders),
         ("vae_encoder", graphs.vae_encoder, (1, 3, side, side), (mean, moments)),
         ("vae_decoder", graphs.vae_decoder, latent, (picture,)),
     ):

@@ -126,7 +126,8 @@ def _model(bundle: Bundle) -> dict[str, str]:
         "picture": f"{shape.image_width} x {shape.image_height} px",
         "reference": f"{side} x {side} px",
         "latent": " x ".join(str(size) for size in shape.latent_shape[1:]),
-        "text": f"{shape.text_length} tokens of width {shape.text_width}",
+        "text": f"{shape.text_length} tokens of width {shape.text_width}"
+        + ("" if shape.pooled_width is None else f", two encoders, pooled {shape.pooled_width}"),
         "denoiser batch": str(shape.batch),
         "prediction": contract.scheduler.prediction_type,
         "caching timestep": str(contract.cache_timestep),

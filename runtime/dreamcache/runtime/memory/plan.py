@@ -39,7 +39,8 @@ def stage_quantities(
     graphs, shape = contract.graphs, contract.architecture
     held = _bytes(cache_tensors(shape))
     if stage == "text":
-        return _weights(contract, graphs.text_encoder)
+        encoders = [_weights(contract, graph) for graph in graphs.text_encoders]
+        return max(encoders, key=lambda one: one.mapped + one.inline)
     if stage == "vae_encode":
         share = shape.reference_side**2 / (shape.image_height * shape.image_width)
         return replace(_weights(contract, graphs.vae_encoder), encoder=share * _picture_map(contract))
@@ -190,7 +191,11 @@ def _unet_activations(contract: Contract, batch: int, latent: tuple[int, ...]) -
     features = max(pixels * narrowest.width, *(site.tokens * site.width for site in shape.sites))
     scores = 0.0
     if contract.attention == "plain":
-        scores = narrowest.heads * pixels**2 / shape.key_value_pool**2
+        # SDXL's topmost level has no attention; its narrowest site shows where the most tokens are.
+        share = (
+            1.0 if shape.pooled_width is None else narrowest.tokens / prod(shape.reference_latent_shape[2:])
+        )
+        scores = narrowest.heads * (share * pixels) ** 2 / shape.key_value_pool**2
     return {"unet": 4.0 * batch * features, "attention": 4.0 * batch * scores}
 
 

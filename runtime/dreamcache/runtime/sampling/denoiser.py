@@ -19,6 +19,8 @@ from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sessions.session import RunnableGraph
 
 Latent = NDArray[np.float32]
+Conditioning = Mapping[str, NDArray[Any]]
+"""What the denoiser reads of a prompt, by input: `text` [1, n, c]; for SDXL `text_embeds` [1, p], `time_ids` [1, 6]."""
 Row = tuple[Branch, int]
 """One prediction: which branch, for which picture."""
 
@@ -28,7 +30,7 @@ class Denoiser:
 
     cache: per site keys and values, [1, tokens, width], shared by every row; None for no reference. Tokens of one
     reference, or of several where the graph takes them.
-    texts: prompt embeddings [1, n, c] under the names that branches use. shallow: the graph of step caching.
+    texts: what is read of prompts, under the names that branches use. shallow: the graph of step caching.
     step_cache: steps per run of the whole graph; above 1 needs the shallow one.
     """
 
@@ -36,7 +38,7 @@ class Denoiser:
         self,
         graph: RunnableGraph,
         architecture: Architecture,
-        texts: Mapping[str, NDArray[Any]],
+        texts: Mapping[str, Conditioning],
         cache: Mapping[str, NDArray[Any]] | None,
         shallow: RunnableGraph | None = None,
         step_cache: int = 1,
@@ -105,7 +107,10 @@ class Denoiser:
         return {
             "latent": latent[[image for _, image in filled]],
             "timestep": np.full(self._batch, timestep, np.float32),
-            "text": np.concatenate([self._texts[branch.text] for branch, _ in filled]),
+            **{
+                name: np.concatenate([self._texts[branch.text][name] for branch, _ in filled])
+                for name in self._texts[filled[0][0].text]
+            },
             "reference_strength": np.array([branch.strength for branch, _ in filled], np.float32),
             **self._cache,
         }

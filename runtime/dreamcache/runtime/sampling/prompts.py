@@ -7,16 +7,17 @@ there, else CLIP's `vocab.json` and `merges.txt`. Special tokens come from the c
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.runtime.bundle.contract import TextSpec
+from dreamcache.runtime.bundle.contract import Contract, TextSpec
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
+from dreamcache.runtime.sampling.denoiser import Conditioning
 from dreamcache.runtime.sampling.tokenizer_rules import (
     CLIP_WORDS,
     MAX_FILE_BYTES,
@@ -36,7 +37,7 @@ class PromptWarning(UserWarning):
 
 
 class PromptTokenizer:
-    """Token ids of prompts, padded and cut to the text encoder's length."""
+    """Token ids of prompts, padded and cut to the text encoder's length; text: None is the first encoder's."""
 
     def __init__(self, files: Mapping[str, Path], text: TextSpec, length: int) -> None:
         """files: of the tokenizer's folder, by name. length: tokens that the text encoder reads.
@@ -48,9 +49,9 @@ class PromptTokenizer:
         self._tokenizer = _load(files, text)
 
     @classmethod
-    def of(cls, bundle: Bundle) -> PromptTokenizer:
-        """A bundle's own; its files are those that the contract lists."""
-        text = bundle.contract.text
+    def of(cls, bundle: Bundle, text: TextSpec | None = None) -> PromptTokenizer:
+        """A bundle's own, None is the first text encoder's; its files are those that the contract lists."""
+        text = bundle.contract.text if text is None else text
         listed = {name: f"{text.folder}/{name}" for name in _FILES}
         files = {name: bundle.path(place) for name, place in listed.items() if place in bundle.contract.files}
         return cls(files, text, bundle.contract.architecture.text_length)
@@ -93,6 +94,26 @@ def _check_length(prompt: str) -> None:
         raise SettingsError(
             f"prompt: at most {MAX_PROMPT_CHARACTERS} characters are expected, received {len(prompt)}; shorten it"
         )
+
+
+def conditioning(contract: Contract, outputs: Sequence[NDArray[Any]], empty_null: bool) -> Conditioning:
+    """What the denoiser reads of one prompt.
+
+    outputs: of the text encoders in order. empty_null: the prompt is empty and the null text, for which SDXL may want
+    zeros.
+    """
+    added = contract.added_conditions
+    if added is None:
+        return {"text": outputs[0]}
+    first, second, pooled = (
+        np.zeros_like(output) if empty_null and added.force_zeros_for_empty_prompt else output
+        for output in outputs
+    )
+    return {
+        "text": np.concatenate([first, second], axis=-1),
+        "text_embeds": pooled,
+        "time_ids": np.array([added.time_ids], np.float32),
+    }
 
 
 def _load(files: Mapping[str, Path], text: TextSpec) -> Tokenizer:

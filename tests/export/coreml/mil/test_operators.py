@@ -185,6 +185,10 @@ CASES: dict[str, tuple[Build, Expected]] = {
         lambda m, o, r: mb.gather_along_axis(x=r, indices=np.zeros((2, 1, 8), np.int32), axis=1),
         lambda m, o, r: r[:, :1],
     ),
+    "gather_nd": (
+        lambda m, o, r: mb.gather_nd(x=m, indices=np.array([[0, 1], [0, 3]], np.int32), batch_dims=0),
+        lambda m, o, r: m[:, [1, 3]].flatten(0, 1),
+    ),
     "upsample_nearest_neighbor": (
         lambda m, o, r: mb.upsample_nearest_neighbor(x=m, scale_factor_height=2.0, scale_factor_width=3.0),
         lambda m, o, r: m.repeat_interleave(2, 2).repeat_interleave(3, 3),

@@ -39,14 +39,14 @@ class Recording:
     """PyTorch's side of a comparison, as `parity.unet.TrajectoryOrigin` wants it.
 
     Attributes:
-        embeddings: [1, n, c] of null text and prompt.
+        embeddings: what the denoiser reads of null text and prompt.
         references: two, without PyTorch's own cache.
         points: of the trajectory with the first one.
         outputs: of other graphs, by graph and tensor, for `graphs.trace.sample_input` of every input.
         scheduler: of the base; the trajectory is DDIM's.
     """
 
-    embeddings: Mapping[str, Array]
+    embeddings: Mapping[str, Mapping[str, Array]]
     references: tuple[Reference, ...]
     points: tuple[Point, ...]
     outputs: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
@@ -63,7 +63,11 @@ class Recording:
 
     def save(self, place: Path) -> None:
         """Write one safetensors file."""
-        tensors: dict[str, Array] = {f"text/{name}": value for name, value in self.embeddings.items()}
+        tensors: dict[str, Array] = {
+            f"{_place(tensor)}/{name}": value
+            for name, read in self.embeddings.items()
+            for tensor, value in read.items()
+        }
         for index, reference in enumerate(self.references):
             tensors[f"reference/{index}/latent"] = reference.latent
             tensors |= {
@@ -99,7 +103,7 @@ def load_recording(place: Path, scheduler: SchedulerSpec) -> Recording:
         raise ExportError(f"{place}: cannot be read ({error}); export again") from error
     try:
         return Recording(
-            _below(tree, "text"),
+            _embeddings(tree),
             tuple(_reference(_below(tree, f"reference/{index}")) for index in range(2)),
             tuple(_point(_below(tree, f"point/{index}")) for index in range(_count(tree, "point"))),
             {graph: _below(tree, f"output/{graph}") for graph in sorted(_heads(_below(tree, "output")))},
@@ -112,6 +116,19 @@ def load_recording(place: Path, scheduler: SchedulerSpec) -> Recording:
 def without_cache(reference: Reference) -> Reference:
     """What a file can hold of a reference."""
     return replace(reference, cache={})
+
+
+def _place(tensor: str) -> str:
+    """Of what is read of prompts: their embeddings under ``text``, SDXL's further conditions under ``added``."""
+    return tensor if tensor == "text" else f"added/{tensor}"
+
+
+def _embeddings(tree: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    tensors = ["text", *sorted(_heads(_below(tree, "added")))]
+    return {
+        name: {tensor: _below(tree, _place(tensor))[name] for tensor in tensors}
+        for name in _below(tree, "text")
+    }
 
 
 def _reference(tree: Mapping[str, Array]) -> Reference:

@@ -217,3 +217,13 @@ _CASTS = {
 @operator("cast")
 def _cast(given: Arguments) -> Tensor:
     return given.tensor("x").to(_CASTS[given.text("dtype", "")])
+
+
+@operator("gather_nd")
+def _gather_nd(given: Arguments) -> Tensor:
+    x, indices = given.tensor("x"), given.tensor("indices").long()
+    if given.number("batch_dims", 0):
+        raise ExportError(
+            "gather_nd: batch_dims of 0 is expected, received another; this is a fault of the exporter"
+        )
+    return x[tuple(indices.unbind(-1))]

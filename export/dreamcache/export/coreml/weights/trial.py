@@ -96,7 +96,10 @@ class DenoiserTrial:
         rows: dict[str, Any] = {
             "latent": np.repeat(point.latent, self._batch, 0),
             "timestep": np.full(self._batch, point.timestep, np.float32),
-            "text": np.repeat(self._recording.embeddings[branch.text], self._batch, 0),
+            **{
+                name: np.repeat(value, self._batch, 0)
+                for name, value in self._recording.embeddings[branch.text].items()
+            },
             "reference_strength": np.full(self._batch, branch.strength, np.float32),
         } | {coreml_name(name): value for name, value in self._cache.items()}
         return self._interpreter.run({name: rows[name] for name in self._inputs})["prediction"][:1]

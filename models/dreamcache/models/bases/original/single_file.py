@@ -80,7 +80,7 @@ def load_single_file(
             known = ", ".join(ARCHITECTURES)
             raise AdapterError(f"{name!r} is neither a folder nor a known architecture; give one of {known}")
         known_one = ARCHITECTURES[name]
-        vae, text, unet = VAE_CONFIG, text_config(known_one), known_one.unet
+        vae, text, unet = VAE_CONFIG, text_config(known_one.text), known_one.unet
         scheduler = known_one.scheduler
     scheduler = joined(path, statement, scheduler, None if config is None else str(config))
     tensors = read_tensors(path)
@@ -144,7 +144,7 @@ def check_layout(path: Path, shapes: Shapes) -> None:
         )
     if any(name.startswith("conditioner.embedders.") for name in shapes):
         raise AdapterError(
-            f"{path} has two text encoders, as SDXL does; a bundle holds one: give an SD 1.x or 2.x base"
+            f"{path} has two text encoders, as SDXL does; SDXL is read from a diffusers folder: give that"
         )
     if any(name.startswith("down_blocks.") for name in shapes):
         raise AdapterError(f"{path} is one part of a diffusers folder; give the whole folder")

@@ -52,14 +52,14 @@ _ORDINARY: dict[str, Any] = {
 }
 
 
-def read_schedule(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A scheduler_config.json with nothing left out, as StableDiffusionPipeline would use it.
-
-    As there, ``steps_offset`` becomes 1 and ``clip_sample`` false, whatever the config says.
+def read_schedule(name: str, config: Mapping[str, Any], *, repaired: bool = True) -> dict[str, Any]:
+    """A scheduler_config.json with nothing left out, as diffusers' pipeline would use it.
 
     Args:
         name: of the base, for the message.
         config: of a scheduler of diffusers; without a class it is DDIM's.
+        repaired: as by StableDiffusionPipeline, ``steps_offset`` becomes 1 and ``clip_sample`` false, whatever the
+            config says; StableDiffusionXLPipeline leaves both.
 
     Returns:
         Every argument of the class, and ``_class_name``.
@@ -94,7 +94,7 @@ def read_schedule(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     for entry, ordinary in _ORDINARY.items():
         if schedule.get(entry, ordinary) != ordinary:
             raise AdapterError(_refusal(name, entry, schedule[entry], repr(ordinary)))
-    return schedule | {"_class_name": kind, "steps_offset": 1, "clip_sample": False}
+    return schedule | {"_class_name": kind} | ({"steps_offset": 1, "clip_sample": False} if repaired else {})
 
 
 def check_scheduler_class(name: str, kind: str) -> None:

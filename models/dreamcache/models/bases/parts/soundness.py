@@ -18,6 +18,7 @@ _CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": tuple(AUTOENCODERS),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
 }
 _WHAT = {
     "AsymmetricAutoencoderKL": "an autoencoder for inpainting",

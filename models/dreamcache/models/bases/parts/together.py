@@ -9,20 +9,22 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.parts.autoencoder import Autoencoder, check_tiny, factor_of, latent_shift
+from dreamcache.models.bases.parts.second_text import SecondText, time_ids
 from dreamcache.models.errors import AdapterError
 
 _NO_LENGTH = 10**6
-_USUAL_PIXELS = 512
+_USUAL_PIXELS, _USUAL_SDXL_PIXELS = 512, 1024
 
 
 class Parts(NamedTuple):
-    """What a base is made of; `scheduler` is the scheduler_config.json."""
+    """What a base is made of; `scheduler` is the scheduler_config.json, `second` SDXL's alone."""
 
     vae: Autoencoder
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizerFast
     unet: UNet2DConditionModel
     scheduler: dict[str, Any]
+    second: SecondText | None = None
 
 
 def check_together(name: str, parts: Parts) -> None:
@@ -46,15 +48,14 @@ def check_together(name: str, parts: Parts) -> None:
     if reads is None:
         reads = parts.unet.config.cross_attention_dim
     writes = int(parts.text_encoder.config.hidden_size)
+    if parts.second is not None:
+        writes += int(parts.second.encoder.config.hidden_size)
+    _check_added_conditions(name, parts)
     widths = {int(width) for width in (reads if isinstance(reads, (list, tuple)) else [reads])}
     if widths != {writes}:
         raise AdapterError(
             f"the UNet of {name} reads text of width {min(widths)} and its text encoder writes {writes}; "
             "give parts of one base"
-        )
-    if getattr(parts.text_encoder.config, "use_attention_mask", False):
-        raise AdapterError(
-            f"the text encoder of {name} masks padding (use_attention_mask), and a bundle's does not; give another base"
         )
     check_tiny(name, parts.vae)
     if latent_shift(parts.vae):
@@ -62,18 +63,66 @@ def check_together(name: str, parts: Parts) -> None:
             f"the VAE of {name} shifts its latents (shift_factor {parts.vae.config.shift_factor}), as SD3's and Flux's "
             "do; give a VAE of Stable Diffusion 1.x or 2.x"
         )
-    pads = int(parts.tokenizer.model_max_length)
-    reads_tokens = int(parts.text_encoder.config.max_position_embeddings)
+    if parts.vae.config.get("latents_mean") is not None:
+        raise AdapterError(
+            f"the VAE of {name} scales latents by channel (latents_mean), and a bundle has one scale; give another base"
+        )
+    _check_text(name, "", parts.tokenizer, parts.text_encoder)
+    if parts.second is not None:
+        _check_text(name, "second ", parts.second.tokenizer, parts.second.encoder)
+        lengths = [
+            encoder.config.max_position_embeddings for encoder in (parts.text_encoder, parts.second.encoder)
+        ]
+        if lengths[0] != lengths[1]:
+            raise AdapterError(
+                f"the text encoders of {name} read {lengths[0]} and {lengths[1]} tokens, expected as many; give parts "
+                "of one base"
+            )
+
+
+def _check_added_conditions(name: str, parts: Parts) -> None:
+    """Raises: AdapterError where the UNet and the text side do not agree on SDXL's added conditions."""
+    config = parts.unet.config
+    kind = config.addition_embed_type
+    if (kind == "text_time") != (parts.second is not None):
+        wants = (
+            f"wants added conditions (addition_embed_type {kind!r})" if kind else "wants no added conditions"
+        )
+        has = "no" if parts.second is None else "a"
+        raise AdapterError(
+            f"the UNet of {name} {wants} and the base has {has} second text encoder, as SDXL's parts go together; give "
+            "a whole base"
+        )
+    if parts.second is None:
+        return
+    given = int(parts.second.encoder.config.projection_dim)
+    given += len(time_ids(0, 0)) * int(config.addition_time_embed_dim)
+    if (reads := int(config.projection_class_embeddings_input_dim)) != given:
+        raise AdapterError(
+            f"the UNet of {name} reads added conditions of width {reads}, and pooled text with six sizes makes "
+            f"{given}: an SDXL refiner, or parts of several bases; give an SDXL base"
+        )
+
+
+def _check_text(name: str, which: str, tokenizer: CLIPTokenizerFast, encoder: Any) -> None:
+    """Raises: AdapterError for padding that a text encoder does not read or masks, or tokens without an embedding."""
+    if getattr(encoder.config, "use_attention_mask", False):
+        raise AdapterError(
+            f"the {which}text encoder of {name} masks padding (use_attention_mask), and a bundle's does not; give "
+            "another base"
+        )
+    pads = int(tokenizer.model_max_length)
+    reads_tokens = int(encoder.config.max_position_embeddings)
     # transformers writes a huge number where a tokenizer states no length.
     if pads != reads_tokens and pads < _NO_LENGTH:
         raise AdapterError(
-            f"the tokenizer of {name} pads prompts to {pads} tokens (model_max_length) and its text encoder reads "
-            f"{reads_tokens}; set both alike"
+            f"the {which}tokenizer of {name} pads prompts to {pads} tokens (model_max_length) and its text encoder "
+            f"reads {reads_tokens}; set both alike"
         )
-    ids, embeddings = max(parts.tokenizer.get_vocab().values()) + 1, int(parts.text_encoder.config.vocab_size)
+    ids, embeddings = max(tokenizer.get_vocab().values()) + 1, int(encoder.config.vocab_size)
     if ids > embeddings:
         raise AdapterError(
-            f"the tokenizer of {name} has {ids} tokens and its text encoder {embeddings} embeddings; save both "
+            f"the {which}tokenizer of {name} has {ids} tokens and its text encoder {embeddings} embeddings; save both "
             "again after resize_token_embeddings"
         )
 
@@ -81,8 +130,8 @@ def check_together(name: str, parts: Parts) -> None:
 def settle_sample_size(name: str, parts: Parts) -> None:
     """Make the UNet's ``sample_size`` one number, in place: rows of the base's own square latent.
 
-    As diffusers' pipeline does, a size below 64 in a config older than 0.9 becomes 64. Without a size the VAE's own
-    picture counts, else 512 px.
+    As diffusers' pipelines do, a size below 64 in a config older than 0.9 becomes 64, but for SDXL. Without a size the
+    VAE's own picture counts, else 512 px, 1024 of SDXL.
 
     Raises:
         AdapterError: no size that a square picture can have.
@@ -102,8 +151,14 @@ def settle_sample_size(name: str, parts: Parts) -> None:
         stated = isinstance(pixels, int) and "sample_size" not in parts.vae.config.get(
             "_use_default_values", ()
         )
-        size = (pixels if stated else _USUAL_PIXELS) // factor_of(parts.vae.config)
-    elif _before_0_9(config.get("_diffusers_version")) and isinstance(size, int) and size < 64:
+        usual = _USUAL_PIXELS if parts.second is None else _USUAL_SDXL_PIXELS
+        size = (pixels if stated else usual) // factor_of(parts.vae.config)
+    elif (
+        parts.second is None
+        and _before_0_9(config.get("_diffusers_version"))
+        and isinstance(size, int)
+        and size < 64
+    ):
         size = 64
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise AdapterError(

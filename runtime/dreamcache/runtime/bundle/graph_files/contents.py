@@ -29,10 +29,10 @@ from dreamcache.runtime.errors import BundleError
 _STANDARD = (
     "Abs Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv "
     "ConvTranspose Cos DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Equal Erf Exp Expand Flatten Gather "
-    "Gelu Gemm GlobalAveragePool Greater GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization "
-    "LayerNormalization LeakyRelu Less Log MatMul MatMulInteger Max MaxPool Min Mul Neg Not Or PRelu Pad Pow "
-    "QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape Resize "
-    "Shape Sigmoid Sin Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Tile Transpose "
+    "GatherND Gelu Gemm GlobalAveragePool Greater GroupNormalization HardSigmoid HardSwish Identity "
+    "InstanceNormalization LayerNormalization LeakyRelu Less Log MatMul MatMulInteger Max MaxPool Min Mul Neg Not Or "
+    "PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape "
+    "Resize Shape Sigmoid Sin Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Tile Transpose "
     "Unsqueeze Where"
 )
 _MICROSOFT = (
