@@ -7,11 +7,12 @@ process. The toys are held-out ones that no training stage saw.
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from dreamcache.runtime.sessions.system import module_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,9 +51,7 @@ def demo(
 
 def _export(bundle: Path, overwrite: bool) -> None:
     command = [
-        sys.executable,
-        "-m",
-        "dreamcache.runtime.cli",
+        *module_command("dreamcache.runtime.cli"),
         "export",
         "--base",
         "mini",
@@ -152,9 +151,7 @@ def _report(bundle: Path, cases: list[ToyCase], quality: dict[str, Any], steps: 
     reference = out / "reference.png"
     Image.fromarray(cases[0].reference).save(reference)
     command = [
-        sys.executable,
-        "-m",
-        "dreamcache.benchmarks.probe",
+        *module_command("dreamcache.benchmarks.probe"),
         str(bundle),
         "--reference",
         str(reference),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -153,10 +154,20 @@ def _encode_each(
     return caches
 
 
+def relative_source(source: str | Path, folder: Path) -> str:
+    """A file or folder as it is reached from `folder`, so that a record names no user's home; a Hub id as it is."""
+    if not Path(source).exists():
+        return str(source)
+    try:
+        return Path(os.path.relpath(source, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return Path(source).name
+
+
 def _write_record(path: Path, base: str, origin: Origin, preset: Preset, cache: Path) -> None:
     record = {
-        "base": {"source": base, "fingerprint": origin.base},
-        "encoded": str(cache),
+        "base": {"source": relative_source(base, path.parent), "fingerprint": origin.base},
+        "encoded": relative_source(cache, path.parent),
         "samples_an_update": origin.update,
         "preset": preset.model_dump(mode="json"),
     }

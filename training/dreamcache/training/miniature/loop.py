@@ -172,7 +172,7 @@ class Run:
             "seconds": self.seconds,
             "losses": self.losses,
         }
-        (self.directory / "losses.json").write_text(json.dumps(record) + "\n")
+        (self.directory / "losses.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
         plot_losses(self.losses, self.directory / "losses.png", self.directory.name)
         partial = self.checkpoint.with_suffix(".partial")
         save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"state": json.dumps(state)})

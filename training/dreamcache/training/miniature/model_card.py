@@ -148,7 +148,7 @@ def ship(run: Path, recipe: Mapping[str, Any]) -> Path:
         schedules=json.dumps({name: _record(run, name)["schedule"] for name in TRAINED}, indent=1),
         guidance=", ".join(f"{name.replace('_', ' ')} {value}" for name, value in guidance.items()),
         tried=tried.read_text(encoding="utf-8") if tried.exists() else "",
-        **json.loads((run / "autoencoder" / "report.json").read_text()),
+        **json.loads((run / "autoencoder" / "report.json").read_text(encoding="utf-8")),
     )
     (out / "README.md").write_text(card, encoding="utf-8")
     return out

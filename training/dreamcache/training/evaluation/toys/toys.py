@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dreamcache.runtime.files import claim_file, replacing
 from dreamcache.runtime.settings import Options
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def evaluate_toys(request: ToyRequest) -> None:
 
     if set(request.conditions) - set(CONDITIONS):
         raise typer.BadParameter(f"one of {', '.join(CONDITIONS)} is expected", param_hint="'--condition'")
+    if request.json_file is not None:
+        request.json_file.parent.mkdir(parents=True, exist_ok=True)
+        claim_file(request.json_file, overwrite=True)
     wanted = [name for name in CONDITIONS if not request.conditions or name in request.conditions]
     judge = request.judge or CLASSIFIER_FILE
     painter, settings = _torch_painter(request) if request.bundle is None else _bundle_painter(request)
@@ -68,16 +72,21 @@ def evaluate_toys(request: ToyRequest) -> None:
         "judge_accuracy_on_held_out_renders": stated_accuracy(judge),
         "results": as_record(results),
     }
+    _write(record, request.json_file)  # pairs take as long again
     tables = [_table(results)]
     if request.pairs and isinstance(painter, TorchPainter):
         of_two = run_pairs(painter.pipeline, request.pairs, classifier, painter.how)
         shares = {condition: asdict(scores) for condition, scores in of_two.items()}
         record["pairs"] = {"pictures": request.pairs, "results": shares}
         tables.append(_table_of_two(of_two))
-    if request.json_file is not None:
-        request.json_file.parent.mkdir(parents=True, exist_ok=True)
-        request.json_file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        _write(record, request.json_file)
     Console().print(*tables)
+
+
+def _write(record: dict[str, Any], place: Path | None) -> None:
+    if place is not None:
+        with replacing(place, overwrite=True) as beside:
+            beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _bundle_painter(request: ToyRequest) -> tuple[BundlePainter, dict[str, Any]]:
