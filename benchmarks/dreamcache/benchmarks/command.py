@@ -116,12 +116,11 @@ def _measured(
         with progress_bar("measuring") as advance:
             return [bench(bundles, against, plan, advance, keep)]
     except BaseException:
-        count = len(kept[0].measurements()) if kept else 0
-        typer.echo(
-            f"dreamcache: stopped; {count} of {len(bundles) + (against is not None)} bundles measured",
-            err=True,
-        )
         if kept:
+            total = len(bundles) + (against is not None)
+            typer.echo(
+                f"dreamcache: stopped; {len(kept[0].measurements())} of {total} bundles measured", err=True
+            )
             show(kept, Console())
         raise
 
