@@ -15,6 +15,7 @@ from PIL import Image
 
 from dreamcache.models.bases.base import MINI_ADAPTERS, MINI_DIR, load_base
 from dreamcache.models.checkpoint import load_adapters, read_adapters
+from dreamcache.runtime.bundle.folder import open_bundle
 
 LIMIT_MB = 60
 COMMAND = [sys.executable, "-m", "dreamcache.runtime.cli"]
@@ -100,6 +101,23 @@ def generate(bundle: Path, reference: Path, out: Path, *more: str) -> dict[str, 
     assert done.returncode == 0, done.stderr[-2000:]
     said: dict[str, Any] = json.loads(done.stdout)
     return said
+
+
+def test_the_runner_s_own_bundle_is_of_this_miniature(bundle: Path) -> None:
+    """An export of today and the committed one in 8 bits agree in all that precision does not change."""
+    fresh, shipped = open_bundle(bundle), open_bundle("mini")
+    ours, theirs = fresh.contract, shipped.contract
+    assert theirs.precision == "int8"
+    assert (ours.fingerprints.base, ours.fingerprints.adapters) == (
+        theirs.fingerprints.base, theirs.fingerprints.adapters,
+    )  # fmt: skip
+    assert ours.fingerprints.graph != theirs.fingerprints.graph
+    for part in ("architecture", "text", "vae", "scheduler", "guidance", "cache_timestep", "weights"):
+        assert getattr(ours, part) == getattr(theirs, part), part
+    same = [name for name in theirs.files if name.split("/")[0] in ("tokenizer", "scheduler", "segmenter")]
+    assert len(same) >= 6
+    assert all(ours.files[name] == theirs.files[name] for name in same)
+    assert set(ours.files) == set(theirs.files)
 
 
 @pytest.mark.parametrize("name", ["chelsea", "coffee"])

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_INSTALLED_MB = 280
+MAX_WHEEL_MB = 90
 # Weights of the shipped miniature are not part of that budget.
 WEIGHTS = {".safetensors"}
 
@@ -73,6 +74,20 @@ def test_the_console_script_draws(installed: Path, tmp_path: Path) -> None:
     ]
     _run([*command, "--out", str(out)], tmp_path)
     assert Image.open(out).size == (16, 16)
+
+
+def test_the_wheel_is_small_and_its_own_bundle_draws(installed: Path, tmp_path: Path) -> None:
+    (wheel,) = (installed.parents[1] / "dist").glob("dreamcache-*.whl")
+    assert 10 < wheel.stat().st_size / 1e6 <= MAX_WHEEL_MB
+    scene, out = tmp_path / "scene.png", tmp_path / "out.png"
+    image = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(image).ellipse((16, 16, 48, 48), fill="red")
+    image.save(scene)
+    command = [str(installed / "dreamcache"), "generate", "mini", "--prompt", "a toy robot on the beach"]
+    _run([*command, "--reference", str(scene), "--steps", "2", "--out", str(out)], tmp_path)
+    assert Image.open(out).size == (64, 64)
+    program = "from dreamcache.runtime import Pipeline; print(Pipeline.load('mini').contract.precision)"
+    assert _run([str(installed / "python"), "-c", program], tmp_path).strip() == "int8"
 
 
 def test_a_command_without_its_extra_says_which(installed: Path, tmp_path: Path) -> None:

@@ -19,6 +19,10 @@ from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.untrusted import read_bounded
 
+MINI = "mini"
+MINI_FOLDER = Path(__file__).parents[1] / MINI
+"""The shipped miniature in 8 bits, inside the runner's package."""
+
 _MAX_CONTRACT_BYTES = 16 << 20
 
 
@@ -93,9 +97,12 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
 
     Raises: BundleError when there is no contract or it cannot be used.
     """
-    folder = Path(path)
+    folder = _folder(path)
     if not folder.is_dir():
-        raise BundleError(f"{folder} is not a folder; a bundle made by `dreamcache export` is expected")
+        raise BundleError(
+            f"{folder} is not a folder; a bundle made by `dreamcache export` is expected, "
+            f"or `{MINI}`, which comes with the runner"
+        )
     contract_path = folder / CONTRACT_NAME
     if contract_path.is_symlink() and not contract_path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
@@ -108,6 +115,12 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
             f"{folder} has no readable {CONTRACT_NAME}; a bundle made by `dreamcache export` is expected"
         ) from error
     return Bundle(folder.resolve(), parse_contract(text))
+
+
+def _folder(path: str | os.PathLike[str]) -> Path:
+    """Of a bundle by its path or name; a folder of yours comes before the one that the runner brings."""
+    folder = Path(path)
+    return MINI_FOLDER if os.fspath(path) == MINI and not folder.is_dir() else folder
 
 
 def check_size(bundle: Bundle, name: str, record: FileRecord) -> None:

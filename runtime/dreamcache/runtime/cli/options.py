@@ -19,7 +19,9 @@ picture = partial(typer.Option, rich_help_panel=PICTURE)
 speed = partial(typer.Option, rich_help_panel=SPEED)
 output = partial(typer.Option, rich_help_panel=OUTPUT)
 
-BundleFolder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`.")]
+BundleFolder = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`, or mini.")
+]
 Mask = Annotated[Path | None, picture(help="Mask of the reference, same size; white = subject.")]
 MaxPixels = Annotated[
     int | None, picture(min=1, metavar="N", help="Pixels of the largest picture read; default 25000000.")
