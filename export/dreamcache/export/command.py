@@ -96,10 +96,10 @@ def export(
         progress = stack.enter_context(stage_bar())
         progress("loading the model", 0, 1)
         check_resources(
-            planned_size(base, architecture, adapters, variant, own_vae=vae is None),
+            planned := planned_size(base, architecture, adapters, variant, own_vae=vae is None),
             out,
             None if onnx_options is None else onnx_options.precision,
-            512**2 if size is None else size.width * size.height,  # nearly every base's own
+            planned.pixels if size is None else size.width * size.height,
             coreml=coreml_options is not None,
         )
         if architecture is not None:

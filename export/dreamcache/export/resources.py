@@ -37,18 +37,24 @@ _COREML_UNET_BYTES, _COREML_OTHER_BYTES, _COREML_WORKING_COPIES = 6.0, 4.0, 1.5
 _LIBRARIES_BYTES = 600e6
 _ACTIVATION_BYTES_PER_PIXEL = 2000.0
 _GRAPH_FILES_BYTES = 20e6
+_USUAL_FACTOR = 8
+_SDXL_SIDE = 1024
 # Stable Diffusion's own; another that takes its place is no larger.
 _LARGEST_VAE = 84_000_000
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Parameters of each part of what is exported; `text_encoder` of both where there are two."""
+    """Parameters of each part of what is exported; `text_encoder` of both where there are two.
+
+    pixels: of the picture at the base's own size, as far as that is known before it is loaded.
+    """
 
     unet: int
     adapters: int
     text_encoder: int
     vae: int
+    pixels: int = 512**2
 
     @property
     def total(self) -> int:
@@ -83,7 +89,8 @@ def size_of_architecture(name: str) -> ModelSize:
         if known.second_text is not None:
             text += _count(CLIPTextModelWithProjection(text_config(known.second_text)))
     adapters = sum(parameter.numel() for parameter in conditioned.adapter_parameters())
-    return ModelSize(_count(conditioned.unet), adapters, text, _count(vae))
+    side = int(known.unet["sample_size"]) * _USUAL_FACTOR
+    return ModelSize(_count(conditioned.unet), adapters, text, _count(vae), side**2)
 
 
 def size_of_files(
@@ -110,7 +117,8 @@ def size_of_files(
         }
     trained = sum(tensor.numel() for tensor in stored.values())
     text = parts["text_encoder"] + parts.get("text_encoder_2", 0)
-    return ModelSize(parts["unet"], trained, text, parts.get("vae", _LARGEST_VAE))
+    pixels = _SDXL_SIDE**2 if "text_encoder_2" in parts else ModelSize.pixels
+    return ModelSize(parts["unet"], trained, text, parts.get("vae", _LARGEST_VAE), pixels)
 
 
 def estimate_needs(
