@@ -1,30 +1,68 @@
-"""Bases altered in one thing each, and the judge of each: equal to diffusers' pipeline, or refused in one line."""
+"""Bases altered in one thing each, for `judged_bases.Judge`."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from tiny_models import add_tokens, save_as_transformers_5
 
-from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.parts.schedule import KNOWN
-from dreamcache.models.errors import AdapterError
-from dreamcache.models.unet import walk
 
-PROMPTS = ["a robot", "", "a <my-toy> on a cat, 1990"]
-STEPS, GUIDANCE = 4, 7.5
-EQUAL_DB = 55.0
 # DPMSolverSDEScheduler and others need packages that are not installed here.
 SCHEDULERS = sorted(KNOWN)
+USUAL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+VELOCITY = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+DPM, UNIPC, EULER = "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler"
+# Carried over to the bundle's own sampler, or refused.
+SAMPLING: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("PNDMScheduler", {"skip_prk_steps": True}),
+    ("PNDMScheduler", {"skip_prk_steps": True, "prediction_type": "v_prediction"}),
+    ("PNDMScheduler", {"skip_prk_steps": True, "timestep_spacing": "trailing"}),
+    # Overlooked by a class that has no such entry.
+    ("PNDMScheduler", {"skip_prk_steps": True, "rescale_betas_zero_snr": True}),
+    (EULER, {"use_karras_sigmas": True}),
+    (EULER, {"use_exponential_sigmas": True}),
+    (EULER, {"timestep_spacing": "trailing"}),
+    (EULER, VELOCITY),
+    (EULER, {"interpolation_type": "log_linear"}),
+    (EULER, {"final_sigmas_type": "sigma_min"}),
+    (EULER, {"use_karras_sigmas": True, "sigma_min": 0.1}),
+    (EULER, {"use_beta_sigmas": True}),
+    ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "leading"}),
+    ("EulerAncestralDiscreteScheduler", VELOCITY),
+    ("HeunDiscreteScheduler", {"use_karras_sigmas": True}),
+    ("HeunDiscreteScheduler", {"clip_sample": True}),
+    (DPM, {"use_karras_sigmas": True}),
+    (DPM, {"algorithm_type": "sde-dpmsolver++"}),
+    (DPM, {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}),
+    (DPM, VELOCITY),
+    (DPM, {"solver_type": "logrho"}),
+    (DPM, {"solver_type": "heun"}),
+    (DPM, {"solver_order": 3}),
+    (DPM, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+    (DPM, {"use_lu_lambdas": True}),
+    (DPM, {"euler_at_final": True}),
+    (DPM, {"lower_order_final": False}),
+    (DPM, {"use_karras_sigmas": True, "sigma_max": 9.0}),
+    (UNIPC, {"use_karras_sigmas": True}),
+    (UNIPC, {"use_exponential_sigmas": True}),
+    (UNIPC, VELOCITY),
+    (UNIPC, {"predict_x0": False}),
+    (UNIPC, {"disable_corrector": [0]}),
+    ("DEISMultistepScheduler", {"timestep_spacing": "leading"}),
+    ("DEISMultistepScheduler", {"solver_order": 1}),
+    ("LCMScheduler", {"original_inference_steps": 100}),
+    ("LCMScheduler", {"timestep_scaling": 1.0}),
+    ("LCMScheduler", {"clip_sample": True, "set_alpha_to_one": False}),
+    ("TCDScheduler", {"original_inference_steps": 100}),
+    ("LMSDiscreteScheduler", {"use_karras_sigmas": True}),
+)
 OTHERS = ("FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "IPNDMScheduler", "ScoreSdeVeScheduler")
 
 
@@ -33,15 +71,6 @@ class AlteredBase(NamedTuple):
 
     name: str
     alter: Callable[[Path], object]
-
-
-class Outcome(NamedTuple):
-    """Of one altered base. db: of the picture against diffusers'; line: of the refusal."""
-
-    case: str
-    outcome: str
-    db: float | None = None
-    line: str | None = None
 
 
 def entry(file: str, **changes: Any) -> AlteredBase:
@@ -58,7 +87,8 @@ def scheduler(kind: str, **config: Any) -> AlteredBase:
         path.write_text(json.dumps({"_class_name": kind, **config}), encoding="utf-8")
         _edit(folder / "model_index.json", {"scheduler": ["diffusers", kind]})
 
-    return AlteredBase(f"{kind} {json.dumps(config) if config else 'with its defaults'}", alter)
+    said = {name: value for name, value in config.items() if USUAL.get(name) != value}
+    return AlteredBase(f"{kind} {json.dumps(said) if said else 'with its defaults'}", alter)
 
 
 def weight(file: str, name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> AlteredBase:
@@ -77,10 +107,12 @@ def altered_bases() -> Iterator[AlteredBase]:
     ddim = "scheduler/scheduler_config.json"
     yield AlteredBase("unchanged", lambda _: None)
     yield from (scheduler(kind) for kind in (*SCHEDULERS, *OTHERS))
-    usual = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     for kind in ("PNDMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler"):
         for prediction in ("epsilon", "v_prediction", "sample"):
-            yield scheduler(kind, prediction_type=prediction, **usual)
+            yield scheduler(kind, prediction_type=prediction, **USUAL)
+    yield from (scheduler(kind, **config, **USUAL) for kind, config in SAMPLING)
+    yield entry("model_index.json", scheduler=["diffusers", EULER])
+    yield entry("model_index.json", scheduler=["diffusers", "LMSDiscreteScheduler"])
     for changes in (
         {"clip_sample": True},
         {"steps_offset": 0},
@@ -134,77 +166,6 @@ def altered_bases() -> Iterator[AlteredBase]:
     yield weight(
         unet, "UNet in 16 bits", lambda tensors: tensors.update({k: v.half() for k, v in tensors.items()})
     )
-
-
-def judged(case: AlteredBase, base: Path, folder: Path) -> Outcome:
-    """Alter a copy of `base` at `folder`, load it, and compare with diffusers where it loads."""
-    shutil.copytree(base, folder)
-    case.alter(folder)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ours = load_base(folder)
-    except AdapterError as error:
-        line = str(error).replace(str(folder), "BASE")
-        return Outcome(case.name, "refused" if "\n" not in line else "several lines", None, line)
-    if not (folder / "tokenizer" / "vocab.json").is_file():
-        # The transformers installed cannot read the newer form, which holds the same tokenizer.
-        shutil.copytree(base / "tokenizer", folder / "tokenizer", dirs_exist_ok=True)
-    theirs = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    wanted = theirs.tokenizer(PROMPTS, padding="max_length", max_length=16, truncation=True).input_ids
-    got = ours.tokenizer(PROMPTS, padding="max_length", max_length=16, truncation=True).input_ids
-    same = got == wanted and torch.allclose(ours.scheduler.betas, theirs.scheduler.betas, rtol=1e-6, atol=0)
-    config = theirs.scheduler.config
-    stated = {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "linspace", **config}
-    theirs.scheduler = DDIMScheduler.from_config(
-        {name: value for name, value in stated.items() if name != "_use_default_values"}
-    )
-    db = decibels_from_diffusers(ours, theirs)
-    same = same and torch.equal(ours.scheduler.timesteps, theirs.scheduler.timesteps)
-    return Outcome(case.name, "equal" if same and db >= EQUAL_DB else "different", round(db, 1))
-
-
-def decibels_from_diffusers(base: Base, pipeline: Any) -> float:
-    """How close a base's picture is to a pipeline's, whose scheduler is DDIM."""
-    pipeline.set_progress_bar_config(disable=True)
-    return _decibels(_ours(base), _theirs(pipeline, int(base.unet.config.sample_size)))
-
-
-def _noise(side: int) -> torch.Tensor:
-    return torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0))
-
-
-@torch.no_grad()
-def _ours(base: Any) -> torch.Tensor:
-    latent = _noise(int(base.unet.config.sample_size))
-    text = base.encode_text(["", PROMPTS[0]])
-    if base.sampling == "lcm" and base.unet.config.time_cond_proj_dim is not None:
-        raise AssertionError("the guidance scale is folded as a base loads")
-    base.scheduler.set_timesteps(STEPS)
-    for timestep in base.scheduler.timesteps:
-        null, prompted = walk(base.unet, latent.repeat(2, 1, 1, 1), timestep, text).chunk(2)
-        latent = base.scheduler.step(null + GUIDANCE * (prompted - null), timestep, latent).prev_sample
-    return torch.clamp(base.decode_latents(latent) / 2 + 0.5, 0, 1)[0].permute(1, 2, 0)
-
-
-def _theirs(pipeline: Any, side: int) -> torch.Tensor:
-    # A size that diffusers' call cannot read is given to it.
-    pixels = side * pipeline.vae_scale_factor
-    drawn = pipeline(
-        PROMPTS[0],
-        height=pixels,
-        width=pixels,
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        latents=_noise(side),
-        output_type="np",
-    )
-    return torch.from_numpy(drawn.images[0])
-
-
-def _decibels(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    error = float(((ours - theirs) ** 2).mean())
-    return 99.0 if error == 0 else min(99.0, -10 * math.log10(error)) if math.isfinite(error) else 0.0
 
 
 def _edit(path: Path, changes: dict[str, Any]) -> None:

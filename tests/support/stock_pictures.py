@@ -1,4 +1,4 @@
-"""Pictures of the stock model: the runner's at strength 0, and diffusers' from the same noise."""
+"""Pictures of the stock model: the runner's at strength 0 or PyTorch's, and diffusers' from the same noise."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import torch
 from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 
+from dreamcache.models.bases.base import Base
+from dreamcache.models.unet import walk
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sampling.noise import noise_source
 
 PROMPT, SEED, STEPS, GUIDANCE = "a robot", 5, 20, 7.5
+EQUAL_DB, FEW_STEPS = 55.0, 4
 
 
 def picture_db(runner: Pipeline, theirs: Any, subject: Any = None, **options: Any) -> float:
@@ -48,3 +51,26 @@ def picture_db(runner: Pipeline, theirs: Any, subject: Any = None, **options: An
     )
     error = float(np.mean((np.asarray(ours, np.float64) / 255 - drawn) ** 2))
     return -10 * float(np.log10(error)) if error else 99.0
+
+
+@torch.no_grad()
+def decibels_from_diffusers(base: Base, pipeline: Any) -> float:
+    """How close a base's picture in PyTorch is to a pipeline's, whose scheduler is DDIM; in 4 steps."""
+    side = int(base.unet.config.sample_size)
+    noise = torch.from_numpy(noise_source(SEED, (1, 4, side, side))())
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline(
+        PROMPT,
+        num_inference_steps=FEW_STEPS,
+        guidance_scale=GUIDANCE,
+        latents=noise,
+        output_type="np",
+    ).images[0]
+    latent, text = noise, base.encode_text(["", PROMPT])
+    base.scheduler.set_timesteps(FEW_STEPS)
+    for timestep in base.scheduler.timesteps:
+        null, prompted = walk(base.unet, latent.repeat(2, 1, 1, 1), timestep, text).chunk(2)
+        latent = base.scheduler.step(null + GUIDANCE * (prompted - null), timestep, latent).prev_sample
+    ours = torch.clamp(base.decode_latents(latent) / 2 + 0.5, 0, 1)[0].permute(1, 2, 0).numpy()
+    error = float(np.mean((ours - drawn) ** 2))
+    return min(99.0, -10 * float(np.log10(error))) if error else 99.0

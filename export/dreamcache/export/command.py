@@ -25,6 +25,7 @@ from dreamcache.runtime.bundle.contract import Precision, SchedulerKind
 
 if TYPE_CHECKING:
     from dreamcache.models.bases.distillation import Sampling
+    from dreamcache.models.bases.parts.overrides import Prediction
     from dreamcache.runtime.bundle.contract import Contract
     from dreamcache.runtime.bundle.coreml import CoreMLPart
     from dreamcache.runtime.bundle.parity import ParityReport
@@ -46,6 +47,11 @@ ONCE = ("--base", "--architecture", "--vae", "--adapters")
 
 _TARGETS = ("onnx", "coreml", "all")
 _SAMPLINGS = ("standard", "lcm", "turbo")
+_PREDICTIONS = ("epsilon", "v_prediction")
+_OF_THE_BASE = " / ".join(
+    f"'--{name}'"
+    for name in ("base-config", "variant", "sampling", "prediction", "zero-terminal-snr", "clip-skip", "ema")
+)
 
 
 def export(
@@ -59,6 +65,10 @@ def export(
     vae: command_options.OtherVae = None,
     lora: command_options.Loras = None,
     textual_inversion: command_options.TextualInversions = None,
+    prediction: command_options.PredictionName = None,
+    zero_terminal_snr: command_options.ZeroTerminalSnr = False,
+    clip_skip: command_options.ClipSkip = 0,
+    ema: command_options.Ema = False,
     adapters: command_options.AdaptersFile = None,
     precision: command_options.PrecisionName = "fp32",
     calibration_prompts: command_options.CalibrationPrompts = None,
@@ -75,8 +85,11 @@ def export(
     as_json: command_options.AsJson = False,
 ) -> None:
     """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
-    _check_model(base, architecture, adapters, lora or textual_inversion, base_config, variant, sampling)
-    _check_words(sampling, scheduler)
+    overridden = (prediction, zero_terminal_snr or None, clip_skip or None, ema or None)
+    _check_model(
+        base, architecture, adapters, lora or textual_inversion, base_config, variant, sampling, *overridden
+    )
+    _check_words(sampling, scheduler, prediction)
     onnx_options, coreml_options = _options(target, precision, attention, calibration_prompts, coreml)
     check_targets(onnx_options, coreml_options, max_references)
     _quiet_imports()
@@ -86,6 +99,7 @@ def export(
     from dreamcache.export.resources import check_resources
     from dreamcache.export.source import Source, planned_size
     from dreamcache.models.bases.joined.additions import Additions
+    from dreamcache.models.bases.parts.overrides import Overrides
     from dreamcache.runtime.progress import stage_bar
     from dreamcache.runtime.sessions.allocator import reuse_freed_blocks
 
@@ -113,6 +127,7 @@ def export(
                 variant=variant,
                 sampling=cast("Sampling | None", sampling),
                 additions=Additions(vae, tuple(lora or ()), tuple(textual_inversion or ())),
+                overrides=Overrides(cast("Prediction | None", prediction), zero_terminal_snr, clip_skip, ema),
             )
         contract = export_bundle(
             source,
@@ -135,7 +150,7 @@ def _check_model(
     architecture: str | None,
     adapters: Path | None,
     joined: list[str] | None,
-    *of_the_base: str | None,
+    *of_the_base: object,
 ) -> None:
     """Raises: BadParameter for options that contradict each other."""
     if (base is None) == (architecture is None):
@@ -143,19 +158,19 @@ def _check_model(
     if architecture is not None and adapters is not None:
         raise typer.BadParameter("random weights take no trained adapters", param_hint="'--adapters'")
     if architecture is not None and any(option is not None for option in of_the_base):
-        raise typer.BadParameter(
-            "belong to --base", param_hint="'--base-config' / '--variant' / '--sampling'"
-        )
+        raise typer.BadParameter("belong to --base", param_hint=_OF_THE_BASE)
     if architecture is not None and joined:
         raise typer.BadParameter("belong to --base", param_hint="'--lora' / '--textual-inversion'")
 
 
-def _check_words(sampling: str | None, scheduler: str | None) -> None:
+def _check_words(sampling: str | None, scheduler: str | None, prediction: str | None) -> None:
     """Raises: ExportError for an unknown one."""
     if sampling is not None:
         refuse_unknown("--sampling", sampling, _SAMPLINGS)
     if scheduler is not None:
         refuse_unknown("--scheduler", scheduler, get_args(SchedulerKind))
+    if prediction is not None:
+        refuse_unknown("--prediction", prediction, _PREDICTIONS)
 
 
 def _options(

@@ -15,7 +15,10 @@ output = partial(typer.Option, rich_help_panel="Output")
 
 BaseName = Annotated[
     str | None,
-    model(help="Base: diffusers folder, Hub id, .safetensors checkpoint, or mini (the shipped miniature)."),
+    model(
+        help="Base: diffusers folder, Hub id (owner/name or owner/name@revision), .safetensors checkpoint, or mini "
+        "(the shipped miniature)."
+    ),
 ]
 RandomArchitecture = Annotated[
     str | None, model(help="Architecture with random weights, to measure devices: sd15, sd21, bk-sdm-tiny …")
@@ -49,6 +52,22 @@ TextualInversions = Annotated[
         metavar="FILE[:TOKEN]",
         help="Textual inversion joined to the base (.safetensors); default: the file's own token; repeatable.",
     ),
+]
+PredictionName = Annotated[
+    str | None, model(help="Prediction of the UNet: epsilon or v_prediction; default: as its configs say.")
+]
+ZeroTerminalSnr = Annotated[
+    bool,
+    model(
+        "--zero-terminal-snr",
+        help="Noise schedule whose last timestep holds no signal; default: as its config.",
+    ),
+]
+ClipSkip = Annotated[
+    int, model(help="Last layers of the text encoder to leave out, as diffusers' clip_skip; default: 0.")
+]
+Ema = Annotated[
+    bool, model("--ema", help="Averaged (EMA) copy of a checkpoint's UNet; default: the trained one.")
 ]
 AdaptersFile = Annotated[Path | None, model(help="Adapters trained on the base (.safetensors).")]
 PrecisionName = Annotated[str, speed(help="Precision of ONNX graphs: fp32, fp16 (storage) or int8.")]

@@ -18,6 +18,7 @@ from dreamcache.models.bases.joined.additions import NOTHING, Additions
 from dreamcache.models.bases.joined.lora import join_lora
 from dreamcache.models.bases.joined.other_vae import TAESD
 from dreamcache.models.bases.joined.textual_inversion import join_inversion
+from dreamcache.models.bases.parts.overrides import AS_CONFIGURED, Overrides, skip_layers
 from dreamcache.models.bases.random_base import random_base
 from dreamcache.models.checkpoint import base_fingerprint, load_adapters, read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
@@ -54,6 +55,7 @@ class Source:
         variant: str | None = None,
         sampling: Sampling | None = None,
         additions: Additions = NOTHING,
+        overrides: Overrides = AS_CONFIGURED,
     ) -> Source:
         """A base and its adapters; ``mini`` brings its own. The other arguments are `load_base`'s.
 
@@ -62,7 +64,13 @@ class Source:
         """
         path = adapters_of(base, adapters)
         loaded = loaded_base(
-            base, base_config=base_config, variant=variant, sampling=sampling, additions=additions
+            base,
+            base_config=base_config,
+            variant=variant,
+            sampling=sampling,
+            additions=additions,
+            # A LoRA may reach layers that are left out afterwards.
+            overrides=replace(overrides, clip_skip=0),
         )
         if loaded.second is not None and (additions.loras or additions.inversions):
             raise ExportError(
@@ -74,6 +82,7 @@ class Source:
             fingerprint = base_fingerprint(loaded.unet) if additions.loras else None
             records = [join_lora(loaded.parts, given) for given in additions.loras]
             records += [join_inversion(loaded.parts, given) for given in additions.inversions]
+            skip_layers(base, loaded.text_encoder, overrides.clip_skip)
             loaded = replace(loaded, joined=(*loaded.joined, *records))
             metadata = read_adapters(path)[1]
             return cls(_name(base), loaded, conditioned, "trained", metadata, fingerprint)
@@ -119,6 +128,7 @@ def loaded_base(
     variant: str | None = None,
     sampling: Sampling | None = None,
     additions: Additions = NOTHING,
+    overrides: Overrides = AS_CONFIGURED,
 ) -> Base:
     """A base as `dreamcache.models.bases.base.load_base` takes it.
 
@@ -130,7 +140,14 @@ def loaded_base(
             "--vae taesd has random weights and goes with --architecture; with --base give TAESD's folder or Hub id"
         )
     try:
-        return load_base(base, config=base_config, variant=variant, sampling=sampling, additions=additions)
+        return load_base(
+            base,
+            config=base_config,
+            variant=variant,
+            sampling=sampling,
+            additions=additions,
+            overrides=overrides,
+        )
     except (AdapterError, OSError, SafetensorError) as error:
         raise ExportError(" ".join(str(error).split())) from error
 

@@ -25,6 +25,7 @@ from dreamcache.models.bases.joined.other_vae import load_vae, own_config
 from dreamcache.models.bases.original.single_file import load_single_file
 from dreamcache.models.bases.parts.autoencoder import Autoencoder, encode_mean, factor_of, latent_shift
 from dreamcache.models.bases.parts.clip_tokenizer import expanded
+from dreamcache.models.bases.parts.overrides import AS_CONFIGURED, Overrides, skip_layers
 from dreamcache.models.bases.parts.schedule import ddim_of, read_schedule
 from dreamcache.models.bases.parts.second_text import Conditioning, SecondText, penultimate, time_ids
 from dreamcache.models.bases.parts.soundness import refuse_non_finite
@@ -68,6 +69,7 @@ class Base:
         path: Path | None = None,
         sampling: Sampling | None = None,
         joined: tuple[JoinedFile, ...] = (),
+        overrides: Overrides = AS_CONFIGURED,
     ) -> Base:
         """A base of parts in memory, frozen; a UNet that takes a guidance scale gets a fixed one.
 
@@ -76,6 +78,7 @@ class Base:
             path: where they came from.
             sampling: None recognises it by the configs.
             joined: what was added to them.
+            overrides: what comes before the configs.
 
         Raises:
             AdapterError: the parts do not belong together, or one says what is not supported.
@@ -86,7 +89,8 @@ class Base:
         if parts.second is not None:
             models["second text encoder"] = parts.second.encoder
         refuse_non_finite(name, models)
-        schedule = read_schedule(name, parts.scheduler, repaired=parts.second is None)
+        schedule = read_schedule(name, parts.scheduler, repaired=parts.second is None) | overrides.schedule()
+        skip_layers(name, parts.text_encoder, overrides.clip_skip, alone=parts.second is None)
         if sampling is None:
             sampling = recognise_sampling(parts.unet.config, schedule)
         settle_sample_size(name, parts)
@@ -200,18 +204,20 @@ def load_base(
     variant: str | None = None,
     sampling: Sampling | None = None,
     additions: Additions = NOTHING,
+    overrides: Overrides = AS_CONFIGURED,
 ) -> Base:
     """Load a base.
 
     Args:
-        source: a diffusers folder, a model id of the Hugging Face Hub, a ``.safetensors`` checkpoint in the
-            original layout, or ``mini``.
+        source: a diffusers folder, a model id of the Hugging Face Hub (``owner/name`` or ``owner/name@revision``), a
+            ``.safetensors`` checkpoint in the original layout, or ``mini``.
         device: where the models go.
         config: for a checkpoint: a diffusers folder whose configs and tokenizer it shares, or the name of a
             known architecture; None recognises the architecture.
         variant: which weights of a folder or id, such as ``fp16``; None takes the plain ones if there are any.
         sampling: how the base wants to be sampled; None recognises it by the configs.
         additions: whose VAE takes the place of its own; LoRAs and textual inversions are joined afterwards.
+        overrides: what comes before its configs.
 
     Raises:
         AdapterError: a base of a kind that is not supported, withdrawn, incomplete, or stored as a pickle.
@@ -229,12 +235,17 @@ def load_base(
             raise AdapterError(
                 f"{source} brings its own configs; leave the config out, it is for single checkpoints"
             )
+        if overrides.ema:
+            raise AdapterError(
+                f"{source} is a diffusers folder, whose averaged weights are files of their own; leave --ema out, it "
+                "is for single checkpoints, or give --variant"
+            )
         parts = load_folder(path, variant, vae)
     elif variant is not None:
         raise AdapterError(f"{source} is one checkpoint; leave the variant out, it is for folders and ids")
     else:
-        parts = load_single_file(path, config, vae)
-    base = Base.of(parts, path, sampling, joined)
+        parts = load_single_file(path, config, vae, overrides)
+    base = Base.of(parts, path, sampling, joined, overrides)
     for model in (base.vae, base.text_encoder, base.unet):
         model.to(device)
     if base.second is not None:

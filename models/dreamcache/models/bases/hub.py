@@ -31,8 +31,10 @@ INPAINTING: dict[str, str] = {
 
 
 def is_model_id(source: str) -> bool:
-    """Whether a text has the form owner/name."""
-    return source.count("/") == 1 and all(source.split("/")) and not source.startswith((".", "~"))
+    """Whether a text has the form owner/name or owner/name@revision."""
+    name, at, revision = source.partition("@")
+    named = name.count("/") == 1 and all(name.split("/")) and not name.startswith((".", "~"))
+    return named and bool(revision) == bool(at)
 
 
 def fetch_base(model_id: str, variant: str | None = None) -> Path:
@@ -41,21 +43,22 @@ def fetch_base(model_id: str, variant: str | None = None) -> Path:
     What cannot be used is said after the table of contents, before any weights are downloaded.
 
     Args:
-        model_id: owner/name.
+        model_id: owner/name, or owner/name@revision with a branch, tag or commit.
         variant: such as ``fp16``; None takes the plain weights, and fp16 where there are no plain ones.
 
     Raises:
         AdapterError: a withdrawn or unsupported model; says what to use instead.
         OSError: the Hub cannot be reached, or has no such model.
     """
-    if model_id in WITHDRAWN:
+    name = model_id.partition("@")[0]
+    if name in WITHDRAWN:
         raise AdapterError(
-            f"{model_id} was withdrawn from the Hub by its owner; use {WITHDRAWN[model_id]}, "
+            f"{name} was withdrawn from the Hub by its owner; use {WITHDRAWN[name]}, "
             "or the folder if you downloaded it before"
         )
-    if model_id in INPAINTING:
+    if name in INPAINTING:
         raise AdapterError(
-            f"{model_id} is an inpainting model, whose UNet takes 9 channels; use {INPAINTING[model_id]}"
+            f"{name} is an inpainting model, whose UNet takes 9 channels; use {INPAINTING[name]}"
         )
     # Loads diffusers; fetching other models does without.
     from dreamcache.models.bases.diffusers_folder import (
@@ -94,16 +97,19 @@ def fetch_files(model_id: str, mend: str, download: Callable[..., Any] | None = 
     """The folder of a model's files, from the Hub or its cache.
 
     Args:
-        model_id: owner/name.
+        model_id: owner/name, or owner/name@revision.
         mend: end of the message.
         download: `snapshot_download`, or what takes its place.
-        wanted: its further arguments, such as ``allow_patterns`` and ``revision``.
+        wanted: its further arguments, such as ``allow_patterns``.
 
     Raises:
         FileNotFoundError: the Hub cannot be reached, or does not give the model; one line.
     """
+    name, _, revision = model_id.partition("@")
+    if revision:
+        wanted["revision"] = revision
     try:
-        return Path((snapshot_download if download is None else download)(model_id, **wanted))
+        return Path((snapshot_download if download is None else download)(name, **wanted))
     except Exception as error:  # the Hub's errors share no base: network, licence, name, offline
         raise FileNotFoundError(
             f"{model_id} cannot be fetched from the Hub ({reason(error)}); {mend}"

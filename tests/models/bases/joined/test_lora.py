@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from altered_bases import EQUAL_DB, decibels_from_diffusers
 from diffusers import StableDiffusionPipeline
 from joined_files import CONVOLUTIONS, TEXT_LAYERS, UNET_LAYERS, as_kohya, as_peft, lora_matrices
 from safetensors.torch import save_file
+from stock_pictures import EQUAL_DB, decibels_from_diffusers
 from tiny_models import tiny_unet
 
 from dreamcache.models.bases.base import Base, load_base

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from altered_bases import EQUAL_DB, decibels_from_diffusers
 from diffusers import StableDiffusionPipeline
 from joined_files import other_kl, tiny_taesd
 from ldm_layout import ldm_vae, write_ldm_checkpoint
 from local_hub import LocalHub
 from safetensors.torch import load_file, save_file
+from stock_pictures import EQUAL_DB, decibels_from_diffusers
 
 from dreamcache.models.bases import hub
 from dreamcache.models.bases.base import Base, load_base

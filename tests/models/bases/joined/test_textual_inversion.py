@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from altered_bases import decibels_from_diffusers
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
+from stock_pictures import decibels_from_diffusers
 from tiny_models import TEXT_WIDTH
 
 from dreamcache.models.bases.base import Base, load_base

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from dreamcache.models.errors import AdapterError
+
 UNET = "model.diffusion_model."
 TEXT = "cond_stage_model.transformer."
 
@@ -30,6 +32,18 @@ def renamed(name: str) -> str:
 def is_weight(name: str) -> bool:
     """Whether a key is read: not an EMA copy of another, and not a note on how to multiply in 8 bits."""
     return not name.startswith("model_ema.") and not name.endswith(_NO_WEIGHTS) and "scaled_fp8" not in name
+
+
+def averaged(path: object, name: str, stored: Iterable[str]) -> str:
+    """The averaged copy (EMA) of a UNet's weight: its key without dots.
+
+    Raises:
+        AdapterError: there is none.
+    """
+    copy = f"model_ema.{name.removeprefix('model.').replace('.', '')}"
+    if copy not in stored:
+        raise AdapterError(f"{path} holds no averaged copy of {name} ({copy} is absent); leave --ema out")
+    return copy
 
 
 def is_scale(name: str) -> bool:

@@ -2,6 +2,8 @@
 
 The keys are renamed by diffusers' own conversions (`diffusers.loaders.single_file_utils`); the configs come from
 a folder or from the table of known architectures, so nothing is asked of a network but, at most, CLIP's tokenizer.
+diffusers' own `from_single_file` is not used: it takes scaled weights for whole ones, overlooks what a file says of
+itself and keys that nobody reads, does not know two of the layouts, and fails late where weights are absent.
 """
 
 from __future__ import annotations
@@ -28,15 +30,17 @@ from dreamcache.models.bases.diffusers_folder import known_entries, read_schedul
 from dreamcache.models.bases.files import read_json
 from dreamcache.models.bases.original.other_tools import (
     UNET,
+    averaged,
     is_scale,
     is_weight,
     multiplied,
     renamed,
     unread,
 )
-from dreamcache.models.bases.original.statements import Statement, joined, read_statement
+from dreamcache.models.bases.original.statements import Statement, agreed, joined, read_statement
 from dreamcache.models.bases.parts.autoencoder import Autoencoder
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.parts.overrides import AS_CONFIGURED, Overrides
 from dreamcache.models.bases.parts.soundness import refuse_packed, refuse_unexpected
 from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
@@ -54,7 +58,10 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 def load_single_file(
-    path: Path, config: str | Path | None = None, other_vae: Autoencoder | None = None
+    path: Path,
+    config: str | Path | None = None,
+    other_vae: Autoencoder | None = None,
+    overrides: Overrides = AS_CONFIGURED,
 ) -> Parts:
     """Every part of a checkpoint, weights in float32.
 
@@ -63,6 +70,7 @@ def load_single_file(
         config: a diffusers folder whose configs and tokenizer it shares, or the name of a known architecture;
             None recognises the architecture by the checkpoint's keys.
         other_vae: in the place of the checkpoint's own, which is then not looked at.
+        overrides: what comes before the configs, and which copy of the UNet is taken.
 
     Raises:
         AdapterError: no checkpoint of this layout, an unsupported or incomplete one, or an unknown config.
@@ -71,11 +79,12 @@ def load_single_file(
     shapes = read_shapes(path)
     check_layout(path, shapes)
     statement = read_statement(path, shapes, read_metadata(path))
+    said = agreed(path, statement, overrides.prediction)
     folder = None if config is None else Path(config)
     if folder is not None and folder.is_dir():
         vae, text, unet, scheduler = _configs_of_folder(folder)
     else:
-        folder, name = None, recognise(path, shapes, statement) if config is None else str(config)
+        folder, name = None, recognise(path, shapes, said) if config is None else str(config)
         if name not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise AdapterError(f"{name!r} is neither a folder nor a known architecture; give one of {known}")
@@ -83,7 +92,7 @@ def load_single_file(
         vae, text, unet = VAE_CONFIG, text_config(known_one.text), known_one.unet
         scheduler = known_one.scheduler
     scheduler = joined(path, statement, scheduler, None if config is None else str(config))
-    tensors = read_tensors(path)
+    tensors = read_tensors(path, overrides.ema)
     return Parts(
         vae=autoencoder_of(path, vae, tensors) if other_vae is None else other_vae,
         text_encoder=_text_encoder(path, text, tensors),
@@ -112,11 +121,11 @@ def read_metadata(path: Path) -> dict[str, str]:
         return dict(stored.metadata() or {})
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every weight by its original name, scaled ones multiplied; copies and notes are left where they are.
+def read_tensors(path: Path, ema: bool = False) -> dict[str, Tensor]:
+    """Every weight by its original name, scaled ones multiplied; notes and what is not asked for stay where they are.
 
     Raises:
-        AdapterError: weights that a quantiser packed.
+        AdapterError: weights that a quantiser packed, or no averaged copy.
     """
     tensors: dict[str, Tensor] = {}
     with safe_open(path, framework="pt") as stored:
@@ -127,7 +136,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             str(path), {name: kind for name, kind in kinds.items() if not (kind == "I8" and name in scaled)}
         )
         for name in names:
-            tensors[renamed(name)] = stored.get_tensor(name)
+            source = averaged(path, name, stored.keys()) if ema and name.startswith(_UNET) else name
+            tensors[renamed(name)] = stored.get_tensor(source)
     return multiplied(tensors)
 
 
@@ -174,7 +184,8 @@ def recognise(path: Path, shapes: Shapes, statement: Statement = _SILENT) -> str
     if width == 1024:
         raise AdapterError(
             f"{path} is an SD 2.x checkpoint, which does not say whether it predicts noise or velocity; give "
-            "--base-config sd21 (768 px, velocity), sd21-base (512 px, noise), sd-turbo, or a diffusers folder"
+            "--base-config sd21 (768 px, velocity), sd21-base (512 px, noise), sd-turbo or a diffusers folder, or "
+            "--prediction"
         )
     raise AdapterError(
         f"the architecture of {path} is not known (text width {width}); "

@@ -50,6 +50,20 @@ def read_statement(path: object, names: Iterable[str], metadata: Mapping[str, st
     return Statement(next(iter(said.values()), None), "ztsnr" in keys)
 
 
+def agreed(path: object, statement: Statement, prediction: str | None) -> Statement:
+    """A statement with the prediction type of ``--prediction``.
+
+    Raises:
+        AdapterError: the file says another.
+    """
+    if prediction is None or statement.prediction_type in (None, prediction):
+        return statement._replace(prediction_type=prediction or statement.prediction_type)
+    raise AdapterError(
+        f"{path} says of itself that it predicts {statement.prediction_type}, received --prediction {prediction}; "
+        "leave the option out"
+    )
+
+
 def joined(
     path: object, statement: Statement, scheduler: Mapping[str, Any], config: str | None
 ) -> dict[str, Any]:

@@ -128,15 +128,14 @@ def find_weights(metric: Metric, source: str) -> MetricWeights:
 
 def _fetch(metric: Metric, source: str) -> Path:
     kind = KINDS[metric]
-    model_id, _, revision = source.partition("@")
-    if not is_model_id(model_id):
+    if not is_model_id(source):
         raise MetricModelError(
             f"{kind.title}: {source} is neither a folder nor an id of the Hub such as {kind.model_id}; "
             f"to get the weights, {how_to_get(metric)}"
         )
     mend = f"check the id and the connection, or, {how_to_get(metric)}"
     try:
-        folder = fetch_files(model_id, mend, revision=revision or None, allow_patterns=_WANTED)
+        folder = fetch_files(source, mend, allow_patterns=_WANTED)
     except FileNotFoundError as error:
         raise MetricModelError(f"{kind.title}: {error}") from error
     if not any(folder.glob("*.safetensors")):
