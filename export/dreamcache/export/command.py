@@ -20,6 +20,7 @@ from dreamcache.export.options import (
     OnnxOptions,
     check_targets,
 )
+from dreamcache.models.bases.parts.overrides import AS_CONFIGURED, Overrides
 from dreamcache.runtime.assignments import read_assignments, with_values
 from dreamcache.runtime.bundle.contract import Precision, SchedulerKind
 
@@ -85,10 +86,9 @@ def export(
     as_json: command_options.AsJson = False,
 ) -> None:
     """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
-    overridden = (prediction, zero_terminal_snr or None, clip_skip or None, ema or None)
-    _check_model(
-        base, architecture, adapters, lora or textual_inversion, base_config, variant, sampling, *overridden
-    )
+    overrides = Overrides(cast("Prediction | None", prediction), zero_terminal_snr, clip_skip, ema)
+    own = base_config, variant, sampling, None if overrides == AS_CONFIGURED else overrides
+    _check_model(base, architecture, adapters, lora or textual_inversion, *own)
     _check_words(sampling, scheduler, prediction)
     onnx_options, coreml_options = _options(target, precision, attention, calibration_prompts, coreml)
     check_targets(onnx_options, coreml_options, max_references)
@@ -99,7 +99,6 @@ def export(
     from dreamcache.export.resources import check_resources
     from dreamcache.export.source import Source, planned_size
     from dreamcache.models.bases.joined.additions import Additions
-    from dreamcache.models.bases.parts.overrides import Overrides
     from dreamcache.runtime.progress import stage_bar
     from dreamcache.runtime.sessions.allocator import reuse_freed_blocks
 
@@ -119,16 +118,9 @@ def export(
         if architecture is not None:
             source = Source.random(architecture, Path(stack.enter_context(TemporaryDirectory())), vae)
         else:
-            assert base is not None
-            source = Source.load(
-                base,
-                adapters,
-                base_config=base_config,
-                variant=variant,
-                sampling=cast("Sampling | None", sampling),
-                additions=Additions(vae, tuple(lora or ()), tuple(textual_inversion or ())),
-                overrides=Overrides(cast("Prediction | None", prediction), zero_terminal_snr, clip_skip, ema),
-            )
+            joined = Additions(vae, tuple(lora or ()), tuple(textual_inversion or ()))
+            way = cast("Sampling | None", sampling)
+            source = Source.load(str(base), adapters, base_config, variant, way, joined, overrides)
         contract = export_bundle(
             source,
             out,

@@ -50,7 +50,6 @@ class Source:
         cls,
         base: str,
         adapters: Path | None = None,
-        *,
         base_config: str | None = None,
         variant: str | None = None,
         sampling: Sampling | None = None,

@@ -34,7 +34,7 @@ def is_weight(name: str) -> bool:
     return not name.startswith("model_ema.") and not name.endswith(_NO_WEIGHTS) and "scaled_fp8" not in name
 
 
-def averaged(path: object, name: str, stored: Iterable[str]) -> str:
+def averaged_copy(path: object, name: str, stored: Iterable[str]) -> str:
     """The averaged copy (EMA) of a UNet's weight: its key without dots.
 
     Raises:

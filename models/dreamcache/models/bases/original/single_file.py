@@ -30,7 +30,7 @@ from dreamcache.models.bases.diffusers_folder import known_entries, read_schedul
 from dreamcache.models.bases.files import read_json
 from dreamcache.models.bases.original.other_tools import (
     UNET,
-    averaged,
+    averaged_copy,
     is_scale,
     is_weight,
     multiplied,
@@ -136,7 +136,7 @@ def read_tensors(path: Path, ema: bool = False) -> dict[str, Tensor]:
             str(path), {name: kind for name, kind in kinds.items() if not (kind == "I8" and name in scaled)}
         )
         for name in names:
-            source = averaged(path, name, stored.keys()) if ema and name.startswith(_UNET) else name
+            source = averaged_copy(path, name, stored.keys()) if ema and name.startswith(_UNET) else name
             tensors[renamed(name)] = stored.get_tensor(source)
     return multiplied(tensors)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from transformers import CLIPTextModel
+from typing import TYPE_CHECKING, Any, Literal
 
 from dreamcache.models.errors import AdapterError
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel
 
 Prediction = Literal["epsilon", "v_prediction"]
 
