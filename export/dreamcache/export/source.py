@@ -81,7 +81,8 @@ class Source:
             fingerprint = base_fingerprint(loaded.unet) if additions.loras else None
             records = [join_lora(loaded.parts, given) for given in additions.loras]
             records += [join_inversion(loaded.parts, given) for given in additions.inversions]
-            skip_layers(base, loaded.text_encoder, overrides.clip_skip)
+            alone = loaded.second is None
+            skip_layers(base, loaded.text_encoder, overrides.clip_skip, alone=alone)
             loaded = replace(loaded, joined=(*loaded.joined, *records))
             metadata = read_adapters(path)[1]
             return cls(_name(base), loaded, conditioned, "trained", metadata, fingerprint)
