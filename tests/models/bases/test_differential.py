@@ -49,7 +49,7 @@ def test_the_judge_sees_a_difference(judge: Judge, tmp_path: Path, monkeypatch: 
     case = support.entry("scheduler/scheduler_config.json", clip_sample=True)
     read = base.read_schedule
     monkeypatch.setattr(
-        base, "read_schedule", lambda name, config: read(name, config) | {"clip_sample": True}
+        base, "read_schedule", lambda *given, **how: read(*given, **how) | {"clip_sample": True}
     )
     outcome = judge.judged(case, tmp_path / "base")
     assert outcome.outcome == "different"
