@@ -33,11 +33,14 @@ class Renders:
 
 @dataclass(frozen=True)
 class PictureQuality:
-    """sharpness, toy_sharpness: generated over rendered, of whole pictures and of the toys alone."""
+    """sharpness, toy_sharpness: generated over rendered, of whole pictures and of the toys alone.
+
+    frechet_distance: None of fewer than two pictures, which have no covariance.
+    """
 
     sharpness: float
     toy_sharpness: float
-    frechet_distance: float
+    frechet_distance: float | None
 
 
 def render_toys(toys: Sequence[Identity], scenes: Sequence[str], size: int) -> Renders:
@@ -58,7 +61,11 @@ def measure_quality(
     return PictureQuality(
         sharpness=mean_sharpness(pictures) / mean_sharpness(renders.pictures),
         toy_sharpness=mean_sharpness(pictures, masks) / mean_sharpness(renders.pictures, renders.masks),
-        frechet_distance=frechet_distance(judge.features(pictures), judge.features(renders.pictures)),
+        frechet_distance=(
+            frechet_distance(judge.features(pictures), judge.features(renders.pictures))
+            if len(pictures) > 1
+            else None
+        ),
     )
 
 

@@ -124,7 +124,7 @@ def _table(results: dict[Condition, Scores]) -> Table:
             str(scene),
             f"{scores.colour_distance.mean:.1f}",
             f"{measured.sharpness:.2f} / {measured.toy_sharpness:.2f}",
-            f"{measured.frechet_distance:.1f}",
+            "" if measured.frechet_distance is None else f"{measured.frechet_distance:.1f}",
         )
     return table
 
