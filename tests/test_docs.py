@@ -64,6 +64,7 @@ def written() -> set[str]:
     from dreamcache.export.coreml.packages import FOLDER
     from dreamcache.export.declare.settings import SECOND_TOKENIZER
     from dreamcache.export.parts import decoder as decoder_export
+    from dreamcache.export.parts import segmenter
     from dreamcache.export.parts import text_and_vae as components
     from dreamcache.export.parts import unet as unet_export
 
@@ -80,6 +81,8 @@ def written() -> set[str]:
         decoder_export.VAE_DECODER_HEAD,
         decoder_export.VAE_DECODER_STRIP.replace("{:02d}", "NN"),
         decoder_export.VAE_DECODER_WEIGHTS,
+        segmenter.FILE,
+        segmenter.WEIGHTS,
     }
     sources = [(ROOT / f"{place}.py").read_text(encoding="utf-8") for place in _WRITERS]
     stated = {name for source in sources for name in re.findall(r'"([\w-]+\.(?:json|txt))"', source)}

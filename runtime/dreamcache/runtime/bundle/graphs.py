@@ -80,7 +80,7 @@ class Graphs(ContractModel):
     segmenter: finds the subject of a reference picture.
     """
 
-    newer = ("segmenter",)
+    newer = ("text_encoder_2", "segmenter")
 
     cache: GraphSpec
     denoiser: GraphSpec
@@ -93,8 +93,6 @@ class Graphs(ContractModel):
     vae_decoder_head: GraphSpec | None = None
     vae_decoder_strips: tuple[StripSpec, ...] = ()
     segmenter: SegmenterSpec | None = None
-
-    newer = ("text_encoder_2",)
 
     @property
     def text_encoders(self) -> tuple[GraphSpec, ...]:
