@@ -172,10 +172,6 @@ def transformer_folder(folder: Path) -> None:
     (folder / "transformer").mkdir()
 
 
-def second_encoder(folder: Path) -> None:
-    edit(folder / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
-
-
 def other_encoder(folder: Path) -> None:
     edit(folder / "model_index.json", text_encoder=["transformers", "T5EncoderModel"])
 
@@ -211,12 +207,19 @@ def no_json(folder: Path) -> None:
     (folder / "model_index.json").write_text("{", encoding="utf-8")
 
 
+def test_a_second_text_encoder_makes_it_sdxl_which_must_be_whole(folder: Path) -> None:
+    edit(folder / "model_index.json", text_encoder_2=["transformers", "CLIPTextModelWithProjection"])
+    with pytest.raises(
+        FileNotFoundError, match="lacks text_encoder_2, tokenizer_2; expected a Stable Diffusion XL"
+    ):
+        load_base(str(folder))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (transformer, r"transformer \(SD3Transformer2DModel\), as SD3, Flux and PixArt do"),
         (transformer_folder, "denoises with a transformer"),
-        (second_encoder, "two text encoders, as SDXL does"),
         (other_encoder, "text_encoder of .* is a T5EncoderModel, expected CLIPTextModel"),
         (inpainting, "takes 9 channels and its VAE's latents have 4: an inpainting or editing model"),
         (wide_text, "reads text of width 48 and its text encoder writes 32"),
