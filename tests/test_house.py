@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from house import ROOTS, House, python_files
 from import_graph import circles, floors
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@cache
+def repository() -> House:
+    """This one, read once."""
+    return House(ROOT)
+
+
 MOST_LINES, MOST_FUNCTION_LINES, MOST_ROOMS = 300, 80, 12
 # The top of a root, and the longest chain of imports among its rooms.
 BARS = {"runtime": (16, 9), "export": (18, 8), "training": (11, 6)}
@@ -108,11 +117,11 @@ PENDING: dict[Rule, str] = {}
     ],
 )
 def test_the_house_keeps(rule: Rule) -> None:
-    assert list(rule(House(ROOT))) == []
+    assert list(rule(repository())) == []
 
 
 def test_every_exception_is_needed() -> None:
-    assert set(SAME_NAME) - set(House(ROOT).homonyms()) == set()
+    assert set(SAME_NAME) - set(repository().homonyms()) == set()
 
 
 def folders_named(page: str, root: str) -> set[str]:
@@ -124,8 +133,8 @@ def folders_named(page: str, root: str) -> set[str]:
 @pytest.mark.parametrize("root", ROOTS)
 def test_the_map_names_the_folders(root: str) -> None:
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    inside = House(ROOT).folders[f"dreamcache.{root}"]
-    packages = {room for room in inside if f"dreamcache.{root}.{room}" in House(ROOT).folders}
+    folders = repository().folders
+    packages = {room for room in folders[f"dreamcache.{root}"] if f"dreamcache.{root}.{room}" in folders}
     assert folders_named(page, root) == packages
     assert folders_named(page.replace("`cli`", "`attic`"), "runtime") >= {"attic", "bundle"}
 

@@ -61,6 +61,7 @@ CASES: dict[str, tuple[Build, Expected]] = {
         lambda m, o, r: mb.select(cond=mb.greater(x=m, y=o), a=m, b=o),
         lambda m, o, r: torch.maximum(m, o),
     ),
+    "relu": (lambda m, o, r: mb.relu(x=m), lambda m, o, r: m.clamp(min=0)),
     "silu": (lambda m, o, r: mb.silu(x=m), lambda m, o, r: m * torch.sigmoid(m)),
     "square": (lambda m, o, r: mb.square(x=m), lambda m, o, r: m * m),
     "sqrt": (lambda m, o, r: mb.sqrt(x=mb.abs(x=m)), lambda m, o, r: m.abs().sqrt()),

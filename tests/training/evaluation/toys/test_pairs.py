@@ -72,7 +72,8 @@ def test_samples_with_two_toys_join_those_with_one(tmp_path: Path, tokenizer: CL
     both = join_samples([latents, pairs])
     assert len(both.targets) == len(both.tokens) == 7
     assert torch.equal(both.targets[4:], pairs.targets)
-    assert (both.tokens != both.prompts).any()
+    assert torch.equal(both.tokens[4:], pairs.tokens)
+    assert (pairs.tokens[0] != latents.tokens[0]).any()
 
 
 def test_the_judge_reads_each_half() -> None:
