@@ -51,7 +51,7 @@ class DPMSolverPlusPlus2MSDE(DPMSolverPlusPlus2M):
         """
         direction = self._direction(prediction, i, sample)
         alpha, ratio = self._alpha(i + 1), float(self._sigmas[i + 1] / self._sigmas[i])
-        fresh = 1 - ratio**2
+        fresh = max(0.0, 1 - ratio**2)  # spaced closely, sigmas may be equal but for rounding
         following = ratio**2 * alpha / self._alpha(i) * sample + alpha * fresh * direction
         if i < len(self.timesteps) - 1:
             sigma = float(self._sigmas[i + 1]) * alpha
