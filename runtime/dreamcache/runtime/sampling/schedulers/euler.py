@@ -70,5 +70,7 @@ class EulerAncestral(Euler):
         down = target**2 / here
         following = sample + (down - here) * direction
         if i < len(self.timesteps) - 1:
-            following = following + target * math.sqrt(1 - (target / here) ** 2) * drawn(noise, "euler_a")
+            following = following + target * math.sqrt(max(0.0, 1 - (target / here) ** 2)) * drawn(
+                noise, "euler_a"
+            )
         return np.asarray(following, dtype=np.float32)
