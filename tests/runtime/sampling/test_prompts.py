@@ -132,6 +132,11 @@ def _split(pattern: object) -> dict[str, object]:
         ("normalizer", {"type": "Precompiled"}, "received 'Precompiled'"),
         ("model", {"type": "Unigram"}, "a model of type BPE is expected, received 'Unigram'"),
         ("model", [], "a tokenizer with a model is expected"),
+        (
+            "model",
+            {"type": "BPE", "continuing_subword_prefix": "long"},
+            "no prefix of continuing parts is expected",
+        ),
     ],
 )
 def test_rules_that_are_not_clip_s_are_refused(

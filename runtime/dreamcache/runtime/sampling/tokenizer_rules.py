@@ -30,6 +30,9 @@ def check_rules(text: str | bytes) -> None:
         raise ValueError("a tokenizer with a model is expected")
     if (kind := content["model"].get("type", "BPE")) != "BPE":
         raise ValueError(f"a model of type BPE is expected, received {kind!r}")
+    if prefix := content["model"].get("continuing_subword_prefix"):
+        # the library cuts it off every merged token without looking whether it is there, and panics
+        raise ValueError(f"no prefix of continuing parts is expected, received {prefix!r}")
     for name, key, allowed in (
         ("normalizer", "normalizers", _NORMALIZERS),
         ("pre_tokenizer", "pretokenizers", _SPLITTERS),
