@@ -253,5 +253,8 @@ def write_tiny_adapters(
 ) -> Path:
     """Write randomised adapters for the UNet of a folder that `write_tiny_base` made."""
     unet = UNet2DConditionModel.from_pretrained(base / "unet", use_safetensors=True)
-    save_adapters(path, randomise_adapters(ConditionedUNet(unet, config), seed, scale))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        conditioned = ConditionedUNet(unet, config)
+    save_adapters(path, randomise_adapters(conditioned, seed, scale))
     return path
