@@ -1,4 +1,4 @@
-"""docs/api.md lists the public names of each root, no more and no fewer, with their true arguments."""
+"""docs/reference/api.md lists the public names of each root, no more and no fewer, with their true arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
 ENTRY = re.compile(r"^\| `(\w+(?:\.\w+)*)(?:\(([^)]*)\))?` \| (\S.*) \|$", re.MULTILINE)
 ROOTS = ("runtime", "export", "models", "training", "benchmarks")
 

@@ -19,7 +19,7 @@ PAGES = {
             ROOT / name
             for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/peers/README.md")
         ),
-        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
     ]
 }
 CALL = re.compile(r"\bdreamcache(?:\.runtime\.cli)? ([a-z][^`\n]*)")

@@ -21,8 +21,9 @@ from dreamcache.runtime.bundle.tensors import TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = {
-    name: (ROOT / "docs" / name).read_text(encoding="utf-8")
-    for name in ("bundle.md", "coreml.md", "export.md", "memory.md", "method.md")
+    path.name: path.read_text(encoding="utf-8")
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+    if path.name in ("bundle.md", "coreml.md", "export.md", "memory.md", "method.md")
 }
 CONTRACT_FIELDS = {field.alias or name for name, field in Contract.model_fields.items()}
 # What looks like a path and is written by an export, not kept in the repository.
@@ -107,7 +108,11 @@ def test_what_is_named_exists(document: str, written: set[str]) -> None:
 @pytest.mark.parametrize(
     "page",
     ["README.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/peers/README.md"]
-    + [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in DOCUMENTS],
+    + [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "docs").rglob("*.md"))
+        if path.name not in DOCUMENTS
+    ],
 )
 def test_modules_and_scripts_exist_on_the_other_pages(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -140,7 +145,7 @@ def test_every_option_of_an_export_is_explained() -> None:
     explained = (
         DOCUMENTS["export.md"]
         + DOCUMENTS["coreml.md"]
-        + (ROOT / "docs" / "bases.md").read_text(encoding="utf-8")
+        + (ROOT / "docs" / "guides" / "bases.md").read_text(encoding="utf-8")
     )
     assert {option for option in options if f"`{option}" not in explained} == set()
     assert {"--kv-downsample", "--json"} <= options
@@ -157,7 +162,7 @@ def test_the_example_of_the_bundle_runs(tmp_path: Path) -> None:
 def test_the_example_of_the_method_runs(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch")
     # In this process, which has imported the frameworks already: that costs more than the example.
-    exec(compile(_example("method.md"), "docs/method.md", "exec"), {})
+    exec(compile(_example("method.md"), "docs/concepts/method.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     table = re.findall(r"^\| `(\S+)` \| (\d+) \| \d+ \|$", DOCUMENTS["method.md"], re.MULTILINE)
     assert lines == [*(f"{site} {width}" for site, width in table), "25207040"]

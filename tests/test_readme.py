@@ -128,7 +128,7 @@ def test_every_figure_comes_from_a_committed_record() -> None:
 
 def test_what_fewer_calls_gain_and_cost_is_that_of_the_record() -> None:
     record = json.loads((ROOT / "docs" / "results" / "fewer-calls.json").read_text())
-    page = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "memory.md").read_text(encoding="utf-8")
     shown = re.findall(
         r"^\| `(--(?:guidance|step).*?)` \|.*\| (\d\.\d\d) \| (\d+\.\d) dB \|$", page, re.MULTILINE
     )
@@ -146,6 +146,6 @@ def test_what_a_shallow_call_gains_is_that_of_the_record() -> None:
     whole, shallow = (median(record["samples"][name]) / 1e3 for name in ("step", "shallow_step"))
     assert record["conditions"]["unet_calls"] == 2
     assert record["conditions"]["shallow_calls"] == 4
-    page = (ROOT / "docs" / "memory.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guides" / "memory.md").read_text(encoding="utf-8")
     assert f"{shallow:.2f} s where a whole one takes {whole:.2f} s" in page
     assert f"take {(2 * whole + 4 * shallow) / (6 * whole):.2f} of the time" in page

@@ -1,4 +1,4 @@
-"""docs/samplers.md names every sampler of the runner, and each of diffusers' for such models on one side."""
+"""docs/reference/samplers.md names every sampler of the runner, and each of diffusers' for such models on one side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from dreamcache.runtime.bundle.sampling import SchedulerKind, SigmaSpacing
 from dreamcache.runtime.sampling.schedulers import calls_of_step
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "samplers.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "samplers.md").read_text(
+    encoding="utf-8"
+)
 OURS, THEIRS = PAGE.split("## What diffusers has")
 
 

@@ -1,4 +1,4 @@
-"""Fill the tables of docs/ablations.md from the records in docs/results/ablations.
+"""Fill the tables of docs/findings/ablations.md from the records in docs/results/ablations.
 
     python docs/scripts/ablations_page.py
 
@@ -15,7 +15,7 @@ from typing import Any
 from dreamcache.training.ablations.columns import cells, columns
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "ablations.md"
+PAGE = ROOT / "docs" / "findings" / "ablations.md"
 RECORDS = ROOT / "docs" / "results" / "ablations"
 
 

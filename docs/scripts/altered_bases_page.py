@@ -1,4 +1,4 @@
-"""Writes docs/results/bases.json and docs/altered-bases.md: each altered base, equal to diffusers or refused.
+"""Writes docs/results/bases.json and docs/findings/altered-bases.md: each altered base, equal to diffusers or refused.
 
 PYTHONPATH=tests/support python docs/scripts/altered_bases_page.py
 """

@@ -72,7 +72,7 @@ def test_an_old_spelling_is_answered_with_the_new_one(
 
 
 def test_every_value_of_coreml_is_documented() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "coreml.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "coreml.md").read_text(encoding="utf-8")
     for name, field in CoreMLOptions.model_fields.items():
         assert f"| `{name}` |" in page
         assert field.description

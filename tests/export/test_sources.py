@@ -31,7 +31,7 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime import Pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = (ROOT / "docs" / "bases.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "guides" / "bases.md").read_text(encoding="utf-8")
 LCM_SHAPED = {**MINI_SHAPED, "layers_per_block": 1, "mid_block_type": None, "time_cond_proj_dim": 20}
 
 

@@ -1,4 +1,4 @@
-"""docs/ablations.md says what the committed records say."""
+"""docs/findings/ablations.md says what the committed records say."""
 
 from __future__ import annotations
 

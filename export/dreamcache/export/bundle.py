@@ -1,4 +1,4 @@
-"""A bundle (docs/bundle.md): ONNX graphs, Core ML packages, and the contract last."""
+"""A bundle (docs/concepts/bundle.md): ONNX graphs, Core ML packages, and the contract last."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ CoreMLValues = Annotated[
         "--coreml",
         metavar="NAME=VALUE",
         help="Core ML option: target, attention, weights, psnr_db, size_mb, resolutions or chunk_unet; "
-        "repeatable; docs/coreml.md describes them.",
+        "repeatable; docs/guides/coreml.md describes them.",
     ),
 ]
 Target = Annotated[str, output(help="Contents of the bundle: onnx, coreml or all.")]

@@ -1,6 +1,6 @@
 """What `dreamcache verify` checks: everything about a bundle that can be known without PyTorch.
 
-First the files, then the graphs, then the condition (docs/method.md, "Gates"): strength 0 must not depend on
+First the files, then the graphs, then the condition (docs/concepts/method.md, "Gates"): strength 0 must not depend on
 the reference at all, and a zeroed cache or another text must change the prediction.
 """
 

@@ -33,7 +33,8 @@ class Options(TypedDict, total=False):
     "tcd".
     sigma_spacing: "timesteps", "karras", "exponential" or "sgm_uniform", for schedulers that know it.
     guidance_mode: "dual", "text_first", "classic" or "none".
-    guidance_scale, reference_guidance_scale: s_text and s_ref (docs/bundle.md, "Guidance"). strength: of the reference.
+    guidance_scale, reference_guidance_scale: s_text and s_ref (docs/concepts/bundle.md, "Guidance").
+    strength: of the reference.
     negative_prompt: replaces the empty text. guidance_interval: start and end of guidance, as fractions of the steps.
     step_cache: steps per run of the whole denoiser; the shallow graph runs at the others.
     """

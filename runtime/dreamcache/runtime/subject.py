@@ -1,4 +1,4 @@
-"""Subject files: one reference picture as the keys and values of every site (docs/bundle.md).
+"""Subject files: one reference picture as the keys and values of every site (docs/concepts/bundle.md).
 
 A `*.subject.safetensors` holds the caching graph's outputs
 and, in its metadata, the fingerprint of base, adapters and graphs, the timestep, what was done to the

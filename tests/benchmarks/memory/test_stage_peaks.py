@@ -61,7 +61,7 @@ def test_no_factor_becomes_negative() -> None:
 def test_measured_stages_are_near_the_prediction(
     gated: Path, contract: Contract, tmp_path: Path, profile: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tiny bundle is all process; the miniature and full sizes are in docs/memory.md."""
+    """The tiny bundle is all process; the miniature and full sizes are in docs/guides/memory.md."""
     command = [
         sys.executable,
         "-m",

@@ -17,7 +17,7 @@ from dreamcache.benchmarks.record import SCHEMA_VERSION, Metrics
 
 ROOT = Path(__file__).resolve().parents[3]
 PROTOCOL = " ".join((ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").split())
-OPTIONS = (ROOT / "docs" / "bench.md").read_text(encoding="utf-8")
+OPTIONS = (ROOT / "docs" / "guides" / "bench.md").read_text(encoding="utf-8")
 STATED = [
     f"| cold load | one each | {FULL.cold_loads} | {QUICK.cold_loads} |",
     f"| warm load, first step | one each | {FULL.warm_loads} | {QUICK.warm_loads} |",

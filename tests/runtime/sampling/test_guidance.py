@@ -1,4 +1,4 @@
-"""Guidance is the arithmetic of docs/bundle.md, "Guidance"."""
+"""Guidance is the arithmetic of docs/concepts/bundle.md, "Guidance"."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _told(value: object) -> str:
 
 
 def test_the_document_states_every_value_of_all_presets() -> None:
-    document = Path(__file__).parents[3] / "docs" / "training.md"
+    document = Path(__file__).parents[3] / "docs" / "guides" / "training.md"
     lines = document.read_text(encoding="utf-8").splitlines()
     assert [line for line in table() if line not in lines] == []
     assert [line for line in lines if line.startswith("| `")] == table()

@@ -1,4 +1,4 @@
-"""docs/synthesis.md names every option and field, and nothing that does not exist; its example is Python."""
+"""docs/guides/synthesis.md names every option and field, and nothing that does not exist; its example is Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dreamcache.training.data.command import synthesize
 from dreamcache.training.data.models import weights
 from dreamcache.training.data.shards.index import ShardRecord, StageIndex
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "synthesis.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "guides" / "synthesis.md").read_text(encoding="utf-8")
 
 
 def options() -> dict[str, set[str]]:

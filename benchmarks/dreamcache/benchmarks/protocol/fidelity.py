@@ -1,4 +1,7 @@
-"""The gate without which no speed is reported (docs/method.md, "Gates"): what the exporter measured against PyTorch."""
+"""The gate without which no speed is reported: what the exporter measured against PyTorch.
+
+docs/concepts/method.md, "Gates", has the bounds.
+"""
 
 from __future__ import annotations
 

@@ -82,14 +82,14 @@ def declare_sampler(base: Base) -> SchedulerKind:
     if own is None:
         raise ExportError(
             f"the base's scheduler is a {kind}, which no sampler of a bundle equals; give --scheduler "
-            f"{NEAREST.get(kind, 'ddim')}, the nearest, or another of docs/samplers.md"
+            f"{NEAREST.get(kind, 'ddim')}, the nearest, or another of docs/reference/samplers.md"
         )
     for entry, allowed in ALLOWED.items():
         value = base.schedule.get(entry, allowed[0])
         if value not in allowed:
             raise ExportError(
                 f"the base's scheduler config has {entry} {value!r}, expected {_listed(allowed)}; give --scheduler "
-                f"{own} to sample without it, or another of docs/samplers.md"
+                f"{own} to sample without it, or another of docs/reference/samplers.md"
             )
     return "dpmpp_2m_sde" if base.schedule.get("algorithm_type") == "sde-dpmsolver++" else own
 

@@ -1,6 +1,6 @@
 """The two graphs that share the UNet, as modules that hold nothing but export rewrites.
 
-Source: docs/method.md, "What is folded where". Stock modules are diffusers' own, walked by
+Source: docs/concepts/method.md, "What is folded where". Stock modules are diffusers' own, walked by
 `dreamcache.models.unet`; transformer blocks are written out here, so that attention can be emitted as one
 operator and the adapters folded. With a the self-attention and m the reference attention, both before their
 output projections Wo1 and Wo, a tapped block adds

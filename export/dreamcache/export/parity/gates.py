@@ -1,4 +1,4 @@
-"""The gates as arithmetic: what a finding may be before an export is refused (docs/method.md, "Gates")."""
+"""The gates as arithmetic: what a finding may be before an export is refused (docs/concepts/method.md, "Gates")."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """The gates: an export that does not compute what PyTorch does is not written.
 
 Inputs are those of real denoising trajectories: latents that PyTorch's own DDIM visits under guidance, and
-references that went through the VAE. The denoiser runs through the runner's own code. Gates (docs/method.md, "Gates"):
-every graph at least 80 dB; the condition's size within 5 %; a zeroed or swapped cache changes the
-prediction; strength 0 is the stock base whatever the cache; two graphs at most 1.05 times the disk of one.
+references that went through the VAE. The denoiser runs through the runner's own code. Gates
+(docs/concepts/method.md, "Gates"): every graph at least 80 dB; the condition's size within 5 %; a zeroed or
+swapped cache changes the prediction; strength 0 is the stock base whatever the cache; two graphs at most 1.05
+times the disk of one.
 """
 
 from __future__ import annotations

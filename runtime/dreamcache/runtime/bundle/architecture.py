@@ -1,6 +1,6 @@
 """The inputs and outputs of the UNet's graphs, declared once.
 
-Exporter, sample inputs and validation all derive names, shapes and dtypes from here (docs/bundle.md). The
+Exporter, sample inputs and validation all derive names, shapes and dtypes from here (docs/concepts/bundle.md). The
 caching graph turns a noised reference latent into one key and one value per tapped site;
 the denoiser takes them back as inputs.
 """
@@ -19,7 +19,10 @@ Count = Annotated[int, Field(ge=1, le=64)]
 
 
 class SiteSpec(ContractModel):
-    """One tapped transformer block (docs/method.md, "Site rule"), by the module path that diffusers gives it."""
+    """One tapped transformer block, by the module path that diffusers gives it.
+
+    docs/concepts/method.md, "Site rule", says which are tapped.
+    """
 
     name: str
     width: PositiveInt

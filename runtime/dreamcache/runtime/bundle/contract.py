@@ -1,4 +1,4 @@
-"""`dreamcache.json`: everything that the runner needs to know about a bundle (docs/bundle.md).
+"""`dreamcache.json`: everything that the runner needs to know about a bundle (docs/concepts/bundle.md).
 
 The exporter writes these models, the runner reads them, and nothing guesses from names. A contract that contradicts
 itself is refused.
@@ -95,7 +95,7 @@ class TextSpec(ContractModel):
 
 
 class AddedConditions(ContractModel):
-    """What SDXL's UNet reads in addition (docs/bundle.md, "SDXL").
+    """What SDXL's UNet reads in addition (docs/concepts/bundle.md, "SDXL").
 
     time_ids: original height and width, crop's top and left, target height and width, in pixels; a constant.
     force_zeros_for_empty_prompt: whether an empty negative prompt is zeros in the place of embeddings.

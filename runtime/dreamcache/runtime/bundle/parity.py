@@ -1,4 +1,4 @@
-"""What an exporter measured against PyTorch, and the bounds of its gates (docs/method.md, "Gates")."""
+"""What an exporter measured against PyTorch, and the bounds of its gates (docs/concepts/method.md, "Gates")."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MIN_COREML_COMPONENT_PSNR_DB = 40.0
 
 
 class ParityReport(ContractModel):
-    """What the exporter measured against PyTorch (docs/method.md, "Gates").
+    """What the exporter measured against PyTorch (docs/concepts/method.md, "Gates").
 
     psnr_db: per graph name. condition: ratios of the export to PyTorch ("reference", "text").
     trajectory_db: the latent after each denoising step. disk_ratio: two graphs over the denoiser alone.

@@ -1,4 +1,4 @@
-"""How a base is sampled: the contract's `scheduler` and `guidance` (docs/bundle.md, "Guidance")."""
+"""How a base is sampled: the contract's `scheduler` and `guidance` (docs/concepts/bundle.md, "Guidance")."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class SchedulerSpec(ContractModel):
 
 
 class GuidanceDefaults(ContractModel):
-    """Defaults of `generate` (docs/bundle.md, "Guidance")."""
+    """Defaults of `generate` (docs/concepts/bundle.md, "Guidance")."""
 
     mode: GuidanceMode = "dual"
     guidance_scale: Scale = 7.5

@@ -1,7 +1,7 @@
 """How much private memory a stage takes, as a linear function of a few quantities of its bundle.
 
-The factors were fitted to measured peaks (docs/memory.md says how). There is one set for each profile and precision, on
-the CPU: 8 bits keep other maps in memory than floats do, and weights stored in 16 bits are widened into
+The factors were fitted to measured peaks (docs/guides/memory.md says how). There is one set for each profile and
+precision, on the CPU: 8 bits keep other maps in memory than floats do, and weights stored in 16 bits are widened into
 private memory.
 """
 

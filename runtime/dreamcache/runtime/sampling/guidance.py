@@ -1,4 +1,4 @@
-"""Guidance as arithmetic over predictions (docs/bundle.md, "Guidance").
+"""Guidance as arithmetic over predictions (docs/concepts/bundle.md, "Guidance").
 
 A mode says which (text, strength) pairs the denoiser has to predict, and how they combine. Strength 0 is
 the stock model, so ε(∅, ∅) needs no second graph. Noise and v predictions combine alike: both are affine

@@ -2,7 +2,7 @@
 
 "speed" is ONNX Runtime's own defaults: weights are copied into the layout its kernels like best.
 "memory" leaves the weights in their file, mapped, and gives each activation back as soon as it is dead. What each
-setting brings is in docs/memory.md.
+setting brings is in docs/guides/memory.md.
 """
 
 from __future__ import annotations

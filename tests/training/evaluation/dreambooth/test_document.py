@@ -1,4 +1,4 @@
-"""docs/evaluation.md says what the code does: its options, its files, its published rows, its conversions."""
+"""docs/guides/evaluation.md says what the code does: its options, its files, its published rows, its conversions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dreamcache.training.evaluation.dreambooth.metric_weights import KINDS, how_
 from dreamcache.training.evaluation.dreambooth.report import page, report
 from dreamcache.training.evaluation.dreambooth.report.published import PUBLISHED
 
-DOCUMENT = (Path(__file__).parents[4] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[4] / "docs" / "guides" / "evaluation.md").read_text(encoding="utf-8")
 
 
 def options() -> set[str]:
