@@ -11,6 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BENCHMARKS = (ROOT / "docs" / "findings" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -67,7 +68,7 @@ def core_ml_figures(record: dict[str, Any]) -> list[str]:
 
 
 def figures_of_the_results() -> list[str]:
-    """The README's figures as the committed records give them."""
+    """The figures of docs/findings/benchmarks.md as the committed records give them."""
     results = ROOT / "docs" / "results"
     evaluation = json.loads((results / "evaluation.json").read_text())
     demo = json.loads((results / "demo.json").read_text())
@@ -122,8 +123,21 @@ def figures_of_the_results() -> list[str]:
 def test_every_figure_comes_from_a_committed_record() -> None:
     figures = figures_of_the_results()
     assert len(figures) >= 20
-    assert [figure for figure in figures if figure not in README] == []
-    assert "123.4 ms" not in README, "a figure that no record holds"
+    assert [figure for figure in figures if figure not in BENCHMARKS] == []
+    assert "123.4 ms" not in BENCHMARKS, "a figure that no record holds"
+
+
+def foreign_figures(text: str) -> list[str]:
+    """Figures with a unit that the benchmarks' page does not have."""
+    return [figure for figure in re.findall(r"\d[\d.]*(?:%| MB| s\b)", text) if figure not in BENCHMARKS]
+
+
+def test_the_first_page_is_short_and_its_figures_are_those_of_the_benchmarks() -> None:
+    assert len(README.splitlines()) <= 120
+    results = README[README.index("## Results") : README.index("## Limits")]
+    assert len(re.findall(r"\d[\d.]*(?:%| MB| s\b)", results)) >= 8
+    assert foreign_figures(results) == []
+    assert foreign_figures("a step takes 0.01 s, 72.8% of 99 MB") == ["0.01 s", "99 MB"]
 
 
 def test_what_fewer_calls_gain_and_cost_is_that_of_the_record() -> None:

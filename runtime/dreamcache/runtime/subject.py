@@ -12,7 +12,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Subject:
     made it. timestep: noise level of the caching pass. background: how the background was removed.
     """
 
-    tensors: Mapping[str, NDArray[Any]]
+    tensors: Mapping[str, NDArray[Any]] = field(repr=False)
     fingerprint: str
     timestep: int
     background: str = ""

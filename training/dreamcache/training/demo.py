@@ -7,6 +7,7 @@ process. The toys are held-out ones that no training stage saw.
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
+    from dreamcache.training.evaluation.toys.bundle_painter import BundlePainter
 
-SCENES, SHOWN_TOYS, SHOWN_SCENES = 4, 6, 3
+SCENES, SHOWN_TOYS, SHOWN_SCENES, FEATURE_ROWS, SHEET_TILE = 4, 3, 3, 6, 256
 SEED = 7
 
 
@@ -43,8 +45,9 @@ def demo(
     bundle = out / "bundle"
     _export(bundle, overwrite)
     cases = draw_cases(toys, SCENES, SEED)
-    pictures, quality = _paint(bundle, cases, steps)
-    _draw_demo_sheet(cases, pictures, out / "demo.png")
+    painter = _painter(bundle, steps)
+    pictures, quality = _paint(painter, cases)
+    _draw_demo_sheet(painter, cases, pictures, out / "demo.png")
     _draw_features(cases, out / "features.png")
     _report(bundle, cases, quality, steps, out)
 
@@ -65,17 +68,21 @@ def _export(bundle: Path, overwrite: bool) -> None:
         raise typer.Exit(done.returncode)
 
 
-def _paint(
-    bundle: Path, cases: list[ToyCase], steps: int
-) -> tuple[dict[Condition, NDArray[np.uint8]], dict[str, dict[str, float]]]:
-    """The pictures of every condition and their scores, from the bundle through the runner."""
+def _painter(bundle: Path, steps: int) -> BundlePainter:
     from dreamcache.runtime import Pipeline
     from dreamcache.runtime.settings import Options
-    from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
-    from dreamcache.training.evaluation.toys.benchmark import run_benchmark
     from dreamcache.training.evaluation.toys.bundle_painter import BundlePainter
 
-    painter = BundlePainter(Pipeline.load(bundle, keep_sessions=True), Options(steps=steps))
+    return BundlePainter(Pipeline.load(bundle, keep_sessions=True), Options(steps=steps))
+
+
+def _paint(
+    painter: BundlePainter, cases: list[ToyCase]
+) -> tuple[dict[Condition, NDArray[np.uint8]], dict[str, dict[str, float]]]:
+    """The pictures of every condition and their scores, from the bundle through the runner."""
+    from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
+    from dreamcache.training.evaluation.toys.benchmark import run_benchmark
+
     pictures: dict[Condition, NDArray[np.uint8]] = {}
 
     def paint(chosen: list[ToyCase], condition: Condition) -> NDArray[np.uint8]:
@@ -91,33 +98,37 @@ def _paint(
     return pictures, quality
 
 
-def _draw_demo_sheet(cases: list[ToyCase], pictures: dict[Condition, NDArray[np.uint8]], path: Path) -> None:
+def _draw_demo_sheet(
+    painter: BundlePainter,
+    cases: list[ToyCase],
+    pictures: dict[Condition, NDArray[np.uint8]],
+    path: Path,
+) -> None:
+    """The first toys, each photographed in a scene, in new scenes; and the same prompts and seeds without it."""
+    import numpy as np
+
     from dreamcache.training.evaluation.sheets import Column, draw_sheet
+    from dreamcache.training.world.render import render
+    from dreamcache.training.world.samples import PLACES
 
     firsts = range(0, len(cases), SCENES)[:SHOWN_TOYS]
-
-    def group(condition: Condition) -> list[list[NDArray[np.uint8]]]:
-        return [[pictures[condition][first + i] for i in range(SHOWN_SCENES)] for first in firsts]
-
-    places = [[cases[first + i].scene for i in range(SHOWN_SCENES)] for first in firsts]
+    photographs, homes, drawn = [], [], []
+    for first in firsts:
+        shown = cases[first : first + SHOWN_SCENES]
+        home = next(place for place in PLACES if place not in {case.scene for case in shown})
+        photograph = render(shown[0].toy, home, np.random.default_rng([SEED, first]), size=painter.size).image
+        in_scene = [replace(case, reference=photograph) for case in shown]
+        photographs.append([photograph])
+        homes.append([f"a toy {shown[0].toy.kind}: {home}"])
+        drawn.append(list(painter(in_scene, "dreamcache")))
+    places = [[case.scene for case in cases[first : first + SHOWN_SCENES]] for first in firsts]
+    without = [list(pictures["text_only"][first : first + SHOWN_SCENES]) for first in firsts]
     columns = [
-        Column(
-            "reference",
-            [[cases[f].reference] for f in firsts],
-            [[f"a toy {cases[f].toy.kind}"] for f in firsts],
-        ),
-        Column("with its cache", group("dreamcache"), places),
-        Column("without a cache: same prompt, same seed", group("text_only"), places),
-        Column(
-            "another toy", [[cases[f].wrong_reference] for f in firsts], [["its reference"] for _ in firsts]
-        ),
-        Column("with the other toy's cache", group("wrong_cache"), places),
+        Column("reference", photographs, homes),
+        Column("drawn from it, in new places", drawn, places),
+        Column("without it: same prompts, same seeds", without, places),
     ]
-    draw_sheet(
-        columns,
-        path,
-        "DreamCache miniature: one reference, new pictures of that toy (toys never seen in training)",
-    )
+    draw_sheet(columns, path, tile=SHEET_TILE // painter.size * painter.size)
 
 
 def _draw_features(cases: list[ToyCase], path: Path) -> None:
@@ -128,7 +139,7 @@ def _draw_features(cases: list[ToyCase], path: Path) -> None:
     from dreamcache.training.evaluation.sheets import Column, draw_sheet, features_as_picture
 
     pipeline = DreamCachePipeline.load("mini")
-    shown = [cases[first] for first in range(0, len(cases), SCENES)[:SHOWN_TOYS]]
+    shown = [cases[first] for first in range(0, len(cases), SCENES)[:FEATURE_ROWS]]
     references = [Image.fromarray(case.reference) for case in shown]
     side = pipeline.resolution
     caches = [pipeline.cache(prepare_reference(one, size=side).image) for one in references]

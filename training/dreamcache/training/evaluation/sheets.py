@@ -25,32 +25,35 @@ class Column:
     captions: Sequence[Sequence[str]] | None = None
 
 
-def draw_sheet(columns: Sequence[Column], path: Path, heading: str) -> None:
-    """Groups of columns side by side, one row for each subject, enlarged without smoothing."""
-    title_font, font, small = (ImageFont.load_default(size) for size in (20, 15, 11))
-    line = 16 if any(column.captions for column in columns) else 0
+def draw_sheet(columns: Sequence[Column], path: Path, heading: str = "", tile: int = TILE) -> None:
+    """Groups of columns side by side, one row for each subject, enlarged without smoothing to `tile` pixels."""
+    scale = tile / TILE
+    title_font, font, small = (ImageFont.load_default(size * scale) for size in (20, 15, 11))
+    line = round(16 * scale) if any(column.captions for column in columns) else 0
+    title, head = round(HEADER * scale) if heading else 0, round(HEADER * scale)
     widths = [
-        max(len(column.rows[0]) * (TILE + GAP) - GAP, math.ceil(font.getlength(column.title)))
+        max(len(column.rows[0]) * (tile + GAP) - GAP, math.ceil(font.getlength(column.title)))
         for column in columns
     ]
     width = sum(widths) + GROUP_GAP * (len(columns) - 1) + 2 * MARGIN
-    row_height = TILE + line + GAP
-    height = 2 * HEADER + MARGIN + len(columns[0].rows) * row_height + MARGIN
+    row_height = tile + line + GAP
+    height = title + head + len(columns[0].rows) * row_height + 2 * MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN - 4), heading, INK, font=title_font)
     left = MARGIN
     for column, span in zip(columns, widths, strict=True):
-        pen.text((left, HEADER + MARGIN), column.title, INK, font=font)
-        pen.line((left, HEADER + MARGIN + 21, left + span, HEADER + MARGIN + 21), PALE)
+        pen.text((left, title + MARGIN), column.title, INK, font=font)
+        rule = title + MARGIN + round(21 * scale)
+        pen.line((left, rule, left + span, rule), PALE)
         for r, row in enumerate(column.rows):
-            top = 2 * HEADER + MARGIN + r * row_height
+            top = title + head + MARGIN + r * row_height
             for c, picture in enumerate(row):
-                x = left + c * (TILE + GAP)
-                tile = Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.NEAREST)
-                sheet.paste(tile, (x, top))
+                x = left + c * (tile + GAP)
+                enlarged = Image.fromarray(picture).resize((tile, tile), Image.Resampling.NEAREST)
+                sheet.paste(enlarged, (x, top))
                 if column.captions:
-                    pen.text((x + 1, top + TILE + 1), column.captions[r][c], PALE, font=small)
+                    pen.text((x + 1, top + tile + 1), column.captions[r][c], PALE, font=small)
         left += span + GROUP_GAP
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
