@@ -23,7 +23,8 @@ from dreamcache.runtime.bundle.folder import Bundle, open_bundle
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.reference.picture_sources import Source
-from dreamcache.runtime.reference.prepare import prepare_reference
+from dreamcache.runtime.reference.prepare import Segment, prepare_reference
+from dreamcache.runtime.reference.salient import open_salient
 from dreamcache.runtime.reference.segmenter import find_subject
 from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder, to_image
 from dreamcache.runtime.sampling.denoiser import Conditioning, Denoiser, Latent
@@ -94,17 +95,27 @@ class Pipeline:
         """The bundle's contract."""
         return self.bundle.contract
 
-    def cache(self, image: Source, mask: Source | None = None, *, max_pixels: int | None = None) -> Subject:
+    def cache(
+        self,
+        image: Source,
+        mask: Source | None = None,
+        *,
+        max_pixels: int | None = None,
+        segmenter: str | os.PathLike[str] | None = None,
+    ) -> Subject:
         """Run the caching graph on one reference picture, whose background is taken away first.
 
         image, mask: a path, bytes, a binary file, a Pillow image or a numpy array (`reference.picture_sources.Source`).
-        max_pixels: of the largest picture that is decoded; by default 25 million.
-        Raises: ImageError for a picture or mask that cannot be used. Warns: PictureWarning for colours that are not
-        converted to sRGB.
+        max_pixels: of the largest picture that is decoded; by default 25 million. segmenter: a salient-object model
+        in the place of the bundle's, `FILE.onnx` or `FILE.onnx:FORM` (`reference.salient`).
+        Raises: ImageError for a picture or mask that cannot be used, SettingsError for such a segmenter.
+        Warns: PictureWarning for colours that are not converted to sRGB.
         """
         side = self.contract.architecture.reference_side
-        segment = None if self.contract.graphs.segmenter is None else self.segment
-        reference = prepare_reference(image, mask, size=side, max_pixels=max_pixels, segment=segment)
+        segment, by = self._segmenter(segmenter)
+        reference = prepare_reference(
+            image, mask, size=side, max_pixels=max_pixels, segment=segment, segmenter=by
+        )
         latent = self.noised(self.encode(reference.image))
         with self.sessions.open("cache") as graph, self._timed("cache"):
             tensors = graph.run({"latent": latent})
@@ -116,6 +127,14 @@ class Pipeline:
             background=reference.how,
             thumbnail=reference.image,
         )
+
+    def _segmenter(self, given: str | os.PathLike[str] | None) -> tuple[Segment | None, str]:
+        """What finds subjects, and what it is called."""
+        if given is not None:
+            model = open_salient(given, self.sessions.threads)
+            return model.find_subject, f"the given segmenter, fed as {model.form}"
+        own = self.contract.graphs.segmenter is not None
+        return self.segment if own else None, "the bundle's segmenter"
 
     def segment(self, picture: Image.Image) -> Image.Image | None:
         """The mask "L" of the subject of a picture "RGB", by the bundle's segmenter; None where it finds none.

@@ -58,6 +58,23 @@ def _taken_often(model: ModelProto) -> None:
     model.graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["made"]))
 
 
+def _as_large_as(multiplied: bool) -> Callable[[ModelProto], None]:
+    """A Resize to rows and columns of a tensor, as exporters write it, or to their squares."""
+
+    def change(model: ModelProto) -> None:
+        for n in (0, 2, 3, 4):
+            model.graph.initializer.append(numpy_helper.from_array(np.array([n], np.int64), f"n{n}"))
+        for inputs, output in ((["n0", "n2"], "batch"), (["n2", "n3"], "rows"), (["n3", "n4"], "columns")):
+            model.graph.node.append(helper.make_node("Slice", ["all", *inputs], [output]))
+        model.graph.node.append(helper.make_node("Mul", ["rows", "rows"], ["square"]))
+        sides = ["square", "columns"] if multiplied else ["rows", "columns"]
+        model.graph.node.append(helper.make_node("Concat", ["batch", *sides], ["sizes"], axis=0))
+        model.graph.node.append(helper.make_node("Shape", ["latent"], ["all"]))
+        model.graph.node.append(helper.make_node("Resize", ["latent", "", "", "sizes"], ["made"]))
+
+    return change
+
+
 def _functions(model: ModelProto) -> None:
     model.functions.append(
         helper.make_function(
@@ -116,6 +133,7 @@ def _one_place_many_times(model: ModelProto) -> None:
         (_shaped("Pad", ["x", "n"], n=[0, 1 << 30]), "Pad asks for more than"),
         (_shaped("Resize", ["x", "", "n"], n=[1.0, 1e6]), "Resize: scales up to"),
         (_shaped("Resize", ["x", "", "", "n"], n=[1, 1, 1 << 15, 1 << 15]), "Resize asks for more than"),
+        (_as_large_as(multiplied=True), "Resize asks for more than"),
         (_shaped("Expand", ["x", "unknown"]), "Expand asks for more than"),
         (_worked_out, "ConstantOfShape asks for more than"),
         (_taken_often, "ConstantOfShape asks for more than"),
@@ -139,6 +157,7 @@ def test_what_no_bundle_holds_is_refused_by_name(
     [
         _shaped("ConstantOfShape", ["n"], n=[1, 512, 512]),
         _shaped("Resize", ["x", "", "n"], n=[1.0, 1.0, 2.0, 2.0]),
+        _as_large_as(multiplied=False),
         _shaped("Pad", ["x", "n"], n=[0, 0, 0, 0, 0, 0, 1, 1]),
         _constant(value_float=1.5),
         _constant(value=helper.make_tensor("c", TensorProto.INT64, [2], [1, -1])),

@@ -53,6 +53,16 @@ def test_cache_then_generate(
     assert Image.open(picture).format == "PNG"
 
 
+def test_a_segmenter_that_is_none_is_one_line(
+    pristine: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.subject.safetensors"
+    given = ("--reference", toy, "--segmenter", toy, "--out", out)
+    assert _status("cache", pristine, *given) == 1
+    assert f"{toy}: an ONNX model is expected" in _error(capsys)
+    assert not out.exists()
+
+
 def test_several_pictures_are_numbered(pristine: Path, toy: Path, tmp_path: Path) -> None:
     arguments = ("generate", pristine, "--prompt", "", "--reference", toy, "--steps", 1, "--seed", 1)
     assert _status(*arguments, "--num-images", 3, "--out", tmp_path / "p.png") == 0
@@ -153,6 +163,7 @@ def test_usage_errors(pristine: Path, toy: Path, tmp_path: Path) -> None:
     assert _status(*common) == 2
     assert _status(*common, "--reference", toy, "--subject", toy) == 2
     assert _status(*common, "--subject", toy, "--mask", toy) == 2
+    assert _status(*common, "--subject", toy, "--segmenter", toy) == 2
     assert _status("no-such-command") == 2
     assert _status("generate", pristine, "--no-such-option") == 2
     assert _status("--help") == 0

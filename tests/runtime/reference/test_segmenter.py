@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from drawn_scenes import TRUTH, scene
 from PIL import Image
 
 from dreamcache.runtime import Pipeline
@@ -22,28 +23,16 @@ def segmenting(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return Path(tiny.build(tmp_path_factory.mktemp("segmenter") / "bundle", segmenter=True))
 
 
-def scene(subject: str | None = "red") -> Image.Image:
-    """A square of one colour on green and blue noise, 96 × 64 px."""
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    pixels[..., 0] = 0
-    picture = Image.fromarray(pixels)
-    if subject is not None:
-        picture.paste(subject, (18, 10, 48, 40))
-    return picture
-
-
 def test_the_subject_in_a_scene_is_found_and_framed(segmenting: Path, pristine: Path) -> None:
     pipeline = Pipeline.load(segmenting)
     mask = pipeline.segment(scene())
     assert mask is not None
-    truth = np.zeros((64, 96), bool)
-    truth[10:40, 18:48] = True
     found = np.asarray(mask) > 127
-    assert (found & truth).sum() / (found | truth).sum() > 0.9
+    assert (found & TRUTH).sum() / (found | TRUTH).sum() > 0.9
     subject = pipeline.cache(scene())
     assert subject.background.startswith("background removed by the bundle's segmenter")
     # the same as with the mask given by hand, but for its soft edge
-    by_hand = prepare_reference(scene(), Image.fromarray((truth * 255).astype(np.uint8)), size=16)
+    by_hand = prepare_reference(scene(), Image.fromarray((TRUTH * 255).astype(np.uint8)), size=16)
     apart = np.abs(np.asarray(subject.thumbnail, np.int16) - np.asarray(by_hand.image, np.int16))
     assert apart.mean() < 12
     assert "segmenter" not in Pipeline.load(pristine).cache(scene()).background

@@ -15,8 +15,9 @@ from skimage import data
 from tiny_synthesis import write_tiny_salient
 
 from dreamcache.runtime.reference.prepare import MIN_FILL
+from dreamcache.runtime.reference.salient import as_probability
 from dreamcache.training.data.models.grounded import GroundedSegmenter, count_objects
-from dreamcache.training.data.models.salient import SalientSegmenter, as_probability
+from dreamcache.training.data.models.salient import SalientSegmenter
 from dreamcache.training.data.models.segmentation import Found, Limits, border_share, clean_mask, measure_mask
 from dreamcache.training.data.shards.folder import ShardFolder
 from dreamcache.training.data.shards.pictures import decode_array

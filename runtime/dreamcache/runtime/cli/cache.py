@@ -15,6 +15,7 @@ def cache(
     reference: Annotated[Path, options.picture(help="Picture of the subject (PNG, JPEG, WebP, AVIF, HEIC).")],
     out: Annotated[Path, options.output(help="Subject file to write: *.subject.safetensors.")],
     mask: options.Mask = None,
+    segmenter: options.Segmenter = None,
     max_pixels: options.MaxPixels = None,
     profile: options.SessionProfile = "speed",
     provider: options.Provider = None,
@@ -33,7 +34,7 @@ def cache(
         raise OutputError(f"--out: a name that ends in {SUFFIX} is expected, received {out.name}")
     claim_file(out, overwrite)
     pipeline = options.open_pipeline(bundle, provider, threads, profile)
-    subject = pipeline.cache(reference, mask, max_pixels=max_pixels)
+    subject = pipeline.cache(reference, mask, max_pixels=max_pixels, segmenter=segmenter)
     replace(subject, thumbnail=None if no_thumbnail else subject.thumbnail).save(out, overwrite)
     holds = "a 128 px picture of the reference (--no-thumbnail leaves it out)"
     result = {"subject": str(out), "background": subject.background, "bytes": out.stat().st_size}

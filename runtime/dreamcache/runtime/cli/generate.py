@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,6 +92,7 @@ def generate(
     reference: Reference = None,
     subject: SubjectFiles = None,
     mask: options.Mask = None,
+    segmenter: options.Segmenter = None,
     max_pixels: options.MaxPixels = None,
     steps: Steps = None,
     seed: Seed = None,
@@ -123,7 +124,7 @@ def generate(
     from dreamcache.runtime.sessions.providers import describe_math
     from dreamcache.runtime.settings import resolve_settings
 
-    _check_source(reference, subject, mask)
+    _check_source(reference, subject, {"mask": mask, "segmenter": segmenter})
     if max_pixels is not None and reference is None:
         warnings.warn("--max-pixels has no effect without --reference", stacklevel=1)
     places = claimed_places(out, num_images, overwrite, preview)
@@ -155,7 +156,7 @@ def generate(
     subjects = (
         [pipeline.load_subject(file) for file in subject or ()]
         if reference is None
-        else [pipeline.cache(reference, mask, max_pixels=max_pixels)]
+        else [pipeline.cache(reference, mask, max_pixels=max_pixels, segmenter=segmenter)]
     )
     draw_pictures(pipeline, prompt, subjects, settings, asked, places, tiled_vae, not no_metadata)
     _report(pipeline, settings, places.pictures, [one.background for one in subjects], as_json)
@@ -196,14 +197,17 @@ def _with_defaults(
     return before.prompt if prompt is None else prompt, before.options() | given
 
 
-def _check_source(reference: Path | None, subject: Sequence[Path] | None, mask: Path | None) -> None:
+def _check_source(
+    reference: Path | None, subject: Sequence[Path] | None, of_the_reference: Mapping[str, object]
+) -> None:
     if (reference is None) == (not subject):
         raise typer.BadParameter(
             "exactly one is expected (for the base model alone, add --strength 0)",
             param_hint="'--reference' / '--subject'",
         )
-    if mask is not None and reference is None:
-        raise typer.BadParameter("a mask belongs to a --reference", param_hint="'--mask'")
+    for name, value in of_the_reference.items():
+        if value is not None and reference is None:
+            raise typer.BadParameter(f"a {name} belongs to a --reference", param_hint=f"'--{name}'")
 
 
 def _plan(

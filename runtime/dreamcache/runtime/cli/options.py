@@ -23,6 +23,14 @@ BundleFolder = Annotated[
     Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`, or mini.")
 ]
 Mask = Annotated[Path | None, picture(help="Mask of the reference, same size; white = subject.")]
+Segmenter = Annotated[
+    str | None,
+    picture(
+        metavar="FILE[:FORM]",
+        help="Salient-object model (.onnx) that finds the subject; FORM: birefnet, isnet, modnet or u2net; default: "
+        "the bundle's own.",
+    ),
+]
 MaxPixels = Annotated[
     int | None, picture(min=1, metavar="N", help="Pixels of the largest picture read; default 25000000.")
 ]

@@ -53,6 +53,7 @@ def prepare_reference(
     size: int,
     max_pixels: int | None = None,
     segment: Segment | None = None,
+    segmenter: str = "the bundle's segmenter",
 ) -> PreparedReference:
     """Take the background away and frame the subject.
 
@@ -60,12 +61,14 @@ def prepare_reference(
     transparency, a background of one colour, the segmenter, GrabCut (extra `segment`). Results are judged:
     transparency that removes nothing is passed over, and a doubtful cut is said to be one. Without any, the whole
     picture is the reference, and `how` says so. size: side of the result in pixels. max_pixels: see `load_image`.
-    segment: the bundle's segmenter, where it has one.
+    segment: the bundle's segmenter, where it has one, or another. segmenter: what `how` calls it.
     Raises: ImageError for a picture or mask that cannot be read, a mask of another size than the picture,
     or one that is empty or all subject, and for a picture without any subject.
     """
     loaded = image if isinstance(image, LoadedImage) else load_image(image, max_pixels)
-    subject, how = _find_subject(loaded, None if mask is None else load_mask(mask, max_pixels), segment)
+    subject, how = _find_subject(
+        loaded, None if mask is None else load_mask(mask, max_pixels), segment, segmenter
+    )
     if subject is None:
         everything = Image.new("L", loaded.rgb.size, 255)
         return _framed(loaded.rgb, everything, size, fill=1.0, how=how)
@@ -76,21 +79,23 @@ def prepare_reference(
 
 
 def _find_subject(
-    image: LoadedImage, mask: Image.Image | None, segment: Segment | None
+    image: LoadedImage, mask: Image.Image | None, segment: Segment | None, segmenter: str
 ) -> tuple[Image.Image | None, str]:
     """The subject's mask (None: the whole picture) and the sentence that says where it is from."""
     if mask is not None:
         return _checked_mask(mask, image), "background removed with the given mask"
     if image.alpha is None:
-        return _find_by_colour(image, segment)
+        return _find_by_colour(image, segment, segmenter)
     if removes_nothing(image.alpha):
-        subject, how = _find_by_colour(image, segment)
+        subject, how = _find_by_colour(image, segment, segmenter)
         return subject, f"the picture's transparency removes nothing; {how}"
     _check_subject(image.alpha, f"{image.name}: its transparency")
     return image.alpha, "background removed by the picture's transparency"
 
 
-def _find_by_colour(image: LoadedImage, segment: Segment | None) -> tuple[Image.Image | None, str]:
+def _find_by_colour(
+    image: LoadedImage, segment: Segment | None, segmenter: str
+) -> tuple[Image.Image | None, str]:
     """The same for a picture that is opaque: a plain background, else the segmenter, else GrabCut."""
     plain = plain_background(image.rgb)
     if plain is not None:
@@ -102,7 +107,7 @@ def _find_by_colour(image: LoadedImage, segment: Segment | None) -> tuple[Image.
             how = "already on plain white; only the frame was changed"
         return plain.foreground, with_doubt(how, plain.doubt)
     if segment is not None and (mask := segment(image.rgb)) is not None:
-        return mask, _checked_by_eye("background removed by the bundle's segmenter", _doubt_of(mask))
+        return mask, _checked_by_eye(f"background removed by {segmenter}", _doubt_of(mask))
     if not has_grabcut():
         return None, (
             "background kept: give a mask, or install GrabCut with: pip install 'dreamcache[segment]'"

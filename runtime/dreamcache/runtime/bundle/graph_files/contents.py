@@ -27,13 +27,13 @@ from dreamcache.runtime.bundle.graph_files.wire import FIXED32, message_fields, 
 from dreamcache.runtime.errors import BundleError
 
 _STANDARD = (
-    "Abs Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv "
-    "ConvTranspose Cos DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Equal Erf Exp Expand Flatten Gather "
-    "GatherND Gelu Gemm GlobalAveragePool Greater GroupNormalization HardSigmoid HardSwish Identity "
-    "InstanceNormalization LayerNormalization LeakyRelu Less Log MatMul MatMulInteger Max MaxPool Min Mul Neg Not Or "
-    "PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape "
-    "Resize Shape Sigmoid Sin Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh Tile Transpose "
-    "Unsqueeze Where"
+    "Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv "
+    "ConvTranspose Cos DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Equal Erf Exp Expand Flatten Floor "
+    "Gather GatherElements GatherND Gelu Gemm GlobalAveragePool Greater GroupNormalization HardSigmoid HardSwish "
+    "Identity InstanceNormalization LayerNormalization LeakyRelu Less Log MatMul MatMulInteger Max MaxPool Min "
+    "Mod Mul Neg Not Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceMax ReduceMean "
+    "ReduceSum Relu Reshape Resize Round ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus SpaceToDepth "
+    "Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"
 )
 _MICROSOFT = (
     "BiasGelu DequantizeLinear DynamicQuantizeMatMul FastGelu FusedMatMul Gelu GroupNorm MatMulIntegerToFloat "

@@ -23,6 +23,9 @@ _MOST_STEPS = 256
 # What a dimension of an input can be: contracts hold them to MAX_ELEMENTS, and exporters ask for one or two.
 _LARGEST_DIMENSION = 4096
 _LARGEST_SCALE = 16.0
+# A Resize to the size of another tensor costs what a sum of the two may cost, which is not looked for either; numbers
+# of the file beside those of tensors can be such a plane.
+_LARGEST_PLANE = 1 << 20
 
 
 class Made(Protocol):
@@ -49,14 +52,25 @@ def check_sizes(
             if max((abs(scale) for scale in tensor.floats()), default=0.0) > _LARGEST_SCALE:
                 raise ValueError(f"Resize: scales up to {_LARGEST_SCALE} are expected, received larger ones")
             continue
+        if operator == "Resize" and _bound(name, stored, made, [0], dimension=1) <= _LARGEST_PLANE:
+            continue
         if _bound(name, stored, made, [0]) > MAX_ELEMENTS:
             raise ValueError(
                 f"{operator} asks for more than {MAX_ELEMENTS} elements, or for an unknown number"
             )
 
 
-def _bound(name: str, stored: Mapping[str, StoredTensor], made: Mapping[str, Made], steps: list[int]) -> int:
-    """No number of the tensor, and no product of its numbers, can be larger than this."""
+def _bound(
+    name: str,
+    stored: Mapping[str, StoredTensor],
+    made: Mapping[str, Made],
+    steps: list[int],
+    dimension: int = _LARGEST_DIMENSION,
+) -> int:
+    """No number of the tensor, and no product of its numbers, can be larger than this.
+
+    dimension: what one of a tensor's counts for; with 1 they may be put side by side and not multiplied.
+    """
     steps[0] += 1
     if steps[0] > _MOST_STEPS:
         return MAX_ELEMENTS + 1
@@ -68,11 +82,12 @@ def _bound(name: str, stored: Mapping[str, StoredTensor], made: Mapping[str, Mad
     if node is None:
         return MAX_ELEMENTS + 1
     if node.operator == "Shape":
-        return _LARGEST_DIMENSION
-    if node.operator in _COMBINING:
-        return min(MAX_ELEMENTS + 1, prod(_bound(one, stored, made, steps) for one in node.inputs if one))
+        return dimension
+    if node.operator in (_COMBINING if dimension > 1 else ("Concat",)):
+        bounds = (_bound(one, stored, made, steps, dimension) for one in node.inputs if one)
+        return min(MAX_ELEMENTS + 1, prod(bounds))
     if node.operator in _PASSING or (node.operator == "Gather" and _takes_one(node, stored)):
-        return _bound(node.inputs[0], stored, made, steps) if node.inputs else MAX_ELEMENTS + 1
+        return _bound(node.inputs[0], stored, made, steps, dimension) if node.inputs else MAX_ELEMENTS + 1
     if node.operator == "ConstantOfShape":
         values = [value for tensor in node.tensors for value in tensor.integers() or [MAX_ELEMENTS + 1]]
         return 1 if all(abs(value) <= 1 for value in values) else MAX_ELEMENTS + 1
