@@ -11,7 +11,9 @@ from dreamcache.export.declare.settings import DeclaredSettings
 from dreamcache.export.graphs.fp16 import store_components_half
 from dreamcache.export.int8.text_and_vae import quantise_components
 from dreamcache.export.options import Approximations, OnnxOptions
+from dreamcache.export.parity.golden import write_golden
 from dreamcache.export.parity.report import measure_parity
+from dreamcache.export.parity.torch_reference import TorchModel
 from dreamcache.export.parts.decoder import DecoderSpecs, export_decoder
 from dreamcache.export.parts.segmenter import export_segmenter
 from dreamcache.export.parts.text_and_vae import export_components
@@ -101,6 +103,8 @@ def write_onnx(
     if (segmenter := export_segmenter(base, folder)) is not None:
         graphs = graphs.model_copy(update={"segmenter": segmenter[0]})
         parity = parity.model_copy(update={"psnr_db": {**parity.psnr_db, "segmenter": segmenter[1]}})
+    stages("golden tensors")
+    write_golden(folder, graphs, TorchModel(base, conditioned, architecture, approximations))
     return graphs, _with_choice(parity, written)
 
 

@@ -1,7 +1,8 @@
 """What `dreamcache verify` checks: everything about a bundle that can be known without PyTorch.
 
-First the files, then the graphs, then the condition (docs/concepts/method.md, "Gates"): strength 0 must not depend on
-the reference at all, and a zeroed cache or another text must change the prediction.
+First the files, then the graphs, then what this device computes of the golden tensors, then the condition
+(docs/concepts/method.md, "Gates"): strength 0 must not depend on the reference at all, and a zeroed cache or another
+text must change the prediction.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from dreamcache.runtime.bundle.folder import (
     non_finite_weights,
     open_contract,
 )
-from dreamcache.runtime.bundle.parity import MIN_PSNR_DB_BY_PRECISION
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_PSNR_DB_BY_PRECISION
 from dreamcache.runtime.errors import BundleError, first_line
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
+from dreamcache.runtime.sampling.device_check import check_device, least_device_db
 from dreamcache.runtime.sampling.guidance import Branch
 from dreamcache.runtime.sessions.providers import choose_providers
 from dreamcache.runtime.sessions.session import SessionOpener, check_threads
@@ -39,11 +41,12 @@ _PROMPT = "a toy on the beach"
 
 @dataclass(frozen=True)
 class Check:
-    """One result. detail: what was found, in one line."""
+    """One result. detail: what was found, in one line. value: the figure that was judged, in dB or as a ratio."""
 
     name: str
     passed: bool
     detail: str
+    value: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for `--json`."""
@@ -89,6 +92,7 @@ def verify_bundle(
     yield signatures
     yield _attempt("recorded parity", lambda: _parity(bundle))
     if signatures.passed:
+        yield from _device(sessions)
         try:
             yield from _behaviour(Pipeline(bundle, sessions))
         except BundleError as error:
@@ -143,6 +147,29 @@ def _parity(bundle: Bundle) -> str:
             )
     figures = ", ".join(f"{name} {value:.1f} dB" for name, value in recorded.items())
     return figures or "none recorded"
+
+
+def _device(sessions: SessionOpener) -> Iterator[Check]:
+    """What this device computes of the golden tensors; one check for each graph and for each condition."""
+    contract = sessions.bundle.contract
+    try:
+        figures = check_device(sessions)
+    except BundleError as error:
+        yield Check("golden tensors", False, str(error))
+        return
+    if figures is None:
+        yield Check("golden tensors", True, "none: the bundle was made by an older version")
+        return
+    least = least_device_db(contract.precision)
+    # As the exporter does: random weights in 8 bits are for timing, and their figures are said.
+    judged = contract.precision != "int8" or contract.weights == "trained"
+    for name, db in figures.psnr_db.items():
+        found = f"{db:.1f} dB from PyTorch on this device, at least {least:g} dB are expected"
+        yield Check(f"golden {name}", db >= least or not judged, found, round(db, 2))
+    for name, ratio in figures.condition.items():
+        found = f"{ratio:.3f} times PyTorch's on this device, expected within {CONDITION_TOLERANCE:.0%}"
+        passed = abs(ratio - 1) <= CONDITION_TOLERANCE or not judged
+        yield Check(f"effect of the {name}", passed, found, round(ratio, 4))
 
 
 def _behaviour(pipeline: Pipeline) -> Iterator[Check]:

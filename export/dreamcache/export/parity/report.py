@@ -168,7 +168,7 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
     latent = encoded
     if pixels.shape != picture.shape:
         latent = encode_mean(base.vae, torch.from_numpy(picture)).numpy()
-    wanted = _texts(base) | {
+    wanted = text_cases(base) | {
         "vae_encoder": (pixels, (encoded,)),
         "vae_decoder": (latent, (base.vae.decode(torch.from_numpy(latent)).sample.numpy(),)),
     }
@@ -193,7 +193,7 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
     return found
 
 
-def _texts(base: Base) -> dict[str, tuple[NDArray[Any], tuple[Array, ...]]]:
+def text_cases(base: Base) -> dict[str, tuple[NDArray[Any], tuple[Array, ...]]]:
     """Token ids of the prompt and what PyTorch's text encoders make of them, by graph."""
     ids = base.token_ids([PROMPT])
     if base.second is None:

@@ -111,7 +111,7 @@ class TorchModel:
     def reference(self, seed: int) -> Reference:
         """A subject on white, through the VAE and the stock UNet."""
         config = self.conditioned.config
-        picture = _picture(self.architecture.reference_side, seed)
+        picture = subject_picture(self.architecture.reference_side, seed)
         clean = self.base.encode_images(torch.from_numpy(picture))
         noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.architecture.reference_latent_shape[1:]))
         latent = noise_reference(self.base.scheduler, clean, noise, config.cache_timestep)
@@ -211,7 +211,7 @@ class TorchModel:
         return cast(Tensor, self.conditioned(latent, timestep, text.text, cache, added=text.added))
 
 
-def _picture(side: int, seed: int) -> Array:
+def subject_picture(side: int, seed: int) -> Array:
     """[1, 3, H, H] in -1 to 1: a patch of coloured squares on white, like a subject cut out."""
     squares = np.random.default_rng(seed).uniform(-1, 1, (3, 4, 4)).astype(np.float32)
     rows = np.arange(side)[:, None] * 8 // side

@@ -14,6 +14,8 @@ MIN_FP16_PSNR_DB = 50.0
 """Each fp16 graph."""
 MIN_PSNR_DB_BY_PRECISION = {"fp32": MIN_PSNR_DB, "fp16": MIN_FP16_PSNR_DB}
 """int8 is judged by the final latent; its graphs are reported."""
+MIN_DEVICE_PSNR_DB = 30.0
+"""Each graph on a device, in 8 bits or in the machine's own 16 (bf16), on the golden tensors."""
 MIN_INT8_LATENT_DB = 30.0
 """Final latent of an int8 trajectory."""
 MIN_SEAM_DB = 45.0
