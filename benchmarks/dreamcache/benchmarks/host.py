@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dreamcache.benchmarks.record import Host
-from dreamcache.runtime.sessions.processor import processor_features, processor_fields
+from dreamcache.runtime.sessions.processor import processor_features, processor_fields, processor_name
+from dreamcache.runtime.sessions.system import installed_memory, usable_cores
 
 # What makes kernels choose another path; the rest of the flags say nothing about a benchmark.
 _FEATURES = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16",
     "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
-    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme",
+    "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "svebf16", "sme", "sme2",
 )  # fmt: skip
 _LIBRARIES = (
     "dreamcache",
@@ -25,24 +28,48 @@ _LIBRARIES = (
     "pillow",
     "safetensors",
 )
-_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+_POLICIES = Path("/sys/devices/system/cpu/cpufreq")
+_BOARD = Path("/proc/device-tree/model")
 
 
 def describe_host() -> Host:
     """This machine, with the load average before anything is measured."""
     fields = processor_fields()
-    cores = os.cpu_count() or 1
     return Host(
         system=f"{platform.system()} {platform.release()}",
         machine=platform.machine(),
-        cpu=cpu_model(fields) or platform.processor() or platform.machine(),
+        cpu=cpu_name(processor_name(), board_name()) or platform.processor() or platform.machine(),
         cpu_features=tuple(one for one in _FEATURES if one in processor_features(fields)),
-        governor=_read(_GOVERNOR).strip() or None,
-        cores=cores,
-        usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores,
-        ram_bytes=_ram_bytes(),
+        governor=governors() or None,
+        cores=os.cpu_count() or 1,
+        usable_cores=usable_cores(),
+        ram_bytes=installed_memory(),
         load_before=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
+
+
+def cpu_name(processor: str, board: str) -> str:
+    """The processor and the board that it sits on, whichever are known: "Raspberry Pi 5: 4 × Cortex-A76"."""
+    return ": ".join(one for one in (board, processor) if one)
+
+
+def board_name(device_tree: Path = _BOARD) -> str:
+    """The board by its device tree, or the phone by Android's properties; empty on a PC."""
+    if board := _read(device_tree).strip("\0 \n"):
+        return board
+    if (getprop := shutil.which("getprop")) is None:
+        return ""
+    named = []
+    for name in ("ro.product.manufacturer", "ro.product.model"):
+        done = subprocess.run([getprop, name], capture_output=True, text=True, check=False, timeout=5)
+        named.append(done.stdout.strip())
+    return " ".join(filter(None, named))
+
+
+def governors(policies: Path = _POLICIES) -> str:
+    """What sets the clock of each group of cores, each named once; empty where nothing says it."""
+    found = (_read(path).strip() for path in sorted(policies.glob("policy*/scaling_governor")))
+    return " + ".join(dict.fromkeys(filter(None, found)))
 
 
 def library_versions() -> dict[str, str]:
@@ -54,18 +81,6 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def cpu_model(fields: dict[str, str]) -> str:
-    """The model name among the fields of /proc/cpuinfo; empty where there is none."""
-    return next((fields[name] for name in ("model name", "Model", "Hardware") if fields.get(name)), "")
-
-
-def _ram_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def _read(path: Path) -> str:

@@ -5,7 +5,6 @@ Estimates follow from parameter counts, which are read off file headers or confi
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from math import prod
@@ -25,6 +24,7 @@ from dreamcache.models.bases.original.single_file import check_layout, read_shap
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.contract import Precision
+from dreamcache.runtime.sessions.system import installed_memory
 
 _FLOAT_BYTES = 4
 # The bundle, and while it is made: fp16 and int8 weights lie beside the fp32 ones they are made from.
@@ -205,9 +205,7 @@ def _machine_memory(meminfo: Path) -> float | None:
         for line in meminfo.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return float(line.split()[1]) * 1024
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
-    return None
+    return installed_memory()
 
 
 def _group_memory(group: Path) -> float | None:

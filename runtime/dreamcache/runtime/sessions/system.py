@@ -29,6 +29,21 @@ def user_caches() -> Path:
         return Path(tempfile.gettempdir()) / f"cache-{user}"
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on; all of them where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def installed_memory() -> int | None:
+    """Bytes of memory of the machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 def kill_process(pid: int) -> None:
     """End a process at once; one that is gone already is no error."""
     with suppress(ProcessLookupError):
