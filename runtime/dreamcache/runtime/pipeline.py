@@ -71,7 +71,7 @@ class Pipeline:
     ) -> Pipeline:
         """Open and check a bundle; no graph is loaded yet.
 
-        path: a folder, or "mini", the bundle that comes with the runner.
+        path: a folder, owner/name on the Hub, or "mini", the bundle that comes with the runner.
         providers: ONNX Runtime's, by short or full name, in order of preference; None is the CPU.
         threads: within an operator; None leaves it to ONNX Runtime. keep_sessions: leave every graph
         open after its first use: many pictures sooner, in the memory of all graphs together.

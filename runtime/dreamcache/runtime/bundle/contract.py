@@ -24,7 +24,6 @@ from dreamcache.runtime.bundle.graphs import (
     strip_name,
 )
 from dreamcache.runtime.bundle.parity import ParityReport
-from dreamcache.runtime.bundle.paths import BundlePath, FileRecord, Sha256
 from dreamcache.runtime.bundle.sampling import (
     GuidanceDefaults,
     GuidanceMode,
@@ -32,7 +31,7 @@ from dreamcache.runtime.bundle.sampling import (
     SchedulerSpec,
     SigmaSpacing,
 )
-from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
+from dreamcache.runtime.bundle.tensors import BundlePath, ContractModel, FileRecord, Sha256, TensorSpec
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.untrusted import parse_json
 

@@ -8,8 +8,7 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from dreamcache.runtime.bundle.paths import BundlePath, FileRecord
-from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
+from dreamcache.runtime.bundle.tensors import BundlePath, ContractModel, FileRecord, TensorSpec
 
 
 class CoreMLFunction(ContractModel):

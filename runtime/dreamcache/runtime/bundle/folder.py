@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract, FileRecord, GraphSpec, parse_contract
 from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
 from dreamcache.runtime.bundle.graph_files.tensors import StoredTensor, check_location, is_finite
+from dreamcache.runtime.bundle.hub import blobs_of, fetch_bundle, is_hub_id
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.progress import Progress
@@ -45,7 +46,8 @@ class Bundle:
             raise BundleError(
                 f"{relative} is missing from {self.folder}; export or copy the bundle again"
             ) from error
-        if not real.is_relative_to(self.folder):
+        blobs = blobs_of(self.folder)
+        if not real.is_relative_to(self.folder) and (blobs is None or real.parent != blobs):
             raise BundleError(f"{relative} leads out of the bundle to {real}; a bundle holds its own files")
         if not real.is_file():
             raise BundleError(f"{relative} is not a regular file; export or copy the bundle again")
@@ -101,11 +103,13 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
     if not folder.is_dir():
         raise BundleError(
             f"{folder} is not a folder; a bundle made by `dreamcache export` is expected, "
-            f"or `{MINI}`, which comes with the runner"
+            f"`{MINI}`, which comes with the runner, or owner/name on the Hub"
         )
     contract_path = folder / CONTRACT_NAME
-    if contract_path.is_symlink() and not contract_path.resolve().is_relative_to(folder.resolve()):
-        raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
+    if contract_path.is_symlink():
+        place, blobs = contract_path.resolve(), blobs_of(folder.resolve())
+        if not place.is_relative_to(folder.resolve()) and (blobs is None or place.parent != blobs):
+            raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
     try:
         text = read_bounded(contract_path, _MAX_CONTRACT_BYTES)
     except ValueError as error:
@@ -118,9 +122,14 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
 
 
 def _folder(path: str | os.PathLike[str]) -> Path:
-    """Of a bundle by its path or name; a folder of yours comes before the one that the runner brings."""
+    """Of a bundle by its path or name; a folder of yours comes before `mini` and the Hub."""
     folder = Path(path)
-    return MINI_FOLDER if os.fspath(path) == MINI and not folder.is_dir() else folder
+    name = folder.as_posix()
+    if folder.exists():
+        return folder
+    if name == MINI:
+        return MINI_FOLDER
+    return fetch_bundle(name) if is_hub_id(name) else folder
 
 
 def check_size(bundle: Bundle, name: str, record: FileRecord) -> None:

@@ -21,8 +21,7 @@ from dreamcache.runtime.bundle.architecture import (
     shallow_inputs,
 )
 from dreamcache.runtime.bundle.decoder_strips import StripKind, check_strips
-from dreamcache.runtime.bundle.paths import BundlePath, FileRecord
-from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
+from dreamcache.runtime.bundle.tensors import BundlePath, ContractModel, FileRecord, TensorSpec
 
 
 class GraphSpec(ContractModel):

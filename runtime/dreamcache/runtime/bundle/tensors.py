@@ -1,15 +1,20 @@
-"""One input or output of a graph: its name, shape and element type; and the base of every part of the contract."""
+"""What the parts of a contract are made of: inputs and outputs of a graph by name, shape and type; files by path,
+size and hash; and the base of every part.
+"""
 
 from __future__ import annotations
 
 from math import prod
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
+    NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
+    StringConstraints,
     model_serializer,
     model_validator,
 )
@@ -69,3 +74,29 @@ class TensorSpec(ContractModel):
         times, rest = divmod(shape[1] if len(shape) > 1 else 0, self.shape[1])
         others = shape[:1] + shape[2:] == self.shape[:1] + self.shape[2:]
         return others and rest == 0 and 1 <= times <= self.multiples
+
+
+def _check_relative(path: str) -> str:
+    """A path below the bundle's folder, with forward slashes; anything else is refused."""
+    unsafe = (
+        "\\" in path
+        or ":" in path
+        or any(ord(character) < 32 for character in path)
+        or any(part in ("", ".", "..") for part in path.split("/"))
+    )
+    if unsafe:
+        raise ValueError(
+            f"a path below the bundle is expected (no '..', absolute or back-slashed), received {path!r}"
+        )
+    return path
+
+
+BundlePath = Annotated[str, AfterValidator(_check_relative)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class FileRecord(ContractModel):
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    size: NonNegativeInt
+    sha256: Sha256

@@ -20,7 +20,10 @@ speed = partial(typer.Option, rich_help_panel=SPEED)
 output = partial(typer.Option, rich_help_panel=OUTPUT)
 
 BundleFolder = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="Folder made by `dreamcache export`, or mini.")
+    Path,
+    typer.Argument(
+        metavar="BUNDLE", help="Folder made by `dreamcache export`, owner/name on the Hub, or mini."
+    ),
 ]
 Mask = Annotated[Path | None, picture(help="Mask of the reference, same size; white = subject.")]
 Segmenter = Annotated[

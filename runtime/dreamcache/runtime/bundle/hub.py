@@ -1,0 +1,51 @@
+"""Bundles on the Hugging Face Hub: `owner/name`, or `owner/name@revision`, to a folder of its cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from dreamcache.runtime.errors import BundleError, first_line
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a text has the form owner/name or owner/name@revision; a folder of that name comes first."""
+    return _ID.fullmatch(path) is not None and ".." not in path
+
+
+def fetch_bundle(hub_id: str) -> Path:
+    """The folder of a bundle, from the Hub or its cache; a second time nothing is downloaded but what changed.
+
+    Raises: BundleError without `huggingface_hub`, and where the Hub cannot be reached or has no such bundle.
+    """
+    hub: Any
+    try:
+        import huggingface_hub as hub
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"{hub_id} is no folder, and huggingface_hub, which fetches bundles, is not installed; "
+            'install it with: pip install "dreamcache[hub]"'
+        ) from error
+    name, _, revision = hub_id.partition("@")
+    # Untrusted like any folder: nothing that it holds is run, and `open_bundle` checks every file.
+    try:
+        return Path(hub.snapshot_download(name, revision=revision or None))
+    except Exception as error:  # the Hub's errors share no base: network, licence, name, offline
+        raise BundleError(
+            f"{hub_id} is no folder, and cannot be fetched from the Hub ({first_line(error)}); "
+            "check the name and the connection"
+        ) from error
+
+
+def blobs_of(folder: Path) -> Path | None:
+    """Where the files of a folder in the Hub's cache lie, to which the folder holds links; None for other folders.
+
+    The layout is huggingface_hub's: models--OWNER--NAME/snapshots/REVISION beside models--OWNER--NAME/blobs.
+    """
+    snapshots = folder.parent
+    if snapshots.name != "snapshots" or not snapshots.parent.name.startswith("models--"):
+        return None
+    return snapshots.parent / "blobs"
