@@ -103,7 +103,7 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
     if not folder.is_dir():
         raise BundleError(
             f"{folder} is not a folder; a bundle made by `dreamcache export` is expected, "
-            f"`{MINI}`, which comes with the runner, or owner/name on the Hub"
+            f"owner/name on the Hub, or `{MINI}`, which comes with the runner"
         )
     contract_path = folder / CONTRACT_NAME
     if contract_path.is_symlink():
