@@ -113,6 +113,8 @@ def test_prompts_belong_to_int8(tmp_path: Path) -> None:
     with pytest.raises(typer.BadParameter, match="belongs to --precision int8"):
         export(out=tmp_path / "bundle", base="mini", calibration_prompts=tmp_path / "prompts.txt")
     assert not (tmp_path / "bundle").exists()
+    with pytest.raises(typer.BadParameter, match="Core ML's converter reads no ONNX"):
+        export(out=tmp_path / "b", base="mini", target="coreml", segmenter="u2net.onnx")
 
 
 def test_the_output_folder_must_have_a_parent(tmp_path: Path) -> None:

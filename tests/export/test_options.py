@@ -5,33 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_synthesis import write_tiny_salient
 
 from dreamcache.export import OnnxOptions, Source, export_bundle
 from dreamcache.export.errors import ExportError
 from dreamcache.export.options import Approximations, CoreMLOptions
 from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.bundle.parity import MIN_PSNR_DB
+from dreamcache.runtime.errors import SettingsError
 
 
 def test_a_bundle_is_made_from_python(tiny_base: Path, tiny_adapters: Path, tmp_path: Path) -> None:
     source = Source.load(str(tiny_base), tiny_adapters)
+    segmenter = write_tiny_salient(tmp_path / "u2net.onnx", 2.0, side=32)
     contract = export_bundle(
         source,
         tmp_path / "bundle",
-        onnx=OnnxOptions(attention="plain"),
+        onnx=OnnxOptions(attention="plain", segmenter=str(segmenter)),
         approximations=Approximations(reference_downsample=2),
     )
     assert open_bundle(tmp_path / "bundle").contract == contract
     assert (contract.precision, contract.attention, contract.coreml) == ("fp32", "plain", None)
     assert [site.tokens for site in contract.architecture.sites] == [16, 16, 16, 16]
     assert min(contract.parity.psnr_db.values()) >= MIN_PSNR_DB
+    assert contract.graphs.segmenter is not None
+    assert contract.graphs.segmenter.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert contract.format_version == 2, "version 0.1 refuses what it does not know"
+    assert contract.parity.psnr_db["segmenter"] >= 100
+    with pytest.raises(SettingsError, match=r"no salient-object model at 'nowhere\.onnx'"):
+        export_bundle(source, tmp_path / "none", onnx=OnnxOptions(segmenter="nowhere.onnx"))
     with pytest.raises(
         ExportError, match=r"^options for ONNX, Core ML or both are expected, received neither"
     ):
         export_bundle(source, tmp_path / "none", onnx=None)
     with pytest.raises(ExportError, match="several references go with --target onnx and --attention mha"):
         export_bundle(source, tmp_path / "none", onnx=OnnxOptions(attention="plain"), max_references=2)
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "u2net.onnx"]
 
 
 def test_options_are_checked_where_they_are_made() -> None:

@@ -43,7 +43,7 @@ RENAMED = {
 }
 """Old spellings, each with its answer."""
 
-ONCE = ("--base", "--architecture", "--vae", "--adapters")
+ONCE = ("--base", "--architecture", "--vae", "--adapters", "--segmenter")
 """Options of which a second one would silently replace the first."""
 
 _TARGETS = ("onnx", "coreml", "all")
@@ -71,6 +71,7 @@ def export(
     clip_skip: command_options.ClipSkip = 0,
     ema: command_options.Ema = False,
     adapters: command_options.AdaptersFile = None,
+    segmenter: command_options.Segmenter = None,
     precision: command_options.PrecisionName = "fp32",
     calibration_prompts: command_options.CalibrationPrompts = None,
     kv_downsample: command_options.KvDownsample = 1,
@@ -87,10 +88,12 @@ def export(
 ) -> None:
     """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
     overrides = Overrides(cast("Prediction | None", prediction), zero_terminal_snr, clip_skip, ema)
-    own = base_config, variant, sampling, None if overrides == AS_CONFIGURED else overrides
+    way = cast("Sampling | None", sampling)
+    own = base_config, variant, way, None if overrides == AS_CONFIGURED else overrides
     _check_model(base, architecture, adapters, lora or textual_inversion, *own)
     _check_words(sampling, scheduler, prediction)
-    onnx_options, coreml_options = _options(target, precision, attention, calibration_prompts, coreml)
+    onnx_options = _onnx_options(target, precision, attention, calibration_prompts, segmenter)
+    coreml_options = _coreml_options(target, coreml)
     check_targets(onnx_options, coreml_options, max_references)
     _quiet_imports()
     from dreamcache.export.atomic_folder import check_place
@@ -108,19 +111,15 @@ def export(
     with ExitStack() as stack:
         progress = stack.enter_context(stage_bar())
         progress("loading the model", 0, 1)
-        check_resources(
-            planned := planned_size(base, architecture, adapters, variant, own_vae=vae is None),
-            out,
-            None if onnx_options is None else onnx_options.precision,
-            planned.pixels if size is None else size.width * size.height,
-            coreml=coreml_options is not None,
-        )
+        planned = planned_size(base, architecture, adapters, variant, own_vae=vae is None)
+        pixels = planned.pixels if size is None else size.width * size.height
+        kind = None if onnx_options is None else onnx_options.precision
+        check_resources(planned, out, kind, pixels, coreml=coreml_options is not None)
         if architecture is not None:
             source = Source.random(architecture, Path(stack.enter_context(TemporaryDirectory())), vae)
         else:
             joined = Additions(vae, tuple(lora or ()), tuple(textual_inversion or ()))
-            way = cast("Sampling | None", sampling)
-            source = Source.load(str(base), adapters, base_config, variant, way, joined, overrides)
+            source = Source.load(str(base), adapters, *own[:3], joined, overrides)
         contract = export_bundle(
             source,
             out,
@@ -165,23 +164,36 @@ def _check_words(sampling: str | None, scheduler: str | None, prediction: str | 
         refuse_unknown("--prediction", prediction, _PREDICTIONS)
 
 
-def _options(
-    target: str, precision: str, attention: str, prompts: Path | None, coreml: list[str] | None
-) -> tuple[OnnxOptions | None, CoreMLOptions | None]:
-    """Options for the runtimes that are asked for.
+def _onnx_options(
+    target: str, precision: str, attention: str, prompts: Path | None, segmenter: str | None
+) -> OnnxOptions | None:
+    """Options of the ONNX graphs; None where there are to be none.
 
     Raises:
-        ExportError: an unknown word, or values that contradict each other.
-        SettingsError: an unknown name or a value of another type after --coreml.
+        ExportError: an unknown word, or prompts that cannot be read.
     """
     refuse_unknown("--target", target, _TARGETS)
-    onnx = OnnxOptions(
-        cast(Precision, precision), cast(OnnxAttention, attention), _prompts(prompts, precision)
+    if segmenter is not None and target == "coreml":
+        raise typer.BadParameter(
+            "belongs to --target onnx or all: Core ML's converter reads no ONNX", param_hint="'--segmenter'"
+        )
+    options = OnnxOptions(
+        cast(Precision, precision), cast(OnnxAttention, attention), _prompts(prompts, precision), segmenter
     )
-    packages = with_values(CoreMLOptions(), read_assignments("--coreml", coreml or ()), "--coreml")
-    if coreml and target == "onnx":
+    return None if target == "coreml" else options
+
+
+def _coreml_options(target: str, assignments: list[str] | None) -> CoreMLOptions | None:
+    """Options of the Core ML packages; None where there are to be none.
+
+    Raises:
+        ExportError: values that contradict each other.
+        SettingsError: an unknown name or a value of another type after --coreml.
+    """
+    packages = with_values(CoreMLOptions(), read_assignments("--coreml", assignments or ()), "--coreml")
+    if assignments and target == "onnx":
         raise typer.BadParameter("belongs to --target coreml or all", param_hint="'--coreml'")
-    return None if target == "coreml" else onnx, None if target == "onnx" else packages
+    return None if target == "onnx" else packages
 
 
 def _quiet_imports() -> None:

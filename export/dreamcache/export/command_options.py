@@ -95,6 +95,14 @@ Batch = Annotated[int, speed(help="Fixed batch of the denoiser.")]
 AttentionName = Annotated[
     str, speed(help="Attention of ONNX graphs: mha (ONNX Runtime's operator) or plain (standard operators).")
 ]
+Segmenter = Annotated[
+    str | None,
+    model(
+        metavar="FILE[:FORM]",
+        help="Salient-object model (.onnx) as the bundle's segmenter; FORM: birefnet, isnet, modnet or u2net; "
+        "default: the base's own.",
+    ),
+]
 CoreMLValues = Annotated[
     list[str] | None,
     coreml(

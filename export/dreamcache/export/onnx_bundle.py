@@ -100,7 +100,7 @@ def write_onnx(
         brief=source.weights == "random",
         approximations=approximations,
     )
-    if (segmenter := export_segmenter(base, folder)) is not None:
+    if (segmenter := export_segmenter(base, folder, options.segmenter)) is not None:
         graphs = graphs.model_copy(update={"segmenter": segmenter[0]})
         parity = parity.model_copy(update={"psnr_db": {**parity.psnr_db, "segmenter": segmenter[1]}})
     stages("golden tensors")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from dreamcache.export.errors import ExportError, refuse_unknown
 from dreamcache.runtime.bundle.contract import Precision
+from dreamcache.runtime.reference.salient import open_salient
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OnnxAttention = Literal["mha", "plain"]
@@ -49,6 +50,7 @@ class OnnxOptions:
             trajectories.
         attention: ``mha`` for ONNX Runtime's CPU provider, ``plain`` for providers without that operator.
         prompts: to draw those trajectories with; None takes a list that fits the miniature and photographs.
+        segmenter: salient-object model, ``FILE.onnx`` or ``FILE.onnx:FORM``, in the place of the base's own.
 
     Raises:
         ExportError: an unknown precision or attention.
@@ -57,6 +59,7 @@ class OnnxOptions:
     precision: Precision = "fp32"
     attention: OnnxAttention = "mha"
     prompts: Sequence[str] | None = None
+    segmenter: str | None = None
 
     def __post_init__(self) -> None:
         refuse_unknown("--precision", self.precision, PRECISIONS)
@@ -134,6 +137,7 @@ def check_targets(onnx: OnnxOptions | None, coreml: CoreMLOptions | None, max_re
 
     Raises:
         ExportError: nothing to make, a missing package, or several references where one is possible.
+        SettingsError: a segmenter that cannot be used.
     """
     if onnx is None and coreml is None:
         raise ExportError(
@@ -147,3 +151,5 @@ def check_targets(onnx: OnnxOptions | None, coreml: CoreMLOptions | None, max_re
         raise ExportError(
             f"--max-references {max_references}: several references go with --target onnx and --attention mha"
         )
+    if onnx is not None and onnx.segmenter is not None:
+        open_salient(onnx.segmenter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from dreamcache.export.coreml.convert import convert_graph, coreml_name, merge_f
 from dreamcache.export.coreml.mil.interpreter import Interpreter
 from dreamcache.export.coreml.mil.package import MANIFEST, open_package
 from dreamcache.export.coreml.mil.program import read_program
-from dreamcache.export.coreml.modules import CoreMLModule, unet_modules
+from dreamcache.export.coreml.modules import CoreMLModule, component_modules, unet_modules
 from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.errors import ExportError
 from dreamcache.export.graphs.trace import sample_input
 from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.parts.segmenter import FILE, SubjectSegmenter, save_segmenter
 from dreamcache.models.checkpoint import load_adapters
+from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.parity import MAX_DISK_RATIO, psnr_db
 from dreamcache.runtime.bundle.tensors import TensorSpec
 
@@ -85,6 +88,22 @@ def test_both_functions_compute_what_pytorch_does(
         assert worst_db(part, exact.run) > 60
         assert 50 < worst_db(part, rounded.run) < worst_db(part, exact.run) - 3
         assert max(rounded.largest.values()) < MAX_FP16
+
+
+def test_a_segmenter_of_the_base_is_a_package_too(small_base: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_segmenter(tmp_path / "base" / FILE, SubjectSegmenter((8, 16)), 16, {})
+    base = replace(load_base(small_base), path=tmp_path / "base")
+    architecture = declare_architecture("tiny", base, ConditionedUNet(base.unet), None, 1)
+    part = component_modules(base, architecture)["segmenter"]
+    assert part.inputs[0].meaning.endswith("colours from 0 to 1, minus 0.5, over 0.5")
+    assert "segmenter" not in component_modules(replace(base, path=small_base), architecture)
+    convert_graph(part.module, part.inputs, part.outputs, tmp_path / "Segmenter.mlpackage")
+    function = read_program(open_package(tmp_path / "Segmenter.mlpackage"))["main"]
+    assert worst_db(part, Interpreter(function).run) > 60
+    assert worst_db(part, Interpreter(function, "fp16").run) > 50
+    other = replace(part, module=SubjectSegmenter((8, 16)))
+    assert worst_db(other, Interpreter(function).run) < 40
 
 
 def test_two_functions_store_their_weights_once(packages: dict[str, Path]) -> None:

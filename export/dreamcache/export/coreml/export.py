@@ -33,6 +33,7 @@ PACKAGES = {
     "text_encoder_2": "TextEncoder2",
     "vae_encoder": "VAEEncoder",
     "vae_decoder": "VAEDecoder",
+    "segmenter": "Segmenter",
 }
 
 
@@ -78,7 +79,7 @@ def export_coreml(
             f"{name}{size}": part
             for size, shapes in sizes.items()
             for name, part in component_modules(source.base, shapes).items()
-            if not (size and name.startswith("text_encoder"))
+            if not (size and name.startswith(("text_encoder", "segmenter")))
         }
         progress("Core ML: PyTorch's own trajectory")
         recording = record(source, architecture, approximations, parts, components)

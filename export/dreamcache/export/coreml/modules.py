@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamcache.export.declare.components import (
+    declare_segmenter,
     declare_text_encoders,
     declare_vae_decoder,
     declare_vae_encoder,
@@ -19,6 +20,7 @@ from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph, caching_
 from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.export.options import EXACT, Approximations, CoreMLAttention
 from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.parts.segmenter import load_segmenter
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
@@ -87,7 +89,7 @@ def unet_modules(
 
 
 def component_modules(base: Base, architecture: Architecture) -> dict[str, CoreMLModule]:
-    """Text encoders and VAE."""
+    """Text encoders, VAE and, where the base has one, segmenter."""
     declared = declare_text_encoders(base)
     encoders = (
         {"text_encoder": PromptEncoder(base.text_encoder)}
@@ -102,6 +104,8 @@ def component_modules(base: Base, architecture: Architecture) -> dict[str, CoreM
         ),
         "vae_decoder": (whole_decoder(base.vae, "plain"), declare_vae_decoder(base.vae, *latent)),
     }
+    if (trained := load_segmenter(base.path)) is not None:
+        modules["segmenter"] = (trained.module, declare_segmenter((trained.size, trained.size)))
     return {
         name: CoreMLModule(module, tensors.inputs, tensors.outputs)
         for name, (module, tensors) in modules.items()

@@ -5,10 +5,12 @@ Names are those of optimum's ONNX exporter, which people know.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.parts.autoencoder import Autoencoder, factor_of
+from dreamcache.models.bases.parts.segmenter import MEAN, STD
 from dreamcache.runtime.bundle.tensors import DType, TensorSpec
 
 
@@ -52,6 +54,19 @@ def declare_vae_decoder(vae: Autoencoder, latent_height: int, latent_width: int)
     latent, picture = _vae_shapes(vae, latent_height, latent_width)
     return _tensors(
         _spec("latent_sample", latent, "unscaled latent"), _spec("sample", picture, "picture in -1 to 1")
+    )
+
+
+def declare_segmenter(
+    size: tuple[int, int], mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+) -> GraphTensors:
+    """A picture of this height and width, normalised so, to its subject's mask."""
+    numbers = ", over ".join(
+        ", ".join(f"{number:g}" for number in dict.fromkeys(part)) for part in (mean, std)
+    )
+    meaning = f"the whole picture, colours from 0 to 1, minus {numbers}"
+    return _tensors(
+        _spec("picture", (1, 3, *size), meaning), _spec("mask", (1, 1, *size), "the subject, 0 to 1")
     )
 
 
