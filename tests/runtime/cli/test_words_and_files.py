@@ -212,3 +212,25 @@ def test_a_signal_to_end_runs_what_cleans_up() -> None:
     assert left.value.code == 128 + signal.SIGTERM
     assert cleaned
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill means something else there")
+@pytest.mark.parametrize(
+    ("ignored", "status", "said"), [("False", 130, "dreamcache: stopped\n"), ("True", 0, "")]
+)
+def test_a_signal_while_libraries_load_is_one_line(ignored: str, status: int, said: str) -> None:
+    program = f"""
+import os, signal, sys
+if {ignored}:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+sys.argv[1:] = ["--version"]
+from dreamcache.runtime.cli.__main__ import start
+start()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, said)
