@@ -54,7 +54,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     record = json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False)
     (DOCS / "results" / "bases.json").write_text(record + "\n", encoding="utf-8")
-    (DOCS / "altered-bases.md").write_text(as_page(rows), encoding="utf-8")
+    (DOCS / "findings" / "altered-bases.md").write_text(as_page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from tiny_models import TEXT_WIDTH
 
 from dreamcache.export.command import export
 from dreamcache.models.pipeline import draw_noise
+from dreamcache.runtime.bundle.contract import OverridesSpec, dump_contract, parse_contract
 from dreamcache.runtime.bundle.folder import open_bundle, open_contract
 from dreamcache.runtime.cli.inspect import bundle_tables
+from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.subject import Subject
 
@@ -58,6 +61,7 @@ def test_pictures_are_diffusers_and_the_contract_names_what_was_joined(
     export(
         out=out, base=str(tiny_base), adapters=tiny_adapters, vae=str(folder / "taesd"),
         lora=[f"{folder / 'style.safetensors'}:0.7"], textual_inversion=[f"{folder / 'old.safetensors'}:<toy>"],
+        prediction="epsilon",
     )  # fmt: skip
     runner = Pipeline.load(out)
     picture = runner.generate(PROMPT, None, steps=20, seed=3, guidance_mode="classic", guidance_scale=7.5)
@@ -84,6 +88,8 @@ def test_pictures_are_diffusers_and_the_contract_names_what_was_joined(
         ("lora", "style.safetensors", 0.7, ()),
         ("textual_inversion", "old.safetensors", None, ("<toy>", "<toy>_1")),
     ]
+    assert contract.overrides == OverridesSpec(prediction="epsilon")
+    assert plain.overrides is None
     assert contract.text.vectors == {"<toy>": 2}
     assert (contract.format_version, plain.format_version) == (2, 1)
     assert (contract.vae.scaling_factor, plain.vae.scaling_factor) == (1.0, 0.9)
@@ -95,5 +101,9 @@ def test_pictures_are_diffusers_and_the_contract_names_what_was_joined(
             console.print(table)
     shown = console.export_text()
     assert "style.safetensors" in shown
+    assert "--prediction epsilon" in shown
+    old = json.loads(dump_contract(plain)) | {"overrides": {"ema": True}}
+    with pytest.raises(BundleError, match="format version 2 is expected, received 1"):
+        parse_contract(json.dumps(old))
     assert "<toy> <toy>_1" in shown
     assert isinstance(runner.cache(picture), Subject)

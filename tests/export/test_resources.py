@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joined_files import tiny_taesd
 from ldm_layout import write_ldm_checkpoint
 
 from dreamcache.export import resources
@@ -35,6 +37,12 @@ def test_counts_agree_however_they_are_read(tiny_base: Path, tiny_adapters: Path
     single = size_of_files(checkpoint, tiny_adapters)
     # The checkpoint keeps 16 position ids, which the model does not have as a parameter.
     assert single.total == counted.total + 16
+    # Another VAE counts in the place of the base's own: a folder, a checkpoint, and TAESD's two million.
+    tiny_taesd().save_pretrained(tmp_path / "taesd")
+    vae = sum(parameter.numel() for parameter in tiny_taesd().parameters())
+    assert size_of_files(tiny_base, tiny_adapters, vae=tmp_path / "taesd") == replace(counted, vae=vae)
+    assert size_of_files(tiny_base, tiny_adapters, vae=checkpoint).vae == counted.vae != vae
+    assert size_of_architecture("bk-sdm-tiny", "taesd").vae == 2_445_063
     with pytest.raises(AdapterError, match="no weights of the variant 'fp8'"):
         size_of_files(tiny_base, tiny_adapters, "fp8")
 

@@ -17,6 +17,7 @@ from dreamcache.export.parity.token_ids import check_token_ids
 from dreamcache.export.progress import Stages
 from dreamcache.export.source import Source
 from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.parts.overrides import AS_CONFIGURED
 from dreamcache.models.checkpoint import adapters_fingerprint, base_fingerprint
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import (
@@ -26,6 +27,7 @@ from dreamcache.runtime.bundle.contract import (
     Fingerprints,
     Graphs,
     JoinedSpec,
+    OverridesSpec,
     ParityReport,
     SchedulerKind,
     dump_contract,
@@ -125,6 +127,7 @@ def _contract(
     base, conditioned = source.base, source.conditioned
     files = _file_records(folder)
     joined = tuple(JoinedSpec(**asdict(record)) for record in base.joined)
+    overrides = OverridesSpec(**asdict(source.overrides)) if source.overrides != AS_CONFIGURED else None
     if graphs is not None:
         fingerprint = graph_fingerprint(graphs, files)
     else:
@@ -136,7 +139,7 @@ def _contract(
             settings.guidance.scheduler,
             settings.scheduler,
             settings.text,
-            joined=joined,
+            said=joined if overrides is None else (*joined, overrides),
             segmenter=graphs is not None and graphs.segmenter is not None,
         ),
         architecture=architecture,
@@ -162,6 +165,7 @@ def _contract(
         versions=declare_versions(),
         coreml=packages,
         joined=joined,
+        overrides=overrides,
     )
 
 

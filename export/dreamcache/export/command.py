@@ -47,7 +47,7 @@ ONCE = ("--base", "--architecture", "--vae", "--adapters", "--segmenter")
 """Options of which a second one would silently replace the first."""
 
 _TARGETS = ("onnx", "coreml", "all")
-_SAMPLINGS = ("standard", "lcm", "turbo")
+_SAMPLINGS = ("standard", "lcm", "turbo", "tcd", "hyper")
 _PREDICTIONS = ("epsilon", "v_prediction")
 _OF_THE_BASE = " / ".join(
     f"'--{name}'"
@@ -111,7 +111,7 @@ def export(
     with ExitStack() as stack:
         progress = stack.enter_context(stage_bar())
         progress("loading the model", 0, 1)
-        planned = planned_size(base, architecture, adapters, variant, own_vae=vae is None)
+        planned = planned_size(base, architecture, adapters, variant, vae)
         pixels = planned.pixels if size is None else size.width * size.height
         kind = None if onnx_options is None else onnx_options.precision
         check_resources(planned, out, kind, pixels, coreml=coreml_options is not None)

@@ -29,7 +29,10 @@ BaseConfig = Annotated[
 ]
 Variant = Annotated[str | None, model(help="Variant of the base's weights, such as fp16.")]
 SamplingName = Annotated[
-    str | None, model(help="Sampling of the base: standard, lcm or turbo; default: as its configs say.")
+    str | None,
+    model(
+        help="Sampling: standard, lcm, tcd, turbo or hyper; default: as the base's configs and the LoRAs say."
+    ),
 ]
 DefaultScheduler = Annotated[
     str | None,

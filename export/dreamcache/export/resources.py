@@ -20,6 +20,7 @@ from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.architectures import known_architecture, text_config
 from dreamcache.models.bases.base import Base, resolve_base
 from dreamcache.models.bases.diffusers_folder import weight_files
+from dreamcache.models.bases.joined.other_vae import vae_parameters
 from dreamcache.models.bases.original.single_file import check_layout, read_shapes
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
@@ -39,8 +40,6 @@ _ACTIVATION_BYTES_PER_PIXEL = 2000.0
 _GRAPH_FILES_BYTES = 20e6
 _USUAL_FACTOR = 8
 _SDXL_SIDE = 1024
-# Stable Diffusion's own; another that takes its place is no larger.
-_LARGEST_VAE = 84_000_000
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,12 @@ def size_of_model(base: Base, conditioned: ConditionedUNet) -> ModelSize:
     return ModelSize(_count(base.unet), adapters, text, _count(base.vae))
 
 
-def size_of_architecture(name: str) -> ModelSize:
+def size_of_architecture(name: str, vae: str | Path | None = None) -> ModelSize:
     """Counted off the configs of a known architecture, without memory for its weights.
+
+    Args:
+        name: of the architecture.
+        vae: that takes the place of its own.
 
     Raises:
         ValueError: unknown architecture.
@@ -85,18 +88,20 @@ def size_of_architecture(name: str) -> ModelSize:
     known = known_architecture(name)
     with torch.device("meta"):
         conditioned = ConditionedUNet(UNet2DConditionModel(**known.unet))
-        text, vae = _count(CLIPTextModel(text_config(known.text))), AutoencoderKL(**known.vae)
+        text, own = _count(CLIPTextModel(text_config(known.text))), _count(AutoencoderKL(**known.vae))
         if known.second_text is not None:
             text += _count(CLIPTextModelWithProjection(text_config(known.second_text)))
     adapters = sum(parameter.numel() for parameter in conditioned.adapter_parameters())
     side = int(known.unet["sample_size"]) * _USUAL_FACTOR
-    return ModelSize(_count(conditioned.unet), adapters, text, _count(vae), side**2)
+    return ModelSize(
+        _count(conditioned.unet), adapters, text, own if vae is None else vae_parameters(vae), side**2
+    )
 
 
 def size_of_files(
-    source: str | Path, adapters: Path, variant: str | None = None, *, own_vae: bool = True
+    source: str | Path, adapters: Path, variant: str | None = None, vae: str | Path | None = None
 ) -> ModelSize:
-    """Read off the headers of a base's and its adapters' files; a Hub id is downloaded.
+    """Read off the headers of a base's, its adapters' and another VAE's files; a Hub id is downloaded.
 
     Raises:
         AdapterError: no such files, or none that can be used.
@@ -105,7 +110,7 @@ def size_of_files(
     path = resolve_base(source, variant)
     stored, _ = read_adapters(adapters)
     if path.is_dir():
-        files = weight_files(path, variant, own_vae=own_vae)
+        files = weight_files(path, variant, own_vae=vae is None)
         parts = {part: sum(map(_count_stored, found)) for part, found in files.items()}
     else:
         shapes = read_shapes(path)
@@ -118,7 +123,8 @@ def size_of_files(
     trained = sum(tensor.numel() for tensor in stored.values())
     text = parts["text_encoder"] + parts.get("text_encoder_2", 0)
     pixels = _SDXL_SIDE**2 if "text_encoder_2" in parts else ModelSize.pixels
-    return ModelSize(parts["unet"], trained, text, parts.get("vae", _LARGEST_VAE), pixels)
+    autoencoder = parts["vae"] if vae is None else vae_parameters(vae)
+    return ModelSize(parts["unet"], trained, text, autoencoder, pixels)
 
 
 def estimate_needs(

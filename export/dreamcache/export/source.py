@@ -13,8 +13,9 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.resources import ModelSize, size_of_architecture, size_of_files
 from dreamcache.models.bases.architectures import ARCHITECTURES
 from dreamcache.models.bases.base import MINI_ADAPTERS, Base, load_base
-from dreamcache.models.bases.distillation import Sampling
-from dreamcache.models.bases.joined.additions import NOTHING, Additions
+from dreamcache.models.bases.distillation import FewSteps, Sampling, follow_guidance
+from dreamcache.models.bases.joined.additions import NOTHING, Additions, JoinedFile, split_weight
+from dreamcache.models.bases.joined.few_steps import recognise_few_steps
 from dreamcache.models.bases.joined.lora import join_lora
 from dreamcache.models.bases.joined.other_vae import TAESD
 from dreamcache.models.bases.joined.textual_inversion import join_inversion
@@ -36,6 +37,7 @@ class Source:
         weights: whether the weights were trained, or are random to measure devices with.
         metadata: of the adapters file.
         fingerprint: of the base before a LoRA was joined; None where none was.
+        overrides: what was said of the base in the place of its files.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Source:
     weights: Literal["trained", "random"] = "trained"
     metadata: dict[str, str] = field(default_factory=dict)
     fingerprint: str | None = None
+    overrides: Overrides = AS_CONFIGURED
 
     @classmethod
     def load(
@@ -79,13 +82,15 @@ class Source:
         try:
             conditioned = load_adapters(path, loaded.unet).eval()
             fingerprint = base_fingerprint(loaded.unet) if additions.loras else None
-            records = [join_lora(loaded.parts, given) for given in additions.loras]
+            records = [_joined(loaded, given) for given in additions.loras]
             records += [join_inversion(loaded.parts, given) for given in additions.inversions]
             alone = loaded.second is None
             skip_layers(base, loaded.text_encoder, overrides.clip_skip, alone=alone)
-            loaded = replace(loaded, joined=(*loaded.joined, *records))
+            loaded = replace(
+                loaded, joined=(*loaded.joined, *records), few_steps=_few_steps(additions.loras, sampling)
+            )
             metadata = read_adapters(path)[1]
-            return cls(_name(base), loaded, conditioned, "trained", metadata, fingerprint)
+            return cls(_name(base), loaded, conditioned, "trained", metadata, fingerprint, overrides)
         except (AdapterError, OSError, SafetensorError) as error:
             raise ExportError(" ".join(str(error).split())) from error
 
@@ -157,8 +162,7 @@ def planned_size(
     architecture: str | None,
     adapters: Path | None,
     variant: str | None = None,
-    *,
-    own_vae: bool = True,
+    vae: str | Path | None = None,
 ) -> ModelSize:
     """Parameters of what is about to be loaded, without loading it; a Hub id is downloaded.
 
@@ -167,17 +171,16 @@ def planned_size(
         architecture: as `Source.random` takes it, where there is no base.
         adapters: of the base.
         variant: of the base's weights.
-        own_vae: False where another takes its place, and the base may have none.
+        vae: that takes the place of its own, which it may lack.
 
     Raises:
         ExportError: no such base, adapters or architecture.
     """
-    if architecture is not None:
-        return size_of_architecture(_known(architecture))
-    assert base is not None
-    path = adapters_of(base, adapters)
     try:
-        return size_of_files(base, path, variant, own_vae=own_vae)
+        if architecture is not None:
+            return size_of_architecture(_known(architecture), vae)
+        assert base is not None
+        return size_of_files(base, adapters_of(base, adapters), variant, vae)
     except (AdapterError, OSError) as error:
         raise ExportError(" ".join(str(error).split())) from error
 
@@ -192,6 +195,33 @@ def random_adapters(base: Base, seed: int = 0) -> ConditionedUNet:
                 step = torch.randn(parameter.shape, generator=generator)
                 parameter.add_(0.3 * step / parameter.shape[1] ** 0.5)
     return conditioned
+
+
+def _joined(base: Base, lora: str) -> JoinedFile:
+    before = base.unet.time_embedding.linear_1.weight.clone()
+    record = join_lora(base.parts, lora)
+    if base.folded is not None:
+        follow_guidance(base.unet, before, base.folded)
+    return record
+
+
+def _few_steps(loras: tuple[str, ...], sampling: Sampling | None) -> FewSteps | None:
+    """What the LoRAs want, or what was asked for beside them.
+
+    Raises:
+        ExportError: they want different things.
+    """
+    if not loras or sampling == "standard":
+        return None
+    if sampling is not None:
+        return FewSteps(sampling)
+    wanted = {found for given in loras if (found := recognise_few_steps(split_weight(given)[0])) is not None}
+    if len(wanted) > 1:
+        raise ExportError(
+            f"--lora: one way of sampling in few steps is expected, received {len(wanted)} "
+            f"({', '.join(sorted(one.sampling for one in wanted))}); give --sampling, or one such LoRA"
+        )
+    return next(iter(wanted), None)
 
 
 def _known(architecture: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.base import Base
+from dreamcache.models.bases.distillation import TRAILING, Sampling
 from dreamcache.runtime.bundle.contract import SchedulerKind, SigmaSpacing
 
 SAMPLERS: dict[str, SchedulerKind] = {
@@ -65,6 +66,8 @@ _SPACINGS: dict[str, SigmaSpacing] = {"use_karras_sigmas": "karras", "use_expone
 _OF_FEW_STEPS: Mapping[str, tuple[SchedulerKind, ...]] = {
     "lcm": ("lcm", "tcd"),
     "turbo": ("euler", "euler_a"),
+    "tcd": ("tcd",),
+    "hyper": ("ddim",),
 }
 
 
@@ -76,7 +79,7 @@ def declare_sampler(base: Base) -> SchedulerKind:
     """
     kind = _class_of(base)
     own = SAMPLERS.get(kind)
-    few = _OF_FEW_STEPS.get(base.sampling)
+    few = _OF_FEW_STEPS.get(way_of(base))
     if few is not None and own not in few:
         return few[0]
     if own is None:
@@ -96,7 +99,14 @@ def declare_sampler(base: Base) -> SchedulerKind:
 
 def declare_spacing(base: Base) -> SigmaSpacing:
     """Where the config places noise levels apart from its timesteps."""
+    if way_of(base) in TRAILING:
+        return "timesteps"
     return next((spacing for entry, spacing in _SPACINGS.items() if base.schedule.get(entry)), "timesteps")
+
+
+def way_of(base: Base) -> Sampling:
+    """How it wants to be sampled, with what was joined to it."""
+    return base.sampling if base.few_steps is None else base.few_steps.sampling
 
 
 def _class_of(base: Base) -> str:

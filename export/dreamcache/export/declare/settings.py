@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from transformers import CLIPTokenizerFast
 
-from dreamcache.export.declare.sampler import declare_sampler, declare_spacing
+from dreamcache.export.declare.sampler import declare_sampler, declare_spacing, way_of
 from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.base import Base
-from dreamcache.models.bases.distillation import Sampling
+from dreamcache.models.bases.distillation import TRAILING, FewSteps, Sampling
 from dreamcache.models.bases.parts.clip_tokenizer import vectors_of
 from dreamcache.models.bases.parts.second_text import time_ids
 from dreamcache.models.config import AdapterConfig
@@ -68,14 +68,18 @@ def declare_settings(
         ExportError: an entry that the contract cannot say, or entries that contradict each other; one line.
     """
     scheduler = declare_scheduler(base)
-    guidance = declare_guidance(metadata, base.sampling, sdxl=base.second is not None)
-    if sampler is None and not recommends_sampler(metadata):
+    few = base.few_steps
+    guidance = declare_guidance(metadata, way_of(base), sdxl=base.second is not None)
+    if few is not None:
+        guidance = _in_few_steps(guidance, few)
+    if sampler is None and (few is not None or not recommends_sampler(metadata)):
         sampler = declare_sampler(base)
     if sampler is not None:
         guidance = guidance.model_copy(update={"scheduler": sampler})
     if guidance.scheduler == "tcd":
-        # What diffusers' pipeline hands to any scheduler that takes it.
-        scheduler = scheduler.model_copy(update={"eta": 0.0})
+        # Without a LoRA's word what diffusers' pipeline hands to any scheduler that takes it.
+        eta = few.eta if few is not None and few.sampling == "tcd" else 0.0
+        scheduler = scheduler.model_copy(update={"eta": eta})
     if adapters.cache_timestep >= scheduler.num_train_timesteps:
         raise ExportError(
             f"the adapters cache at timestep {adapters.cache_timestep}, and the scheduler config has "
@@ -113,6 +117,8 @@ def declare_scheduler(base: Base) -> SchedulerSpec:
         ExportError: a schedule that the runner does not know.
     """
     config = {**base.scheduler.config, "sigma_spacing": declare_spacing(base)}
+    if way_of(base) in TRAILING:
+        config["timestep_spacing"] = "trailing"
     return _checked(SchedulerSpec, "the scheduler config", config)
 
 
@@ -144,6 +150,8 @@ def declare_vae(base: Base) -> VaeSpec:
 _FEW_STEPS: dict[Sampling, GuidanceDefaults] = {
     "lcm": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="lcm"),
     "turbo": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="euler"),
+    "tcd": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="tcd"),
+    "hyper": GuidanceDefaults(mode="none", guidance_scale=1.0, steps=4, scheduler="ddim"),
 }
 
 
@@ -172,6 +180,14 @@ def declare_guidance(
         raise ExportError(
             f"the adapters' guidance metadata is not usable: {first_line(error)}; save them again"
         ) from error
+
+
+def _in_few_steps(guidance: GuidanceDefaults, few: FewSteps) -> GuidanceDefaults:
+    """The steps and the text's guidance that a LoRA wants; the reference's stay where there is guidance."""
+    mode = "none" if few.guidance_scale == 1 else "dual" if guidance.mode == "none" else guidance.mode
+    return guidance.model_copy(
+        update={"mode": mode, "guidance_scale": few.guidance_scale, "steps": few.steps}
+    )
 
 
 def recommends_sampler(metadata: Mapping[str, str]) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.diffusers_folder import load_folder
-from dreamcache.models.bases.distillation import Sampling, fold_guidance, recognise_sampling
+from dreamcache.models.bases.distillation import FewSteps, Sampling, fold_guidance, recognise_sampling
 from dreamcache.models.bases.files import refuse_pickle
 from dreamcache.models.bases.hub import fetch_base, is_model_id
 from dreamcache.models.bases.joined.additions import NOTHING, Additions, JoinedFile
@@ -49,6 +49,8 @@ class Base:
         schedule: scheduler_config.json of its own scheduler, with nothing left out.
         joined: what was added to it.
         second: text side that SDXL has in addition; None for others.
+        few_steps: what a few-step LoRA that was joined wants; comes before what the adapters recommend.
+        folded: of a latent consistency model, what `fold_guidance` returned.
     """
 
     vae: Autoencoder
@@ -61,6 +63,8 @@ class Base:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     joined: tuple[JoinedFile, ...] = ()
     second: SecondText | None = None
+    few_steps: FewSteps | None = None
+    folded: Tensor | None = None
 
     @classmethod
     def of(
@@ -94,7 +98,7 @@ class Base:
         if sampling is None:
             sampling = recognise_sampling(parts.unet.config, schedule)
         settle_sample_size(name, parts)
-        fold_guidance(parts.unet)
+        folded = fold_guidance(parts.unet)
         for model in models.values():
             model.eval().requires_grad_(False)
         return cls(
@@ -108,6 +112,7 @@ class Base:
             schedule=schedule,
             joined=joined,
             second=parts.second,
+            folded=folded,
         )
 
     @property

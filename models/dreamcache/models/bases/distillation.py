@@ -8,6 +8,7 @@ fixed scale that is linear_1(t) + W1·P·g(w), so the scale folds into the bias 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,8 +17,32 @@ from torch import Tensor
 
 from dreamcache.models.errors import AdapterError
 
-Sampling = Literal["standard", "lcm", "turbo"]
-"""How a base wants to be sampled: with guidance in many steps, or without in a few."""
+Sampling = Literal["standard", "lcm", "turbo", "tcd", "hyper"]
+"""How a base wants to be sampled: with guidance in many steps, or without in a few.
+
+``turbo`` is Euler and ``hyper`` DDIM with trailing timesteps, ``lcm`` and ``tcd`` have the distillation's.
+"""
+
+TRAILING: tuple[Sampling, ...] = ("turbo", "hyper")
+"""Those that begin at the last timestep."""
+
+
+@dataclass(frozen=True)
+class FewSteps:
+    """How a LoRA that makes few steps suffice wants to be sampled, by its authors.
+
+    Attributes:
+        sampling: the way.
+        steps: how many.
+        guidance_scale: of the text; 1 is none.
+        eta: share of fresh noise of TCD; 0.3 is what `TCDScheduler.step` has.
+    """
+
+    sampling: Sampling
+    steps: int = 4
+    guidance_scale: float = 1.0
+    eta: float = 0.3
+
 
 LCM_GUIDANCE_SCALE = 8.5
 """The scale that diffusers' pipeline of latent consistency models uses by default."""
@@ -55,24 +80,45 @@ def guidance_embedding(scale: float, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def fold_guidance(unet: UNet2DConditionModel, scale: float = LCM_GUIDANCE_SCALE) -> None:
+def fold_guidance(unet: UNet2DConditionModel, scale: float = LCM_GUIDANCE_SCALE) -> Tensor | None:
     """Make a UNet that takes a guidance scale into an ordinary one at that scale, in place.
 
     A UNet that takes none is left alone.
+
+    Returns:
+        P·g(w) [c] in float64, for `follow_guidance`; None where there was nothing to fold.
 
     Raises:
         AdapterError: its time embedding has no bias to fold into.
     """
     width = unet.config.time_cond_proj_dim
     if width is None:
-        return
+        return None
     embedding = unet.time_embedding
     if embedding.linear_1.bias is None:
         raise AdapterError(
             "the UNet's time embedding has no bias, which a fixed guidance scale needs; give another base"
         )
     condition = guidance_embedding(scale, int(width)).to(embedding.cond_proj.weight.device)
-    shift = embedding.linear_1.weight.double() @ (embedding.cond_proj.weight.double() @ condition)
-    embedding.linear_1.bias.add_(shift.to(embedding.linear_1.bias.dtype))
+    projected: Tensor = embedding.cond_proj.weight.double() @ condition
+    _shift_bias(unet, embedding.linear_1.weight, projected)
     embedding.cond_proj = None
     unet.register_to_config(time_cond_proj_dim=None)
+    return projected
+
+
+@torch.no_grad()
+def follow_guidance(unet: UNet2DConditionModel, before: Tensor, projected: Tensor) -> None:
+    """Make the folded guidance that of linear_1's new weights, in place, where a LoRA changed them.
+
+    Args:
+        unet: that `fold_guidance` folded.
+        before: linear_1's weights until then.
+        projected: what `fold_guidance` returned.
+    """
+    _shift_bias(unet, unet.time_embedding.linear_1.weight - before, projected)
+
+
+def _shift_bias(unet: UNet2DConditionModel, weight: Tensor, projected: Tensor) -> None:
+    bias = unet.time_embedding.linear_1.bias
+    bias.add_((weight.double() @ projected).to(bias.dtype))

@@ -48,6 +48,7 @@ __all__ = [
     "GuidanceDefaults",
     "GuidanceMode",
     "JoinedSpec",
+    "OverridesSpec",
     "ParityReport",
     "Precision",
     "SchedulerKind",
@@ -127,6 +128,18 @@ class JoinedSpec(ContractModel):
     tokens: tuple[str, ...] = ()
 
 
+class OverridesSpec(ContractModel):
+    """What the export was told of the base in the place of its files; each as `dreamcache export` has it.
+
+    clip_skip: last layers of the text encoder that were left out. ema: the averaged weights of a checkpoint.
+    """
+
+    prediction: Literal["epsilon", "v_prediction"] | None = None
+    zero_terminal_snr: bool = False
+    clip_skip: NonNegativeInt = 0
+    ema: bool = False
+
+
 class Fingerprints(ContractModel):
     """Which base, which adapters and which graphs: a subject file belongs to exactly one triple."""
 
@@ -142,7 +155,7 @@ class Fingerprints(ContractModel):
 class Contract(ContractModel):
     """The whole of `dreamcache.json`."""
 
-    newer = ("joined", "text_2", "added_conditions")
+    newer = ("joined", "text_2", "added_conditions", "overrides")
 
     format_version: PositiveInt = 1
     architecture: Architecture
@@ -164,6 +177,7 @@ class Contract(ContractModel):
     joined: tuple[JoinedSpec, ...] = ()
     text_2: TextSpec | None = None
     added_conditions: AddedConditions | None = None
+    overrides: OverridesSpec | None = None
 
     @property
     def graphs(self) -> Graphs:
@@ -181,7 +195,8 @@ class Contract(ContractModel):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
         segmenter = self.onnx is not None and self.onnx.segmenter is not None
-        oldest = needed_format(self.architecture, "ddim", self.text, joined=self.joined, segmenter=segmenter)
+        said = (*self.joined, *([] if self.overrides is None else [self.overrides]))
+        oldest = needed_format(self.architecture, "ddim", self.text, said=said, segmenter=segmenter)
         if self.format_version < oldest:
             raise ValueError(f"format version {oldest} is expected, received {self.format_version}")
         dual = self.architecture.pooled_width is not None
@@ -216,17 +231,17 @@ def needed_format(
     architecture: Architecture,
     sampler: SchedulerKind = "ddim",
     *parts: ContractModel | None,
-    joined: tuple[JoinedSpec, ...] = (),
+    said: tuple[ContractModel, ...] = (),
     segmenter: bool = False,
 ) -> int:
     """The oldest format that can say what a bundle needs.
 
     2 where the reference has a size of its own, for SDXL, where the default sampler is newer, something was joined to
-    the base, a part has entries that 0.1 does not know, or there is a segmenter.
+    or said of the base, a part has entries that 0.1 does not know, or there is a segmenter.
     """
     newer = any(part.model_dump().keys() & set(part.newer) for part in parts if part is not None)
     old = architecture.reference is None and architecture.pooled_width is None and sampler in _OF_FORMAT_1
-    return 1 if old and not newer and not joined and not segmenter else 2
+    return 1 if old and not newer and not said and not segmenter else 2
 
 
 def dump_contract(contract: Contract) -> str:

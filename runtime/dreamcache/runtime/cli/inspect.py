@@ -130,6 +130,7 @@ def _model(bundle: Bundle) -> dict[str, str]:
         + ("" if shape.pooled_width is None else f", two encoders, pooled {shape.pooled_width}"),
         "denoiser batch": str(shape.batch),
         "prediction": contract.scheduler.prediction_type,
+        **_overrides(contract),
         "caching timestep": str(contract.cache_timestep),
         "guidance": (
             f"{guidance.mode}, text {guidance.guidance_scale:g}, "
@@ -141,6 +142,17 @@ def _model(bundle: Bundle) -> dict[str, str]:
         "adapters": contract.fingerprints.adapters[:12],
         "graphs": contract.fingerprints.graph[:12],
     }
+
+
+def _overrides(contract: Contract) -> dict[str, str]:
+    """What the export was told in the place of the base's files."""
+    if contract.overrides is None:
+        return {}
+    said = contract.overrides.model_dump(exclude_defaults=True)
+    words = (
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in said.items()
+    )
+    return {"told at the export": ", ".join(words)}
 
 
 def _parity(contract: Contract) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,6 +59,32 @@ def test_two_after_each_other_add_up(base: Base, tmp_path: Path) -> None:
         join_lora(base.parts, f"{tmp_path / 'a.safetensors'}:{weight}")
     down, up, _ = unet[UNET_LAYERS[0]]
     torch.testing.assert_close(base.unet.get_submodule(UNET_LAYERS[0]).weight, before + 1.5 * up @ down)
+
+
+def test_ranks_and_alphas_that_differ_by_layer_are_the_files_own(base: Base, tmp_path: Path) -> None:
+    """The method's W + weight · alpha / rank · B·A, of which diffusers loses some alphas of kohya's."""
+    parts = {"unet": (base.unet, (*UNET_LAYERS, *CONVOLUTIONS)), "text": (base.text_encoder, TEXT_LAYERS)}
+    matrices: dict[str, Any] = {}
+    for part, (model, layers) in parts.items():
+        matrices[part] = {}
+        for i, name in enumerate(layers):
+            ((down, up, _),) = lora_matrices(model, [name], i, rank=(2, 3, 4, 8, 5)[i % 5]).values()
+            matrices[part][name] = (down, up, (1.0, 8.0, 3.0)[i % 3])
+    tensors = as_kohya(matrices["unet"], matrices["text"])
+    # Without an alpha it is the rank.
+    lone = "lora_unet_" + UNET_LAYERS[1].replace(".", "_")
+    down, up, _ = matrices["unet"][UNET_LAYERS[1]]
+    del tensors[f"{lone}.alpha"]
+    matrices["unet"][UNET_LAYERS[1]] = (down, up, float(len(down)))
+    save_file(tensors, tmp_path / "a.safetensors")
+    before = {part: copy.deepcopy(model.state_dict()) for part, (model, _) in parts.items()}
+    join_lora(base.parts, f"{tmp_path / 'a.safetensors'}:0.7")
+    for part, (model, _) in parts.items():
+        for name, (down, up, alpha) in matrices[part].items():
+            weight = before[part][f"{name}.weight"]
+            change = 0.7 * alpha / len(down) * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+            torch.testing.assert_close(model.get_submodule(name).weight, weight + change)
+            assert change.abs().max() > 1e-2, name
 
 
 def test_what_cannot_be_joined_whole_is_refused_by_name(base: Base, tmp_path: Path) -> None:

@@ -74,9 +74,14 @@ def test_every_form_holds_the_same_weights(
     save_file(alone, tmp_path / "original.safetensors")
     shutil.copy(kl / WEIGHTS, tmp_path / "bare.safetensors")
     write_ldm_checkpoint(tmp_path / "checkpoint.safetensors", whole)
-    served = {"somebody/vae": kl, "somebody/base": whole, "somebody/taesd": taesd}
+    served = {"somebody/vae": kl, "somebody/base": whole, "somebody/taesd-1.5@v1.0": taesd}
     caches = {model: LocalHub(served, tmp_path / "hub" / model) for model in served}
-    monkeypatch.setattr(hub, "snapshot_download", lambda model, **wanted: caches[model](model, **wanted))
+
+    def download(model: str, revision: str | None = None, **wanted: list[str]) -> str:
+        name = model if revision is None else f"{model}@{revision}"
+        return caches[name](name, **wanted)
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
     forms = ["original.safetensors", "bare.safetensors", "checkpoint.safetensors", "whole"]
     expected = joined(tiny_base, kl).vae.state_dict()
     for source in (
@@ -87,12 +92,12 @@ def test_every_form_holds_the_same_weights(
     # A config beside the file counts, else the base's.
     assert joined(tiny_base, kl / WEIGHTS).vae.config.scaling_factor == 0.4
     assert joined(tiny_base, tmp_path / "bare.safetensors").vae.config.scaling_factor == 0.9
-    for source in (taesd / WEIGHTS, "somebody/taesd"):
+    for source in (taesd / WEIGHTS, "somebody/taesd-1.5@v1.0"):
         found = joined(tiny_base, source)
         assert type(found.vae).__name__ == "AutoencoderTiny"
         assert torch.equal(found.vae.state_dict()["decoder.layers.0.weight"],
                            load_file(taesd / WEIGHTS)["decoder.layers.0.weight"])  # fmt: skip
-    assert found.joined[0].name == "somebody/taesd"
+    assert found.joined[0].name == "somebody/taesd-1.5@v1.0"
 
 
 def test_a_base_without_a_vae_of_its_own_or_with_a_broken_one(

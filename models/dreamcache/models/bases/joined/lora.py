@@ -72,7 +72,7 @@ def join_lora(parts: Parts, given: str) -> JoinedFile:
             warnings.simplefilter("ignore")
             pipeline.load_lora_weights(str(path.absolute()), adapter_name=_NAME, use_safetensors=True)
         for part in _PARTS:
-            _check_injected(path, part, getattr(parts, part), wanted[part], tensors)
+            _settle_scales(path, part, getattr(parts, part), wanted[part], tensors)
         components = [part for part in _PARTS if wanted[part]]
         pipeline.fuse_lora(components, lora_scale=weight, adapter_names=[_NAME])
     except AdapterError:
@@ -171,12 +171,15 @@ def _of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
 
 
-def _check_injected(
+def _settle_scales(
     path: Path, part: str, model: nn.Module, wanted: set[str], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Refuse what diffusers would leave out or scale otherwise than the file says.
+    """Scale every layer as the file says, alpha / rank, and refuse what diffusers would leave out or guess.
 
-    It keeps one alpha where ranks differ without alphas, and loses some of kohya's where those differ by layer.
+    It loses some of kohya's alphas where ranks differ by layer; in diffusers' own form one alpha counts for all ranks.
+
+    Raises:
+        AdapterError: names the layer.
     """
     held: dict[str, Any] = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
     if missed := wanted - set(held):
@@ -185,13 +188,14 @@ def _check_injected(
         )
     for name in () if LORA_ADAPTER_METADATA_KEY in read_metadata(path) else sorted(wanted):
         rank = held[name].r[_NAME]
-        keys = [f"{start}{name.replace('.', '_')}.alpha" for start in _KOHYA[part]]
-        expected = next((float(tensors[key]) for key in keys if key in tensors), float(rank)) / rank
-        received = held[name].scaling[_NAME]
-        if abs(received - expected) > 1e-6 * abs(expected):
+        keys = [f"{start}{name.replace('.', '_')}" for start in _KOHYA[part]]
+        if any(f"{key}.lora_down.weight" in tensors for key in keys):
+            alpha = next((float(tensors[f"{key}.alpha"]) for key in keys if f"{key}.alpha" in tensors), rank)
+            held[name].scaling[_NAME] = alpha / rank
+        elif abs((received := held[name].scaling[_NAME]) - 1) > 1e-6:
             raise AdapterError(
-                f"--lora {path}: {name} of the {part} would be joined at {received:g} times, expected {expected:g}, "
-                "since ranks or alphas differ by layer; save it again with one rank and one alpha"
+                f"--lora {path}: {name} of the {part} would be joined at {received:g} times, expected 1, "
+                "since ranks differ by layer and the file states no alphas; save it again with one rank"
             )
 
 

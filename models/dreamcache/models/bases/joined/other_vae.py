@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,28 @@ def load_vae(source: str | Path, own: Mapping[str, Any]) -> tuple[Autoencoder, J
     return vae, JoinedFile("vae", name, digest_of(files))
 
 
+def vae_parameters(source: str | Path) -> int:
+    """How many parameters a VAE has, by the headers of its files; a Hub id is downloaded.
+
+    Args:
+        source: as `load_vae` takes it, or ``taesd``.
+
+    Raises:
+        AdapterError, FileNotFoundError: as `load_vae` does, of files that cannot be read.
+    """
+    if source == TAESD:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in AutoencoderTiny().parameters())
+    path = _resolved(source)
+    counts = {
+        name: prod(shape)
+        for file in (stored_weights(path) if path.is_dir() else [path])
+        for name, shape in read_shapes(file).items()
+    }
+    of_a_base = [count for name, count in counts.items() if name.startswith("first_stage_model.")]
+    return sum(of_a_base or counts.values())
+
+
 def own_config(path: Path, config: str | Path | None) -> dict[str, Any]:
     """Config of a base's own VAE, as far as it states one."""
     for folder in (path, *(() if config is None else (Path(config),))):
@@ -82,14 +105,16 @@ def _resolved(source: str | Path) -> Path:
     if path.is_dir():
         inner = path / "vae"
         return inner if (inner / CONFIG).is_file() else path
-    if isinstance(source, str) and not path.suffix and is_model_id(source):
+    if isinstance(source, str) and path.suffix != ".safetensors" and is_model_id(source):
+        refuse_pickle(path)
         mend = "check the id and the connection, or give a folder"
         found = fetch_files(source, mend, allow_patterns=[CONFIG, f"vae/{CONFIG}"])
         below = "vae/" if (found / "vae" / CONFIG).is_file() else ""
         wanted = [f"{below}{CONFIG}", f"{below}diffusion_pytorch_model*.safetensors"]
         return fetch_files(source, mend, allow_patterns=wanted) / below
     raise FileNotFoundError(
-        f"--vae: no VAE at {str(source)!r}; give a diffusers folder, a .safetensors file, or a Hub id (owner/name)"
+        f"--vae: no VAE at {str(source)!r}; give a diffusers folder, a .safetensors file, or a Hub id (owner/name or "
+        "owner/name@revision)"
     )
 
 

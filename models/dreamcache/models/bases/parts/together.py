@@ -141,8 +141,8 @@ def settle_sample_size(name: str, parts: Parts) -> None:
     if isinstance(size, (list, tuple)):
         if len(size) != 2 or size[0] != size[1]:
             raise AdapterError(
-                f"the UNet of {name} has sample_size {list(size)}, expected one number or two equal ones; pictures "
-                "are square: correct unet/config.json"
+                f"the UNet of {name} has sample_size {list(size)}, expected one number or two equal ones: correct "
+                "unet/config.json, and give --resolution WIDTHxHEIGHT for pictures that are not square"
             )
         size = size[0]
     elif size is None:
