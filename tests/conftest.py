@@ -7,8 +7,12 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Before onnxruntime is imported by a test's own hand.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -53,3 +57,36 @@ def tiny_adapters(tiny_base: Path) -> Path:
     from tiny_models import write_tiny_adapters
 
     return write_tiny_adapters(tiny_base.parent / "adapters.safetensors", tiny_base)
+
+
+@pytest.fixture(scope="session")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The JavaScript runtime of `dreamcache web`, fetched by npm as a user's is."""
+    from page_files import need
+
+    from dreamcache.runtime.web.delivery import runtime_files
+
+    need("npm", "npm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("javascript")))
+        return runtime_files()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A headless browser, which is the system's."""
+    from page_files import need
+    from playwright.sync_api import sync_playwright
+
+    path = need("chromium", "chromium")
+    # A name that leads to this machine, which a browser does not trust as it trusts "localhost".
+    options = ["--no-sandbox", "--host-resolver-rules=MAP desk.test 127.0.0.1"]
+    options += [
+        "--enable-unsafe-webgpu",
+        "--use-webgpu-adapter=swiftshader",
+        "--enable-features=Vulkan,WebGPU",
+    ]
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=options)
+        yield browser
+        browser.close()

@@ -85,7 +85,10 @@ class BundleFacts(RecordModel):
 
 
 class Fidelity(RecordModel):
-    """The gate that a speed needs: what the exporter measured against PyTorch."""
+    """The gate that a speed needs: what the exporter measured against PyTorch.
+
+    self_check_db: by graph, what the device itself computes against PyTorch's fp32, where it was asked.
+    """
 
     passed: bool
     reason: str = ""
@@ -94,6 +97,7 @@ class Fidelity(RecordModel):
     final_latent_db: float | None = None
     reference_ratio: float | None = None
     text_ratio: float | None = None
+    self_check_db: dict[str, float] | None = None
 
 
 class RunConditions(RecordModel):

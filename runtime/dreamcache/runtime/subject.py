@@ -58,7 +58,7 @@ class Subject:
             "fingerprint": self.fingerprint,
             "timestep": str(self.timestep),
             "background": self.background,
-            "thumbnail": _to_base64(self.thumbnail),
+            "thumbnail": thumbnail_base64(self.thumbnail),
         }
         data = save({name: np.ascontiguousarray(array) for name, array in self.tensors.items()}, metadata)
         with replacing(path, overwrite) as temporary:
@@ -184,7 +184,8 @@ def _check_owner(place: Path | None, metadata: Mapping[str, str], contract: Cont
         )
 
 
-def _to_base64(image: Image.Image | None) -> str:
+def thumbnail_base64(image: Image.Image | None) -> str:
+    """A picture in at most 128 px as the PNG in a subject file's metadata; empty for None."""
     if image is None:
         return ""
     small = image.convert("RGB")

@@ -77,6 +77,9 @@ def _row(title: str, record: Record, one: Measurement) -> MeasurementRow:
         notes.append("no speed: the record lacks the fidelity gate's figures")
     elif not one.fidelity.passed:
         notes.append(f"fidelity gate FAILED: {one.fidelity.reason}")
+    if one.fidelity.self_check_db:
+        name, least = min(one.fidelity.self_check_db.items(), key=lambda item: item[1])
+        notes.append(f"checked itself against PyTorch: at least {least:.0f} dB ({name})")
     if one.bundle.weights == "random":
         notes.append("random weights: its pictures mean nothing")
     if one.unstable():

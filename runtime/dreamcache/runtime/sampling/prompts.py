@@ -76,6 +76,11 @@ class PromptTokenizer:
         ids += [self._text.pad_id] * (self._length - len(ids))
         return np.array([ids], dtype=np.int64)
 
+    def as_json(self) -> str:
+        """The rules as `tokenizer.json` has them, whichever files they were read from."""
+        rules: str = self._tokenizer.to_str()
+        return rules
+
     def _expanded(self, prompt: str) -> str:
         """The prompt with every token of several vectors spelled out, as diffusers' `maybe_convert_prompt` does."""
         vectors = self._text.vectors

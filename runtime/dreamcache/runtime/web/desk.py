@@ -1,0 +1,96 @@
+"""What the page asks of this machine: a photograph prepared as every reference is, and a place for its records.
+
+Background removal and resampling stay here, so that a subject made on a phone is the one that Python makes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dreamcache.runtime.errors import OutputError, SettingsError
+from dreamcache.runtime.files import replacing
+from dreamcache.runtime.pipeline import Pipeline
+from dreamcache.runtime.reference.picture_sources import Source
+from dreamcache.runtime.reference.prepare import prepare_reference
+from dreamcache.runtime.subject import thumbnail_base64
+from dreamcache.runtime.untrusted import parse_json
+
+MAX_PHOTOGRAPH_BYTES = 32 << 20
+MAX_RECORD_BYTES = 4 << 20
+_MOST_RECORDS = 1000
+
+
+class Desk:
+    """Answers of one run. records: the folder for what browsers measured; it is made when the first comes."""
+
+    def __init__(self, pipeline: Pipeline, records: Path, reference: Source | None = None) -> None:
+        """reference: the picture that the page begins with; default: a drawn toy.
+
+        Raises: ImageError for a reference that cannot be used.
+        """
+        self._pipeline = pipeline
+        self._records = records
+        self._one_at_a_time = threading.Lock()
+        self._kept = 0
+        self.reference = json.dumps(self.prepared(drawn_toy() if reference is None else reference)).encode()
+
+    def prepared(self, photograph: Source) -> dict[str, Any]:
+        """The reference square of a photograph: side in px, RGB as base64, how its background went, a thumbnail.
+
+        Raises: ImageError for a picture that cannot be used.
+        """
+        contract = self._pipeline.contract
+        segment = None if contract.graphs.segmenter is None else self._pipeline.segment
+        with self._one_at_a_time:
+            found = prepare_reference(
+                photograph, None, size=contract.architecture.reference_side, segment=segment
+            )
+        return {
+            "side": found.image.width,
+            "pixels": base64.b64encode(found.image.convert("RGB").tobytes()).decode("ascii"),
+            "background": found.how,
+            "thumbnail": thumbnail_base64(found.image),
+        }
+
+    def keep_record(self, text: bytes) -> Path:
+        """Write a browser's record as a file of its own; `dreamcache bench --merge` checks what is in it.
+
+        Raises: SettingsError for anything but a record, OutputError where none can be written.
+        """
+        try:
+            record = parse_json(text)
+        except ValueError as error:
+            raise SettingsError(f"record: JSON is expected, received what is not ({error})") from error
+        if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
+            raise SettingsError("record: an object with a schema_version is expected, received another")
+        with self._one_at_a_time:
+            if self._kept >= _MOST_RECORDS:
+                raise OutputError(f"{_MOST_RECORDS} records were kept; start `dreamcache web` again for more")
+            self._kept += 1
+            self._records.mkdir(parents=True, exist_ok=True)
+            moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+            place = self._records / f"browser-{moment}-{self._kept}.json"
+            with replacing(place) as beside:
+                beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return place
+
+
+def drawn_toy() -> Image.Image:
+    """A toy on white, for people who have no photograph at hand."""
+    from PIL import ImageDraw
+
+    image = Image.new("RGB", (256, 256), "white")
+    draw = ImageDraw.Draw(image)
+    draw.rounded_rectangle((66, 118, 190, 236), radius=26, fill=(44, 110, 180))
+    draw.rounded_rectangle((78, 30, 178, 126), radius=24, fill=(214, 69, 65))
+    for left in (98, 138):
+        draw.ellipse((left, 62, left + 20, 82), fill="white")
+    draw.rectangle((98, 152, 158, 176), fill=(246, 200, 60))
+    return image

@@ -1,0 +1,247 @@
+/** The page: from the first visit to a finished picture. What computes is in the worker; what is seen, in `view`. */
+
+import { engineName, measureDevice, rememberStage, reportKilled, shortName, showVerdict } from "./device.mjs";
+import { SCHEDULERS } from "./sampling/schedulers/index.mjs";
+import { SUFFIX } from "./subject.mjs";
+import { duration, element, offerFile, pictureFile, progress, say, showPicture, showSubject } from "./view.mjs";
+import { WorkerClient } from "./worker_client.mjs";
+
+/**
+ * @typedef {import("./bundle.mjs").Facts} Facts
+ * @typedef {import("./sessions.mjs").Engine} Engine
+ * @typedef {import("./pipeline.mjs").Reference} Reference
+ */
+
+/** Bundles up to this size are checked on every visit. */
+const CHECKED_AT_ONCE_BYTES = 128 << 20;
+const field = (/** @type {string} */ id) => element(id, HTMLInputElement);
+const choice = (/** @type {string} */ id) => element(id, HTMLSelectElement);
+const button = (/** @type {string} */ id) => element(id, HTMLButtonElement);
+
+/** @type {Facts} */
+let facts;
+/** @type {Engine[]} */
+let engines = [];
+/** @type {Engine} */
+let engine;
+/** @type {WorkerClient} */
+let client;
+/** @type {Reference} */
+let reference;
+/** @type {import("./check.mjs").Verdict | null} */
+let verdict = null;
+let began = 0;
+
+/** @param {any} message */
+function told({ told: kind, ...said }) {
+  if (kind === "stage") rememberStage({ stage: said.name, engine, contract: facts.contract_sha256 });
+  if (kind === "fetched") {
+    const megabytes = (/** @type {number} */ bytes) => (bytes / 1e6).toFixed(1);
+    say("status", `Fetching the model: ${said.name}, ${megabytes(said.done)} of ${megabytes(said.total)} MB`);
+    progress(said.done / said.total);
+  }
+  if (kind === "step") {
+    const each = (performance.now() - began) / (said.index + 1);
+    if (said.preview !== null) showPicture(said.preview);
+    say("status", `Step ${said.index + 1} of ${said.total}, ${duration(each)} each`);
+    progress((said.index + 1) / said.total);
+  }
+  if (kind === "checked") say("status", `Checking this device: ${said.name} ${said.db.toFixed(0)} dB`);
+  if (kind === "measured") {
+    say("status", `Measuring: ${said.line}`);
+    progress(said.share);
+  }
+}
+
+/**
+ * Something that takes a while: no two at once, the screen stays on, and trouble is a sentence.
+ * @param {() => Promise<void>} work
+ */
+async function busy(work) {
+  const buttons = [...document.querySelectorAll("button, select, input[type=file]")];
+  document.documentElement.dataset.state = "busy";
+  say("trouble", "");
+  for (const one of buttons) one.setAttribute("disabled", "");
+  const lock = await navigator.wakeLock?.request("screen").catch(() => null);
+  try {
+    await work();
+    rememberStage(null);
+  } catch (error) {
+    rememberStage(null);
+    say("trouble", error instanceof Error ? error.message : String(error));
+    say("status", "Stopped.");
+  } finally {
+    await lock?.release().catch(() => {});
+    progress(null);
+    document.documentElement.dataset.state = "ready";
+    for (const one of buttons) one.removeAttribute("disabled");
+  }
+}
+
+/**
+ * A worker with an engine; one that fails or computes wrongly gives way to the next.
+ * @param {Engine[]} candidates
+ */
+async function start(candidates) {
+  for (const [index, candidate] of candidates.entries()) {
+    const last = index + 1 === candidates.length;
+    try {
+      await load(candidate);
+      if (candidate.provider === "wasm" || verdict?.right) return;
+      say("advice", "The GPU of this device is not right, or cannot be checked: the processor draws.");
+    } catch (error) {
+      const said = error instanceof Error ? error.message : String(error);
+      if (last || (error instanceof Error && error.name === "TransferError")) throw error;
+      say("advice", `${engineName(candidate)} does not run this bundle (${said}); another engine is tried.`);
+    }
+  }
+}
+
+/** @param {Engine} candidate */
+async function load(candidate) {
+  engine = candidate;
+  client.close("another engine was chosen");
+  client = new WorkerClient(told);
+  await client.ask("facts");
+  say("engine", shortName(engine));
+  const { note } = await client.ask("load", { engine });
+  if (note) say("advice", note);
+  const sizes = Object.values(facts.contract.files).map((record) => /** @type {{size: number}} */ (record).size);
+  const total = sizes.reduce((sum, size) => sum + size, 0);
+  verdict = null;
+  if (engine.provider === "webgpu" || total <= CHECKED_AT_ONCE_BYTES) verdict = await client.ask("check");
+  showVerdict(verdict);
+}
+
+/**
+ * Take a reference and cache it.
+ * @param {Blob | null} photograph null: the desk's picture
+ */
+async function takeReference(photograph) {
+  say("status", photograph === null ? "Fetching the toy" : "Your desk cuts the subject out");
+  reference = await client.ask("reference", { photograph });
+  await cacheReference();
+}
+
+/** Cache the reference that was taken. */
+async function cacheReference() {
+  showSubject(reference.thumbnail, true);
+  say("background", `Background: ${reference.background}.`);
+  await client.ask("cache", { reference });
+  say("status", "Ready.");
+}
+
+/** The settings as they stand. */
+function settings() {
+  const seed = field("seed").value.trim();
+  return {
+    prompt: element("prompt", HTMLTextAreaElement).value,
+    negative_prompt: field("negative").value,
+    seed: /^[0-9]{1,18}$/.test(seed) ? seed : String(crypto.getRandomValues(new Uint32Array(1))[0]),
+    steps: Number(field("steps").value),
+    scheduler: choice("scheduler").value,
+    guidance: {
+      mode: choice("mode").value,
+      guidance_scale: Number(field("guidance-scale").value),
+      reference_guidance_scale: facts.contract.guidance.reference_guidance_scale,
+      strength: Number(field("strength").value),
+    },
+  };
+}
+
+async function draw() {
+  const asked = settings();
+  began = performance.now();
+  say("status", "Reading the prompt");
+  progress(0);
+  const { picture, lost } = await client.ask("draw", { settings: asked });
+  showPicture(picture);
+  element("finished", HTMLElement).hidden = false;
+  say("status", `Done in ${duration(performance.now() - began)}, seed ${asked.seed}.`);
+  if (lost > 0) say("advice", `The prompt is ${lost} tokens too long: its end was not read.`);
+}
+
+/** Choices and defaults of the bundle. */
+function fillForm() {
+  const { guidance, scheduler, architecture } = facts.contract;
+  for (const kind of Object.keys(SCHEDULERS).filter((name) => name !== "dpm"))
+    choice("scheduler").add(new Option(kind, kind));
+  choice("scheduler").value = guidance.scheduler === "dpm" ? "dpmpp_2m" : guidance.scheduler;
+  engines.forEach((one, index) => choice("engines").add(new Option(engineName(one), String(index))));
+  choice("mode").value = guidance.mode;
+  field("steps").max = String(Math.min(50, scheduler.num_train_timesteps));
+  for (const [id, value] of /** @type {[string, number][]} */ ([
+    ["steps", guidance.steps],
+    ["strength", guidance.strength],
+    ["guidance-scale", guidance.guidance_scale],
+  ])) {
+    field(id).value = String(value);
+    const show = () => (element(`${id}-shown`, HTMLOutputElement).value = field(id).value);
+    field(id).addEventListener("input", show);
+    show();
+  }
+  const size = `${architecture.image_width} × ${architecture.image_height} px`;
+  say("facts", `${facts.name}, ${facts.contract.precision}, ${size}, DreamCache ${facts.version}`);
+}
+
+function listen() {
+  const on = (/** @type {string} */ id, /** @type {() => Promise<void>} */ work) =>
+    button(id).addEventListener("click", () => void busy(work));
+  element("draw", HTMLFormElement).addEventListener("submit", (event) => {
+    event.preventDefault();
+    void busy(draw);
+  });
+  on("toy", () => takeReference(null));
+  on("again", () => {
+    field("seed").value = "";
+    return draw();
+  });
+  on("save", async () => {
+    const file = await pictureFile();
+    offerFile(file, file.name);
+  });
+  on("share", async () => {
+    const shared = { files: [await pictureFile()] };
+    await navigator.share(shared).catch((error) => {
+      if (error.name !== "AbortError") throw error;
+    });
+  });
+  on("keep-subject", async () => offerFile(new Blob([await client.ask("saveSubject")]), `phone${SUFFIX}`));
+  on("quick", () => measureDevice(client, facts, engine, verdict, reference, true));
+  on("whole", () => measureDevice(client, facts, engine, verdict, reference, false));
+  /** @type {(id: string, use: (file: File) => Promise<void>) => void} */
+  const onFile = (id, use) =>
+    field(id).addEventListener("change", () => {
+      const file = field(id).files?.[0];
+      if (file !== undefined) void busy(() => use(file)).then(() => (field(id).value = ""));
+    });
+  onFile("photograph", takeReference);
+  onFile("open-subject", async (file) => {
+    const { thumbnail } = await client.ask("openSubject", { file: await file.arrayBuffer() });
+    showSubject(thumbnail, true);
+    say("background", `Subject of ${file.name}.`);
+    say("status", "Ready.");
+  });
+  choice("engines").addEventListener("change", () => {
+    const chosen = engines[Number(choice("engines").value)];
+    void busy(async () => {
+      await load(chosen);
+      await cacheReference();
+    });
+  });
+  const empty = new File([""], "picture.png", { type: "image/png" });
+  button("share").hidden = !(navigator.canShare?.({ files: [empty] }) ?? false);
+}
+
+await busy(async () => {
+  client = new WorkerClient(told);
+  ({ facts, engines } = await client.ask("facts"));
+  fillForm();
+  listen();
+  if (!globalThis.isSecureContext)
+    say("advice", "Plain http: one thread, no GPU, and nothing is kept on this device. Without --http all of it is there.");
+  await reportKilled(client, facts);
+  await start(engines);
+  choice("engines").value = String(engines.indexOf(engine));
+  await takeReference(null);
+});

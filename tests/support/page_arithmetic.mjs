@@ -1,0 +1,50 @@
+// Runs the page's arithmetic on cases from stdin, for tests that compare it with Python's; answers as JSON.
+import { readFileSync } from "node:fs";
+import { pathToFileURL } from "node:url";
+
+const [page] = process.argv.slice(2);
+const load = (name) => import(pathToFileURL(`${page}/${name}`).href);
+const { noiseSource, noisedReference } = await load("sampling/noise.mjs");
+const { makeScheduler } = await load("sampling/schedulers/index.mjs");
+const { trajectory } = await load("sampling/trajectory.mjs");
+const { branches, combine } = await load("sampling/guidance.mjs");
+const { PromptTokenizer } = await load("sampling/prompts.mjs");
+
+const answers = {
+  noise: ({ seed, count, draws }) => {
+    const draw = noiseSource(BigInt(seed), count);
+    return Array.from({ length: draws }, () => Array.from(draw()));
+  },
+  noised: ({ latent, scheduler, timestep }) =>
+    Array.from(noisedReference(Float32Array.from(latent), scheduler, timestep)),
+  combine: ({ guidance, predictions }) =>
+    Array.from(combine(guidance, predictions.map((one) => Float32Array.from(one)))),
+  branches: ({ guidance, reference }) => branches(guidance, reference),
+  tokens: async ({ library, rules, text, length, prompts }) => {
+    const { Tokenizer } = await import(pathToFileURL(library).href);
+    const tokenizer = new PromptTokenizer(new Tokenizer(JSON.parse(rules), {}), text, length);
+    return prompts.map((prompt) => tokenizer.encode(prompt));
+  },
+  trajectory: async ({ scheduler, kind, steps, guidance, seed, count }) => {
+    const made = makeScheduler(scheduler, kind, steps);
+    const denoiser = {
+      hasReference: true,
+      predict: async (latent, timestep, asked) =>
+        asked.map((_, k) => latent.map((x, i) => Math.fround(x * Math.fround(((i % 7) - k) / 8)) + timestep / 1024)),
+    };
+    const latents = [];
+    for await (const step of trajectory(denoiser, made, guidance, noiseSource(BigInt(seed), count)))
+      latents.push(Array.from(step.latent), Array.from(step.preview));
+    return { timesteps: Array.from(made.timesteps), latents };
+  },
+};
+
+const results = [];
+for (const { ask, ...rest } of JSON.parse(readFileSync(0, "utf8"))) {
+  try {
+    results.push(await answers[ask](rest));
+  } catch (error) {
+    results.push({ error: error.message });
+  }
+}
+process.stdout.write(JSON.stringify(results));
