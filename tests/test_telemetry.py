@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -51,6 +52,15 @@ def _left_behind(program: str, home: Path, **environment: str) -> list[str]:
 @pytest.mark.parametrize("entry", _ENTRIES)
 def test_no_entry_lets_onnxruntime_keep_an_id(entry: str, tmp_path: Path) -> None:
     assert _left_behind(_ENTRIES[entry] + _OPEN_AND_LEAVE, tmp_path / "home") == []
+
+
+def test_the_record_of_the_system_calls_has_no_connection() -> None:
+    """Of `docs/scripts/network_trace.py`, whose last row must show one."""
+    record = json.loads((Path(__file__).parents[1] / "docs/results/network.json").read_text())
+    *commands, witness = record["rows"].items()
+    assert len(commands) >= 12
+    assert {name: row for name, row in commands if row["status"] or row["connections_or_packets"]} == {}
+    assert witness[1]["connections_or_packets"] == 1
 
 
 def test_an_id_would_be_noticed(tmp_path: Path) -> None:
