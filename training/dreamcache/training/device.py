@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 import torch
-from torch import nn
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 
 def training_device() -> torch.device:
@@ -28,11 +29,15 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=training_dtype(device) is torch.bfloat16)
 
 
-def compiled(module: nn.Module) -> nn.Module:
-    """The module with the same weights and faster, where there is a compiler for it; else the module itself."""
-    if next(module.parameters()).device.type == "cpu" and not any(
-        map(shutil.which, ("g++", "c++", "clang++"))
-    ):
-        return module
-    fast: nn.Module = torch.compile(module)  # type: ignore[assignment]  # stated as a callable
-    return fast
+def compile_blocks(unet: UNet2DConditionModel) -> None:
+    """Let the transformer blocks of a UNet be compiled with their first run, where there is a compiler for it.
+
+    On a CPU with AMX a step forwards and backwards takes 0.84 of its time (0.5 s a block to compile); the UNet compiled
+    as a whole gained nothing there.
+    """
+    on_cpu = next(unet.parameters()).device.type == "cpu"
+    if on_cpu and not any(map(shutil.which, ("g++", "c++", "clang++"))):
+        return
+    for module in unet.modules():
+        if isinstance(module, BasicTransformerBlock):
+            module.compile(dynamic=False)

@@ -41,8 +41,8 @@ class Schedule:
     et al. 2024, with the scale of Liu et al. 2025, so that AdamW's learning rates apply). `cooldown`: None lets the
     rate fall by half a cosine; a share keeps it constant and lets it fall over that share of the steps, at the end
     (Hägele et al. 2024, arXiv 2405.18392): such a run continues with more steps as if they had been planned.
-    `compiled`: by torch.compile, which costs minutes at each start and brings nothing on a CPU with AMX. `parts`:
-    of a batch, computed one after another: the optimizer's time is shared by a larger batch.
+    `compiled`: the UNet's transformer blocks, which costs half a minute at the first start. `parts`: of a
+    batch, computed one after another: the optimizer's time is shared by a larger batch.
     """
 
     steps: int

@@ -67,6 +67,7 @@ BASE = Schedule(
     checkpoint_every=20,
     muon=True,
     cooldown=0.2,
+    compiled=True,
 )
 SEGMENTER = Schedule(
     steps=1500, batch=24, learning_rate=3e-3, warmup=30, ema=0.99, checkpoint_every=50, muon=True

@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreamcache.models.bases.pixels import to_pictures
 from dreamcache.models.pipeline import denoise_batch
-from dreamcache.training.device import compiled, training_device, training_dtype
+from dreamcache.training.device import compile_blocks, training_device, training_dtype
 from dreamcache.training.miniature.convolution import quicken
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
@@ -150,7 +150,8 @@ def train_text_to_image(
     text_encoder.set_attn_implementation("eager")
     if device.type == "cpu":
         quicken(unet)
-    trained = compiled(unet) if schedule.compiled else unet
+    if schedule.compiled:
+        compile_blocks(unet)
 
     def loss(step: int) -> Iterator[Tensor]:
         drawn = draw_step(latents, schedule, step, CAPTION_DROP, null)
@@ -159,7 +160,7 @@ def train_text_to_image(
             clean = latents.targets[chosen.cpu()].to(device).float()
             noisy, velocity = noised(scheduler, clean, noise, timestep)
             text = text_encoder(tokens).last_hidden_state
-            predicted = trained(noisy.to(dtype), timestep, text).sample
+            predicted = unet(noisy.to(dtype), timestep, text).sample
             yield functional.mse_loss(predicted.float(), velocity) * (len(chosen) / schedule.batch)
 
     def sheet(path: Path) -> None:
