@@ -1,9 +1,11 @@
-"""Few-step LoRAs: recognised by name or header, sampled as their authors say, and diffusers' picture in 4 steps."""
+"""Few steps: LoRAs known by name or header, SDXL-Turbo and Lightning: each is diffusers' picture."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,20 +13,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline, TCDScheduler
+from diffusers import (
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    LCMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    TCDScheduler,
+)
 from joined_files import UNET_LAYERS, as_kohya, lora_matrices
 from safetensors.torch import load_file, save_file
 from stock_pictures import EQUAL_DB, PROMPT, SEED
-from tiny_models import MINI_SHAPED, tiny_unet, write_tiny_base
+from tiny_models import MINI_SHAPED, save_scheduler, tiny_unet, write_tiny_base, write_tiny_sdxl
 
 from dreamcache.export.declare.settings import DeclaredSettings, declare_settings
 from dreamcache.export.errors import ExportError
 from dreamcache.export.source import Source, random_adapters
-from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.distillation import LCM_GUIDANCE_SCALE, FewSteps, guidance_embedding
 from dreamcache.models.bases.joined.additions import Additions
 from dreamcache.models.bases.joined.few_steps import recognise_few_steps
 from dreamcache.models.checkpoint import base_fingerprint, save_adapters
+from dreamcache.models.config import AdapterConfig
+from dreamcache.models.errors import AdapterError
 from dreamcache.models.unet import walk
 from dreamcache.runtime.bundle.sampling import GuidanceDefaults
 from dreamcache.runtime.sampling.noise import noise_source
@@ -108,39 +120,40 @@ def test_pictures_are_diffusers(
         scale,
     )
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
-    pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(str(lora(name)))
     pipeline.fuse_lora()
     pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **theirs)
-    noise = noise_source(SEED, (1, 4, 8, 8))
-    start = noise()
-    module = import_module(kind.__module__)
-    monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: torch.from_numpy(noise()))
-    drawn = pipeline(
-        PROMPT,
-        num_inference_steps=settings.guidance.steps,
-        guidance_scale=scale,
-        latents=torch.from_numpy(start.copy()),
-        output_type="np",
-        **({"eta": said["eta"]} if "eta" in said else {}),
-    ).images[0]
-    assert decibels(_ours(source, settings), drawn) >= EQUAL_DB
+    eta = {"eta": said["eta"]} if "eta" in said else {}
+    drawn = _theirs(pipeline, monkeypatch, settings.guidance.steps, guidance_scale=scale, **eta)
+    assert decibels(_ours(source.base, settings), drawn) >= EQUAL_DB
     # What the same steps give that are sampled as the base was.
     other = GuidanceDefaults(mode=settings.guidance.mode, guidance_scale=scale, steps=settings.guidance.steps)
     plain = settings.scheduler.model_copy(update={"timestep_spacing": "leading"})
-    changed = {"guidance": other, "scheduler": plain}
-    assert decibels(_ours(source, DeclaredSettings(**{**vars(settings), **changed})), drawn) < 50
+    changed = replace(settings, guidance=other, scheduler=plain)
+    assert decibels(_ours(source.base, changed), drawn) < 50
+
+
+def _theirs(pipeline: Any, monkeypatch: pytest.MonkeyPatch, steps: int, **options: float) -> Any:
+    """diffusers' picture of the runner's noise."""
+    noise = noise_source(SEED, (1, 4, 8, 8))
+    start = torch.from_numpy(noise().copy())
+    module = import_module(type(pipeline.scheduler).__module__)
+    monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: torch.from_numpy(noise()))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(PROMPT, num_inference_steps=steps, latents=start, output_type="np", **options).images[0]
 
 
 @torch.no_grad()
-def _ours(source: Source, settings: DeclaredSettings) -> Any:
-    base, guidance = source.base, settings.guidance
+def _ours(base: Base, settings: DeclaredSettings, steps: int | None = None) -> Any:
+    """The base's picture in PyTorch, sampled by the runner's own code as the contract says."""
+    guidance = settings.guidance
     draw = noise_source(SEED, (1, 4, 8, 8))
-    scheduler = make_scheduler(settings.scheduler, guidance.scheduler, guidance.steps)
-    latent, text = draw() * scheduler.init_noise_sigma, base.encode_text(["", PROMPT])
+    scheduler = make_scheduler(settings.scheduler, guidance.scheduler, steps or guidance.steps)
+    latent, texts = draw() * scheduler.init_noise_sigma, base.condition(["", PROMPT], (32, 32))
     for i, timestep in enumerate(scheduler.timesteps):
         scaled = torch.from_numpy(scheduler.scale_input(latent, i)).float().repeat(2, 1, 1, 1)
-        null, prompted = walk(base.unet, scaled, torch.tensor(float(timestep)), text).chunk(2)
+        time = torch.tensor(float(timestep))
+        null, prompted = base.unet(scaled, time, texts.text, added_cond_kwargs=texts.added).sample.chunk(2)
         predicted = null + guidance.guidance_scale * (prompted - null)
         latent = scheduler.step(predicted.numpy(), i, latent, draw)
     decoded = base.decode_latents(torch.from_numpy(np.asarray(latent, np.float32)))
@@ -150,6 +163,54 @@ def _ours(source: Source, settings: DeclaredSettings) -> Any:
 def decibels(ours: Any, theirs: Any) -> float:
     """PSNR of pictures of 0 to 1."""
     return float(min(99.0, -10 * np.log10(np.mean((ours - theirs) ** 2) + 1e-12)))
+
+
+@pytest.fixture(scope="module", name="sdxl")
+def _sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_sdxl(tmp_path_factory.mktemp("sdxl") / "tiny")
+
+
+@pytest.mark.parametrize(
+    ("kind", "saved", "steps"),
+    [
+        # SDXL-Turbo's own scheduler config.
+        (EulerAncestralDiscreteScheduler, True, 1),
+        (EulerAncestralDiscreteScheduler, True, 4),
+        # Lightning's UNet in a folder with its scheduler, and in one with the base's own.
+        (EulerDiscreteScheduler, True, 2),
+        (EulerDiscreteScheduler, True, 8),
+        (EulerDiscreteScheduler, False, 4),
+    ],
+)
+def test_turbo_and_lightning_of_sdxl(
+    kind: Any, saved: bool, steps: int, sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = StableDiffusionXLPipeline.from_pretrained(sdxl, add_watermarker=False)
+    theirs.scheduler = kind.from_config(theirs.scheduler.config, timestep_spacing="trailing")
+    folder = sdxl
+    if saved:
+        folder = shutil.copytree(sdxl, tmp_path / "base")
+        save_scheduler(folder, theirs.scheduler)
+    base = load_base(folder, sampling=None if saved else "turbo")
+    assert base.sampling == "turbo"
+    settings = declare_settings(base, AdapterConfig(), {})
+    said = settings.guidance
+    own = "euler" if kind is EulerDiscreteScheduler else "euler_a"
+    assert (said.mode, said.steps, said.scheduler) == ("none", 4, own)
+    drawn = _theirs(theirs, monkeypatch, steps, guidance_scale=0.0)
+    assert decibels(_ours(base, settings, steps), drawn) >= EQUAL_DB
+    leading = settings.scheduler.model_copy(update={"timestep_spacing": "leading"})
+    assert decibels(_ours(base, replace(settings, scheduler=leading), steps), drawn) < 50
+
+
+def test_lightning_in_one_step_is_refused(sdxl: Path, tmp_path: Path) -> None:
+    """Its UNet predicts the picture itself."""
+    folder = shutil.copytree(sdxl, tmp_path / "base")
+    trailing = {"timestep_spacing": "trailing", "prediction_type": "sample"}
+    save_scheduler(folder, EulerDiscreteScheduler(**trailing))
+    with pytest.raises(AdapterError, match="prediction_type 'sample', expected one of epsilon") as raised:
+        load_base(folder)
+    assert "\n" not in str(raised.value)
 
 
 def test_what_comes_before_what(load: Load, lora: Callable[[str], Path]) -> None:
