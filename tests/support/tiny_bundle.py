@@ -98,7 +98,7 @@ def build(
     )
     files = _records(folder)
     fields: dict[str, Any] = {
-        "format_version": needed_format(shape, segmenter=segmenter),
+        "format_version": needed_format(shape, graphs=graphs),
         "architecture": shape,
         "weights": "random",
         "precision": "fp32",

@@ -140,7 +140,7 @@ def _contract(
             settings.scheduler,
             settings.text,
             said=joined if overrides is None else (*joined, overrides),
-            segmenter=graphs is not None and graphs.segmenter is not None,
+            graphs=graphs,
         ),
         architecture=architecture,
         weights=source.weights,

@@ -79,7 +79,7 @@ def export(
     max_references: command_options.MaxReferences = 1,
     resolution: command_options.Resolution = None,
     batch: command_options.Batch = 1,
-    attention: command_options.AttentionName = "mha",
+    attention: command_options.AttentionName = "both",
     coreml: command_options.CoreMLValues = None,
     out: command_options.BundleFolder,
     target: command_options.Target = "onnx",

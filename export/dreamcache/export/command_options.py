@@ -85,7 +85,7 @@ ReferenceDownsample = Annotated[
     int, speed(help="Cells, N x N, over which the topmost reference tokens are averaged; 1 = exact.")
 ]
 MaxReferences = Annotated[
-    int, speed(help="References that the denoiser takes at once; more than 1 needs ONNX and --attention mha.")
+    int, speed(help="References that the denoiser takes at once; more than 1 needs ONNX and fused attention.")
 ]
 Resolution = Annotated[
     str | None,
@@ -96,7 +96,10 @@ Resolution = Annotated[
 ]
 Batch = Annotated[int, speed(help="Fixed batch of the denoiser.")]
 AttentionName = Annotated[
-    str, speed(help="Attention of ONNX graphs: mha (ONNX Runtime's operator) or plain (standard operators).")
+    str,
+    speed(
+        help="Attention of ONNX graphs: mha (ONNX Runtime's operator), plain (standard operators) or both."
+    ),
 ]
 Segmenter = Annotated[
     str | None,

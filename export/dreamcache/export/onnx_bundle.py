@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 
 from dreamcache.export.declare.settings import DeclaredSettings
 from dreamcache.export.graphs.fp16 import store_components_half
+from dreamcache.export.graphs.portable import add_portable
 from dreamcache.export.int8.text_and_vae import quantise_components
+from dreamcache.export.modules.attention import AttentionKind
 from dreamcache.export.options import Approximations, OnnxOptions
-from dreamcache.export.parity.golden import write_golden
+from dreamcache.export.parity.golden import check_portable, write_golden
 from dreamcache.export.parity.report import measure_parity
 from dreamcache.export.parity.torch_reference import TorchModel
 from dreamcache.export.parts.decoder import DecoderSpecs, export_decoder
@@ -30,6 +32,7 @@ from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.parts.autoencoder import latent_shift
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
+from dreamcache.runtime.bundle.parity import MIN_PSNR_DB_BY_PRECISION
 
 
 def write_onnx(
@@ -61,12 +64,13 @@ def write_onnx(
         sampling = make_sampler(
             base, conditioned, architecture, settings.scheduler, settings.guidance, options.prompts
         )
+    attention: AttentionKind = "plain" if options.attention == "plain" else "mha"
     written = export_unet(
         base,
         conditioned,
         folder,
         architecture,
-        options.attention,
+        attention,
         approximations,
         stages.inside,
         sampling,
@@ -76,7 +80,7 @@ def write_onnx(
     stages("text encoder and VAE")
     components = export_components(base, folder, architecture)
     latent = architecture.latent_height, architecture.latent_width
-    decoder = export_decoder(base.vae, folder, *latent, options.attention)
+    decoder = export_decoder(base.vae, folder, *latent, attention)
     graphs = _declare_graphs(unet, components, decoder)
     if options.precision == "int8":
         stages("text encoder and VAE in 8 bits")
@@ -104,7 +108,11 @@ def write_onnx(
         graphs = graphs.model_copy(update={"segmenter": segmenter[0]})
         parity = parity.model_copy(update={"psnr_db": {**parity.psnr_db, "segmenter": segmenter[1]}})
     stages("golden tensors")
-    write_golden(folder, graphs, TorchModel(base, conditioned, architecture, approximations))
+    golden = write_golden(folder, graphs, TorchModel(base, conditioned, architecture, approximations))
+    if options.attention == "both":
+        stages("portable graphs")
+        graphs = add_portable(folder, graphs)
+        check_portable(folder, graphs, golden, MIN_PSNR_DB_BY_PRECISION.get(options.precision))
     return graphs, _with_choice(parity, written)
 
 

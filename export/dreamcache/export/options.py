@@ -14,7 +14,7 @@ from dreamcache.runtime.bundle.contract import Precision
 from dreamcache.runtime.reference.salient import open_salient
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-OnnxAttention = Literal["mha", "plain"]
+OnnxAttention = Literal["both", "mha", "plain"]
 ONNX_ATTENTIONS: tuple[OnnxAttention, ...] = get_args(OnnxAttention)
 CoreMLTarget = Literal["iOS16", "iOS17", "iOS18"]
 CoreMLAttention = Literal["plain", "split_einsum"]
@@ -48,7 +48,8 @@ class OnnxOptions:
     Attributes:
         precision: ``fp32``; ``fp16``, weights stored in 16 bits; or ``int8``, by layers chosen on the base's own
             trajectories.
-        attention: ``mha`` for ONNX Runtime's CPU provider, ``plain`` for providers without that operator.
+        attention: ``mha``, ONNX Runtime's fused operator; ``plain``, standard operators for providers without it; or
+            ``both``, two forms of each graph on the same weights, which version 0.1 does not read.
         prompts: to draw those trajectories with; None takes a list that fits the miniature and photographs.
         segmenter: salient-object model, ``FILE.onnx`` or ``FILE.onnx:FORM``, in the place of the base's own.
 
@@ -57,7 +58,7 @@ class OnnxOptions:
     """
 
     precision: Precision = "fp32"
-    attention: OnnxAttention = "mha"
+    attention: OnnxAttention = "both"
     prompts: Sequence[str] | None = None
     segmenter: str | None = None
 
@@ -147,9 +148,9 @@ def check_targets(onnx: OnnxOptions | None, coreml: CoreMLOptions | None, max_re
         raise ExportError(
             "Core ML packages need coremltools; install it with: pip install 'dreamcache[coreml]'"
         )
-    if max_references > 1 and (coreml is not None or onnx is None or onnx.attention != "mha"):
+    if max_references > 1 and (coreml is not None or onnx is None or onnx.attention == "plain"):
         raise ExportError(
-            f"--max-references {max_references}: several references go with --target onnx and --attention mha"
+            f"--max-references {max_references}: several references go with --target onnx and --attention mha or both"
         )
     if onnx is not None and onnx.segmenter is not None:
         open_salient(onnx.segmenter)

@@ -9,7 +9,7 @@ from dreamcache.runtime.progress import StageProgress
 TellStage = Callable[[str], None]
 """Called with what begins."""
 
-STAGES = 9
+STAGES = 10
 
 
 class Stages:

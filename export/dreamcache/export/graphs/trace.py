@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,20 @@ def _strip(model: ir.Model) -> None:
                 value.type = None
     for value in model.graph.initializers.values():
         value.metadata_props.clear()
+    _name_regions(model)
+
+
+def _name_regions(model: ir.Model) -> None:
+    """Give every Resize a region, the whole: ONNX Runtime's mobile check takes an empty input for an unknown shape."""
+    resized = [node for node in model.graph if node.op_type == "Resize" and node.inputs[1] is None]
+    if resized:
+        whole = ir.tensor(np.array([0, 0, 0, 0, 1, 1, 1, 1], np.float32), name="region")
+        region = ir.Value(
+            name="region", const_value=whole, shape=ir.Shape([8]), type=ir.TensorType(whole.dtype)
+        )
+        model.graph.register_initializer(region)
+        for node in resized:
+            node.replace_input_with(1, region)
 
 
 def _layer(node: ir.Node) -> str | None:

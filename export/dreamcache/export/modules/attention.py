@@ -48,7 +48,8 @@ def _multi_head(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor
     return torch.onnx.ops.symbolic(
         "com.microsoft::MultiHeadAttention",
         (query, key, value),
-        {"num_heads": heads},
+        # The operator's own default, written down for what takes its place (`graphs.portable`).
+        {"num_heads": heads, "scale": 1.0 / (query.shape[2] // heads) ** 0.5},
         dtype=query.dtype,
         shape=query.shape,
         version=1,

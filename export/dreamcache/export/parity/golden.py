@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dreamcache.export.graphs.session import open_exported
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph, caching_condition
+from dreamcache.export.parity.gates import check_psnr
 from dreamcache.export.parity.report import text_cases
 from dreamcache.export.parity.torch_reference import TorchModel, subject_picture
 from dreamcache.models.bases.parts.autoencoder import encode_mean, latent_shift
@@ -23,7 +25,18 @@ from dreamcache.models.bases.parts.segmenter import load_segmenter
 from dreamcache.models.caching import noise_reference
 from dreamcache.models.pipeline import CACHE_NOISE_SEED, draw_noise
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
-from dreamcache.runtime.bundle.golden import CHECK_NAME, NULL, STOCK, repeated, save_golden, spread_sample
+from dreamcache.runtime.bundle.golden import (
+    CHECK_NAME,
+    NULL,
+    STOCK,
+    GoldenCase,
+    golden_cases,
+    repeated,
+    save_golden,
+    spread_sample,
+    take_sample,
+)
+from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.sessions.allocator import release_freed
 
 Stored = dict[str, NDArray[Any]]
@@ -31,10 +44,13 @@ Stored = dict[str, NDArray[Any]]
 # With the outputs' samples below the file's megabyte for every base, SDXL among them; of SD 1.5 a text is whole.
 _PICTURE_BYTES, _LATENT_BYTES, _TEXT_BYTES, _KEYS_AND_VALUES_BYTES = 50_000, 40_000, 240_000, 190_000
 
+# 8 bits round anew where a value moves by its last bit.
+_SAME_DB = 3.0
+
 
 @torch.no_grad()
-def write_golden(folder: Path, graphs: Graphs, model: TorchModel) -> None:
-    """Write `check.safetensors` into the bundle's folder.
+def write_golden(folder: Path, graphs: Graphs, model: TorchModel) -> Stored:
+    """Write `check.safetensors` into the bundle's folder; its tensors.
 
     Args:
         folder: of the unfinished bundle.
@@ -64,6 +80,33 @@ def write_golden(folder: Path, graphs: Graphs, model: TorchModel) -> None:
             "segmenter", graphs.segmenter, {graphs.segmenter.inputs[0].name: picture}, [mask.numpy()]
         )
     save_golden(folder / CHECK_NAME, stored)
+    return stored
+
+
+def check_portable(folder: Path, graphs: Graphs, golden: Stored, least_db: float | None) -> None:
+    """Compare the portable forms with the golden tensors.
+
+    Args:
+        folder: of the unfinished bundle.
+        graphs: as the contract declares them.
+        golden: tensors of `check.safetensors`.
+        least_db: how close to PyTorch they must be; None is as close as the graph with fused attention, but for
+            `_SAME_DB`.
+
+    Raises:
+        ExportError: one is not.
+    """
+    for name, case in golden_cases(graphs, golden).items():
+        spec = case.spec
+        if spec.portable is None:
+            continue
+        least = _worst_db(name, case, folder / spec.file) - _SAME_DB if least_db is None else least_db
+        check_psnr(f"{name} in its portable form", _worst_db(name, case, folder / spec.portable), least)
+
+
+def _worst_db(name: str, case: GoldenCase, file: Path) -> float:
+    made = open_exported(name, file, case.spec).run(case.inputs())
+    return min(psnr_db(wish, take_sample(made[out], wish.size)) for out, wish in case.outputs.items())
 
 
 def _cache(

@@ -22,6 +22,7 @@ from torch import nn
 
 from dreamcache.export.declare.components import GraphTensors, declare_text_encoders, declare_vae_encoder
 from dreamcache.export.errors import ExportError
+from dreamcache.export.graphs.portable import without_idle_nodes
 from dreamcache.export.graphs.shared_weights import rewrite_shared, write_shared
 from dreamcache.export.graphs.trace import export_graph, quiet_exporters
 from dreamcache.export.modules.text_encoder import sdxl_text_encoders
@@ -116,7 +117,7 @@ def _export(
     _keep_output(folder / file, tensors.outputs[0])
     path = folder / file
     # In a file beside the graph, which a runner can map instead of reading it onto the heap.
-    rewrite_shared(path.parent, {path.name: ir.load(path)}, WEIGHTS_NAME)
+    rewrite_shared(path.parent, {path.name: without_idle_nodes(ir.load(path))}, WEIGHTS_NAME)
     return _declare(folder, file, tensors)
 
 

@@ -194,9 +194,8 @@ class Contract(ContractModel):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
-        segmenter = self.onnx is not None and self.onnx.segmenter is not None
         said = (*self.joined, *([] if self.overrides is None else [self.overrides]))
-        oldest = needed_format(self.architecture, "ddim", self.text, said=said, segmenter=segmenter)
+        oldest = needed_format(self.architecture, "ddim", self.text, said=said, graphs=self.onnx)
         if self.format_version < oldest:
             raise ValueError(f"format version {oldest} is expected, received {self.format_version}")
         dual = self.architecture.pooled_width is not None
@@ -232,16 +231,19 @@ def needed_format(
     sampler: SchedulerKind = "ddim",
     *parts: ContractModel | None,
     said: tuple[ContractModel, ...] = (),
-    segmenter: bool = False,
+    graphs: Graphs | None = None,
 ) -> int:
     """The oldest format that can say what a bundle needs.
 
     2 where the reference has a size of its own, for SDXL, where the default sampler is newer, something was joined to
-    or said of the base, a part has entries that 0.1 does not know, or there is a segmenter.
+    or said of the base, a part has entries that 0.1 does not know, there is a segmenter, or a graph has a portable form.
     """
+    specs = [] if graphs is None else graphs.by_name().values()
+    segmenter = graphs is not None and graphs.segmenter is not None
+    portable = any(spec.portable is not None for spec in specs)
     newer = any(part.model_dump().keys() & set(part.newer) for part in parts if part is not None)
     old = architecture.reference is None and architecture.pooled_width is None and sampler in _OF_FORMAT_1
-    return 1 if old and not newer and not said and not segmenter else 2
+    return 1 if old and not (newer or said or segmenter or portable) else 2
 
 
 def dump_contract(contract: Contract) -> str:

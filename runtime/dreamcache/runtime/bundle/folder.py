@@ -154,17 +154,18 @@ def check_hash(
 
 
 def check_storage(bundle: Bundle, graph: GraphSpec) -> None:
-    """A graph consists of what it may (`graph_files.contents`), and its tensors lie inside the declared files.
+    """Both forms of a graph consist of what they may (`graph_files.contents`), of tensors inside the declared files.
 
-    All of them together need at most twice the bytes of those files: a megabyte can be named ten thousand times.
+    All of a form's together need at most twice the bytes of those files: a megabyte can be named ten thousand times.
     Raises: BundleError.
     """
-    needed = check_tensors(stored_tensors(bundle.path(graph.file)), bundle, graph)
-    held = sum(bundle.contract.files[name].size for name in (graph.file, *graph.weights))
-    if needed > 2 * held:
-        raise BundleError(
-            f"{graph.file}: its tensors need {needed} bytes and its files hold {held}; export the bundle again"
-        )
+    for file in graph.files:
+        needed = check_tensors(stored_tensors(bundle.path(file)), bundle, graph)
+        held = sum(bundle.contract.files[name].size for name in (file, *graph.weights))
+        if needed > 2 * held:
+            raise BundleError(
+                f"{file}: its tensors need {needed} bytes and its files hold {held}; export the bundle again"
+            )
 
 
 def check_tensors(tensors: Iterable[StoredTensor], bundle: Bundle, graph: GraphSpec) -> int:
@@ -186,7 +187,7 @@ def non_finite_weights(bundle: Bundle, graph: GraphSpec) -> Iterator[str]:
     """Names of the stored tensors that hold a NaN or an infinity. Raises: BundleError as `check_storage`."""
     folder = bundle.path(graph.file).parent
     allowed = _weights_in_its_folder(graph)
-    for tensor in stored_tensors(bundle.path(graph.file)):
+    for tensor in (tensor for file in graph.files for tensor in stored_tensors(bundle.path(file))):
         check_location(tensor, folder, allowed)
         if not is_finite(tensor, folder):
             yield tensor.name

@@ -77,11 +77,15 @@ def read_golden(bundle: Bundle) -> dict[str, GoldenCase]:
     """
     if CHECK_NAME not in bundle.contract.files:
         return {}
-    specs = bundle.contract.graphs.by_name()
-    required = _required(bundle.contract.graphs)
+    return golden_cases(bundle.contract.graphs, _stored(bundle))
+
+
+def golden_cases(graphs: Graphs, tensors: Mapping[str, Array]) -> dict[str, GoldenCase]:
+    """The cases that tensors of these names make. Raises: BundleError where they do not fit the graphs."""
+    specs, required = graphs.by_name(), _required(graphs)
     allowed = required | (specs.keys() & {"segmenter"})
     tree: dict[str, dict[str, dict[str, Array]]] = {}
-    for name, array in _stored(bundle).items():
+    for name, array in tensors.items():
         case, _, rest = name.partition("/")
         kind, _, tensor = rest.partition("/")
         if case not in allowed or kind not in ("input", "output"):

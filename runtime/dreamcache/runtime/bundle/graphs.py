@@ -25,12 +25,30 @@ from dreamcache.runtime.bundle.tensors import BundlePath, ContractModel, FileRec
 
 
 class GraphSpec(ContractModel):
-    """One ONNX file, the files that hold its weights, and its tensors as the graph names them."""
+    """One ONNX file, the files that hold its weights, and its tensors as the graph names them.
+
+    portable: another file of the same graph, in the same folder and on the same weights, of standard operators alone,
+    for providers that know no fused attention; None where `file` is that.
+    """
+
+    newer = ("portable",)
 
     file: BundlePath
+    portable: BundlePath | None = None
     weights: tuple[BundlePath, ...] = ()
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+
+    @property
+    def files(self) -> tuple[BundlePath, ...]:
+        """The graph's ONNX files."""
+        return (self.file,) if self.portable is None else (self.file, self.portable)
+
+    @model_validator(mode="after")
+    def _lies_in_one_folder(self) -> GraphSpec:
+        if len({path.rpartition("/")[0] for path in self.files}) > 1:
+            raise ValueError(f"both forms of a graph are expected in one folder, received {self.files}")
+        return self
 
     @model_validator(mode="after")
     def _names_differ(self) -> GraphSpec:
@@ -140,7 +158,7 @@ def check_graphs(graphs: Graphs, architecture: Architecture, files: Mapping[str,
     _check_components(graphs, architecture)
     _check_decoder(graphs, architecture)
     for name, graph in graphs.by_name().items():
-        for path in (graph.file, *graph.weights):
+        for path in (*graph.files, *graph.weights):
             if path not in files:
                 raise ValueError(f"graph {name} names {path}, which the table of files does not list")
 

@@ -76,7 +76,7 @@ def bundle_tables(bundle: Bundle) -> Iterator[Table]:
 def _graphs(contract: Contract, graphs: Graphs) -> Table:
     table = Table("graph", "file", "MB", "inputs", "outputs", title="Graphs", title_justify="left")
     for name, graph in graphs.by_name().items():
-        size = sum(contract.files[path].size for path in (graph.file, *graph.weights))
+        size = sum(contract.files[path].size for path in (*graph.files, *graph.weights))
         counts = str(len(graph.inputs)), str(len(graph.outputs))
         _add_row(table, name, graph.file, f"{size / 1e6:.1f}", *counts)
     return table

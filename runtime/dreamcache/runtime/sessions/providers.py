@@ -23,7 +23,7 @@ _PACKAGES = {
     "openvino": 'in an environment without onnxruntime: pip install "onnxruntime-openvino>=1.24"',
 }
 # Providers that leave com.microsoft.MultiHeadAttention to the CPU, and with it most of what they are chosen for.
-_WITHOUT_ATTENTION = {"openvino"}
+_WITHOUT_ATTENTION = {"openvino", "coreml", "nnapi", "qnn", "xnnpack", "tensorrt", "nvtensorrtrtx", "vitisai"}
 _SUFFIX = "ExecutionProvider"
 # OpenVINO's INFERENCE_PRECISION_HINT. It ignores a word that it does not know and computes in fp32.
 _OPENVINO_PRECISION: dict[Math, str] = {"exact": "f32", "fast": "bf16"}
@@ -63,13 +63,19 @@ def choose_providers(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+def wants_portable(providers: Sequence[str]) -> bool:
+    """Whether the first provider knows standard operators alone."""
+    return short_name(providers[0]) in _WITHOUT_ATTENTION
+
+
 def warn_of_attention(contract: Contract, providers: Sequence[str]) -> None:
     """Warns: ProviderWarning where a provider has to leave the bundle's attention to the CPU."""
     first = short_name(providers[0])
-    if contract.attention == "multi_head_attention" and first in _WITHOUT_ATTENTION:
+    fused = contract.attention == "multi_head_attention" and contract.graphs.denoiser.portable is None
+    if fused and wants_portable(providers):
         warnings.warn(
             f"{first} has no operator for this bundle's attention, so the CPU provider computes it; "
-            "a bundle exported with --attention plain runs on it entirely",
+            "a bundle exported with --attention both or plain runs on it entirely",
             ProviderWarning,
             stacklevel=3,
         )

@@ -26,7 +26,7 @@ from dreamcache.runtime.sessions.profiles import (
     prepare_process,
     session_options,
 )
-from dreamcache.runtime.sessions.providers import Math, provider_options, short_name
+from dreamcache.runtime.sessions.providers import Math, provider_options, short_name, wants_portable
 
 Array = NDArray[Any]
 
@@ -120,12 +120,15 @@ class SessionOpener:
     def _create(self, name: str, spec: GraphSpec) -> Any:
         import onnxruntime
 
+        file = spec.file
+        if spec.portable is not None and wants_portable(self.providers):
+            file = spec.portable
         try:
             session = self._create_optimised(name, spec)
             if session is None:
                 options = session_options(self.profile, self.threads, name in _EVERY_STEP)
                 session = onnxruntime.InferenceSession(
-                    str(self.bundle.path(spec.file)),
+                    str(self.bundle.path(file)),
                     options,
                     providers=list(self.providers),
                     provider_options=provider_options(self.providers, self.math, name in _CONSTANT_KEYS),
@@ -133,7 +136,7 @@ class SessionOpener:
         except BundleError:
             raise
         except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
-            raise BundleError(f"graph {name} ({spec.file}) cannot be opened: {first_line(error)}") from error
+            raise BundleError(f"graph {name} ({file}) cannot be opened: {first_line(error)}") from error
         missing = set(self.providers) - set(session.get_providers())
         if missing:
             raise SettingsError(
