@@ -190,8 +190,8 @@ def test_providers_and_threads_are_checked(pristine: Path) -> None:
 @pytest.mark.parametrize(
     ("attention", "provider", "warned"),
     [
-        ("multi_head_attention", "OpenVINOExecutionProvider", 1),
-        ("plain", "OpenVINOExecutionProvider", 0),
+        ("multi_head_attention", "CoreMLExecutionProvider", 1),
+        ("plain", "CoreMLExecutionProvider", 0),
         ("multi_head_attention", "CPUExecutionProvider", 0),
     ],
 )
@@ -203,19 +203,6 @@ def test_attention_that_a_provider_lacks_is_said(
         warnings.simplefilter("always")
         warn_of_attention(contract, [provider])
     assert [warning.category for warning in seen] == [ProviderWarning] * warned
-
-
-def test_openvino_runs_the_bundle_where_it_is_installed(
-    pristine: Path, pipeline: Pipeline, toy: Path
-) -> None:
-    if "OpenVINOExecutionProvider" not in onnxruntime.get_available_providers():
-        with pytest.raises(SettingsError, match=r"provider 'openvino' .*onnxruntime-openvino"):
-            Pipeline.load(pristine, providers=["openvino"])
-        return
-    options: dict[str, Any] = {"steps": 3, "seed": 7}
-    other = Pipeline.load(pristine, providers=["openvino"])
-    expected = pipeline.generate(PROMPT, pipeline.cache(toy), **options)
-    assert _distance(other.generate(PROMPT, other.cache(toy), **options), expected) < 1
 
 
 def test_a_reference_that_is_absent(pipeline: Pipeline, tmp_path: Path) -> None:

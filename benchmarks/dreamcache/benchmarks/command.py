@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from dreamcache.benchmarks import options
-from dreamcache.benchmarks.process.child import checked_settings
+from dreamcache.benchmarks.process.child import LoadSettings, checked_settings
 from dreamcache.benchmarks.protocol.measure import BenchPlan, bench
 from dreamcache.benchmarks.record import Record
 from dreamcache.benchmarks.report.terminal import show
@@ -84,6 +84,8 @@ def bench_command(
                 "exactly one bundle is measured against another", param_hint="'--against'"
             )
         settings = checked_settings(profile, provider, threads, math)
+        if settings.math == "fast":
+            _judge_fast_math([*bundles, *([] if against is None else [against])], settings)
         plan = BenchPlan(
             settings,
             steps,
@@ -100,6 +102,14 @@ def bench_command(
     if merge:
         write(records)
     show(records, Console())
+
+
+def _judge_fast_math(bundles: list[Path], settings: LoadSettings) -> None:
+    """Before anything is measured. Raises: SettingsError where a bundle's golden tensors are not met."""
+    from dreamcache.runtime.pipeline import Pipeline
+
+    for bundle in bundles:
+        Pipeline.load(bundle, providers=settings.providers, math=settings.math, check_hashes=False)
 
 
 def _measured(

@@ -28,6 +28,7 @@ from dreamcache.runtime.reference.salient import open_salient
 from dreamcache.runtime.reference.segmenter import find_subject
 from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder, to_image
 from dreamcache.runtime.sampling.denoiser import Conditioning, Denoiser, Latent
+from dreamcache.runtime.sampling.fast_math import check_fast_math
 from dreamcache.runtime.sampling.noise import noise_source, noised_reference
 from dreamcache.runtime.sampling.prompts import PromptTokenizer, conditioning
 from dreamcache.runtime.sampling.schedulers import make_scheduler
@@ -72,13 +73,13 @@ class Pipeline:
         """Open and check a bundle; no graph is loaded yet.
 
         path: a folder, owner/name on the Hub, or "mini", the bundle that comes with the runner.
-        providers: ONNX Runtime's, by short or full name, in order of preference; None is the CPU.
-        threads: within an operator; None leaves it to ONNX Runtime. keep_sessions: leave every graph
-        open after its first use: many pictures sooner, in the memory of all graphs together.
-        check_hashes: False compares sizes only. profile: "speed", or "memory" to leave the weights in their
-        files. math: "exact", or "fast" for the machine's own 16 bits (provider openvino on a CPU with bf16).
+        providers: ONNX Runtime's, by short or full name, in order of preference, or openvino alone; None is the CPU.
+        threads: within an operator; None leaves it to the engine. keep_sessions: leave every graph open after its
+        first use: many pictures sooner, in the memory of all graphs together. check_hashes: False compares sizes only.
+        profile: "speed", or "memory" to leave the weights in their files. math: "exact", or "fast" for the CPU's own
+        16 bits, where the bundle's golden tensors are met with it.
         progress: called while files are hashed. observe: called with each stage's seconds.
-        Raises: BundleError for a damaged bundle, SettingsError for a provider that is absent or cannot be fast.
+        Raises: BundleError for a damaged bundle, SettingsError for a provider that is absent or math that is refused.
         Warns: ProviderWarning for a provider that leaves a part of the bundle to the CPU.
         """
         check_threads(threads)
@@ -88,6 +89,8 @@ class Pipeline:
         bundle = open_bundle(path, check_hashes, progress)
         warn_of_attention(bundle.contract, chosen)
         sessions = SessionOpener(bundle, chosen, threads, keep_sessions, profile, math=math)
+        if math == "fast":
+            check_fast_math(sessions)
         return cls(bundle, sessions, observe)
 
     @property

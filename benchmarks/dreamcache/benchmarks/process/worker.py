@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,10 +71,11 @@ class Worker:
             profile=check_profile(profile),
             providers=providers,
             threads=threads,
-            math=math,
             check_hashes=False,
             observe=self._observe,
         )
+        # The command has judged it, so that what is measured is what is asked for alone.
+        self._pipe.sessions = replace(self._pipe.sessions, math=math)
         if graph is not None:
             self._graph(graph)
         return [_ms_since(begin)]

@@ -121,6 +121,7 @@ def generate(
     """Draw new pictures of a subject from a prompt."""
     from dreamcache.runtime.cli.drawing import claimed_places, draw_pictures
     from dreamcache.runtime.sampling.decoding import check_tiled
+    from dreamcache.runtime.sampling.fast_math import check_fast_math
     from dreamcache.runtime.sessions.providers import describe_math
     from dreamcache.runtime.settings import resolve_settings
 
@@ -134,8 +135,8 @@ def generate(
         plan = (max_ram, provider, shallow, reference is not None, tiled_vae, count)
         profile, tiled_vae = _plan(bundle, *plan)
     pipeline = options.open_pipeline(bundle, provider, threads, profile, math)
-    if (done := describe_math(pipeline.sessions.math)) is not None:
-        typer.echo(f"dreamcache: {done}", err=True)
+    if (done := describe_math(pipeline.sessions.math, pipeline.sessions.providers)) is not None:
+        typer.echo(f"dreamcache: {done}; {check_fast_math(pipeline.sessions)}", err=True)
     if tiled_vae:
         check_tiled(pipeline.contract.graphs)
     asked: dict[str, Any] = {

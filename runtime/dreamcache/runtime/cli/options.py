@@ -47,9 +47,11 @@ SessionProfile = Annotated[
 ]
 Provider = Annotated[
     list[str] | None,
-    speed("--provider", metavar="NAME", help="ONNX Runtime provider; repeatable; default cpu."),
+    speed("--provider", metavar="NAME", help="ONNX Runtime provider (repeatable), or openvino; default cpu."),
 ]
-MathOption = Annotated[str, speed("--math", help="Arithmetic: exact, or fast (bf16 with provider openvino).")]
+MathOption = Annotated[
+    str, speed("--math", help="Arithmetic: exact, or fast (bf16 with provider openvino, or on Arm).")
+]
 Threads = Annotated[int | None, speed(help="Threads within an operator; default: ONNX Runtime's choice.")]
 Overwrite = Annotated[bool, output("--overwrite", help="Replace existing outputs.")]
 AsJson = Annotated[bool, output("--json", help="Result as JSON on stdout.")]

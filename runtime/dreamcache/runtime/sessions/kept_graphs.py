@@ -75,7 +75,7 @@ class OptimisedGraph:
         facts = {
             "files": {path: files[path].sha256 for path in (self.spec.file, *self.spec.weights)},
             "onnxruntime": onnxruntime.__version__,
-            "processor": [platform.system(), platform.machine(), *_processor_features()],
+            "processor": processor_facts(),
             "profile": self.profile,
             "guard": guard_entries(),
         }
@@ -101,7 +101,7 @@ class OptimisedGraph:
         """The kept ONNX graph; None where there is none or it is not to be trusted."""
         with suppress(OSError, DreamCacheError), self.place.open("rb") as stream:
             status = os.fstat(stream.fileno())
-            if not _is_private(status) or status.st_size > _MAX_BYTES:
+            if not is_private(status) or status.st_size > _MAX_BYTES:
                 return None
             header, graph = stream.readline(256), stream.read()
             if header == self._header(graph):
@@ -147,7 +147,7 @@ class OptimisedGraph:
         return f"{_FORMAT} {self.fingerprint()} {hashlib.sha256(graph).hexdigest()}\n".encode()
 
 
-def _is_private(status: os.stat_result) -> bool:
+def is_private(status: os.stat_result) -> bool:
     """Whether this user alone could have written the file; where there are no owners, everybody may."""
     if not hasattr(os, "getuid"):
         return True
@@ -156,6 +156,11 @@ def _is_private(status: os.stat_result) -> bool:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def processor_facts() -> list[str]:
+    """System, machine and what the processor can do."""
+    return [platform.system(), platform.machine(), *_processor_features()]
 
 
 def _processor_features() -> list[str]:

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions, opened when a stage begins and closed when it ends.
+"""Sessions of ONNX Runtime or OpenVINO, opened when a stage begins and closed when it ends.
 
 A session is checked against the contract when it opens, so that everything after it can use the declared
 names and shapes without asking. ONNX Runtime itself is imported with the first session.
@@ -21,17 +21,16 @@ from dreamcache.runtime.bundle.tensors import ONNX_TYPES
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.kept_graphs import OptimisedGraph, graph_folder
+from dreamcache.runtime.sessions.openvino import open_openvino
 from dreamcache.runtime.sessions.profiles import (
     Profile,
     prepare_process,
     session_options,
 )
-from dreamcache.runtime.sessions.providers import Math, provider_options, short_name, wants_portable
+from dreamcache.runtime.sessions.providers import ARM_BF16, OPENVINO, Math, short_name, wants_portable
 
 Array = NDArray[Any]
 
-# The caching graph reads the null text, so that its cross-attention's keys and values are stored, not computed.
-_CONSTANT_KEYS = {"cache"}
 _EVERY_STEP = {"denoiser", "shallow", "plain"}
 
 
@@ -120,22 +119,23 @@ class SessionOpener:
     def _create(self, name: str, spec: GraphSpec) -> Any:
         import onnxruntime
 
-        file = spec.file
-        if spec.portable is not None and wants_portable(self.providers):
-            file = spec.portable
+        engine = self.providers == (OPENVINO,)
+        portable = spec.portable if engine or wants_portable(self.providers) else None
+        file = portable or spec.file
         try:
+            if engine:
+                return self._create_openvino(spec)
             session = self._create_optimised(name, spec)
             if session is None:
                 options = session_options(self.profile, self.threads, name in _EVERY_STEP)
+                if self.math == "fast":
+                    options.add_session_config_entry(*ARM_BF16)
                 session = onnxruntime.InferenceSession(
-                    str(self.bundle.path(file)),
-                    options,
-                    providers=list(self.providers),
-                    provider_options=provider_options(self.providers, self.math, name in _CONSTANT_KEYS),
+                    str(self.bundle.path(file)), options, providers=list(self.providers)
                 )
         except BundleError:
             raise
-        except Exception as error:  # ONNX Runtime raises its own kinds, without a common base
+        except Exception as error:  # both engines raise their own kinds, without a common base
             raise BundleError(f"graph {name} ({file}) cannot be opened: {first_line(error)}") from error
         missing = set(self.providers) - set(session.get_providers())
         if missing:
@@ -147,11 +147,21 @@ class SessionOpener:
 
     def _create_optimised(self, name: str, spec: GraphSpec) -> Any:
         """A session on the kept, optimised graph of the memory profile; None where there can be none."""
-        if self.profile != "memory" or self.providers != ("CPUExecutionProvider",):
+        cpu = self.providers == ("CPUExecutionProvider",) and self.math == "exact"
+        if self.profile != "memory" or not cpu:
             return None
         folder = graph_folder() if self.graphs is None else self.graphs
         kept = OptimisedGraph(self.bundle, spec, self.profile, folder, name in _EVERY_STEP)
         return kept.open(self.threads)
+
+    def _create_openvino(self, spec: GraphSpec) -> Any:
+        return open_openvino(
+            self.bundle,
+            spec,
+            fast=self.math == "fast",
+            threads=self.threads,
+            folder=graph_folder() if self.graphs is None else self.graphs,
+        )
 
 
 def check_finite(graph: str, tensors: Mapping[str, Array]) -> None:
