@@ -50,9 +50,7 @@ class Pipeline:
     """A loaded bundle. `Pipeline.load` makes one."""
 
     def __init__(self, bundle: Bundle, sessions: SessionOpener, observe: Observer | None = None) -> None:
-        self.bundle = bundle
-        self.sessions = sessions
-        self._observe = observe
+        self.bundle, self.sessions, self._observe = bundle, sessions, observe
         texts = (bundle.contract.text, bundle.contract.text_2)
         self._tokenizers = [PromptTokenizer.of(bundle, text) for text in texts if text is not None]
 
@@ -77,8 +75,7 @@ class Pipeline:
         threads: within an operator; None leaves it to the engine. keep_sessions: leave every graph open after its
         first use: many pictures sooner, in the memory of all graphs together. check_hashes: False compares sizes only.
         profile: "speed", or "memory" to leave the weights in their files. math: "exact", or "fast" for the CPU's own
-        16 bits, where the bundle's golden tensors are met with it.
-        progress: called while files are hashed. observe: called with each stage's seconds.
+        16 bits (`check_fast_math`). progress: called while files are hashed. observe: called with each stage's seconds.
         Raises: BundleError for a damaged bundle, SettingsError for a provider that is absent or math that is refused.
         Warns: ProviderWarning for a provider that leaves a part of the bundle to the CPU.
         """

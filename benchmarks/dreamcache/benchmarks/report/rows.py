@@ -91,7 +91,7 @@ def _row(title: str, record: Record, one: Measurement) -> MeasurementRow:
             f"sustained {one.sustained.minutes:.3g} min: last {one.sustained.window_s:.0f} s at "
             f"{one.sustained.ratio:.2f} of the first's speed"
         )
-    if (done := describe_math(one.conditions.math, one.conditions.providers)) is not None:
+    if (done := describe_math(one.conditions.math, record.host.machine)) is not None:
         notes.append(done)
     notes += [f"{name}: {reason}" for name, reason in one.absent.items()]
     conditions = one.conditions

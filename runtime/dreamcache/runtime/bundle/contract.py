@@ -236,7 +236,7 @@ def needed_format(
     """The oldest format that can say what a bundle needs.
 
     2 where the reference has a size of its own, for SDXL, where the default sampler is newer, something was joined to
-    or said of the base, a part has entries that 0.1 does not know, there is a segmenter, or a graph has a portable form.
+    or said of the base, a part has entries that 0.1 does not know, there is a segmenter, or a graph has two forms.
     """
     specs = [] if graphs is None else graphs.by_name().values()
     segmenter = graphs is not None and graphs.segmenter is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,7 +136,7 @@ def generate(
         plan = (max_ram, provider, shallow, reference is not None, tiled_vae, count)
         profile, tiled_vae = _plan(bundle, *plan)
     pipeline = options.open_pipeline(bundle, provider, threads, profile, math)
-    if (done := describe_math(pipeline.sessions.math, pipeline.sessions.providers)) is not None:
+    if (done := describe_math(pipeline.sessions.math, platform.machine())) is not None:
         typer.echo(f"dreamcache: {done}; {check_fast_math(pipeline.sessions)}", err=True)
     if tiled_vae:
         check_tiled(pipeline.contract.graphs)

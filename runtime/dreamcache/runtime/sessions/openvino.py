@@ -33,7 +33,7 @@ def has_openvino() -> bool:
 
 
 @dataclass(frozen=True)
-class Node:
+class Port:
     """An input or output as ONNX Runtime's sessions describe theirs."""
 
     name: str
@@ -48,10 +48,10 @@ class OpenVinoSession:
         self._request = compiled.create_infer_request()
         self._inputs, self._outputs = list(compiled.inputs), list(compiled.outputs)
 
-    def get_inputs(self) -> list[Node]:
+    def get_inputs(self) -> list[Port]:
         return [_describe(port) for port in self._inputs]
 
-    def get_outputs(self) -> list[Node]:
+    def get_outputs(self) -> list[Port]:
         return [_describe(port) for port in self._outputs]
 
     def run(self, wanted: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -107,7 +107,7 @@ def _make_private(folder: Path) -> bool:
         return False
 
 
-def _describe(port: Any) -> Node:
+def _describe(port: Any) -> Port:
     shape = [length.get_length() if length.is_static else "?" for length in port.partial_shape]
     dtype = np.dtype(port.element_type.to_dtype()).name
-    return Node(port.any_name, shape, f"tensor({cast(dict[str, str], ONNX_TYPES).get(dtype, dtype)})")
+    return Port(port.any_name, shape, f"tensor({cast(dict[str, str], ONNX_TYPES).get(dtype, dtype)})")

@@ -116,11 +116,11 @@ def check_math(
     return "fast"
 
 
-def describe_math(math: Math, providers: Sequence[str] = (OPENVINO,)) -> str | None:
-    """What "fast" did, in one line; None for "exact"."""
+def describe_math(math: Math, machine: str = "x86_64") -> str | None:
+    """What "fast" did on a machine, by Python's name of it, in one line; None for "exact"."""
     if math == "exact":
         return None
-    arm = short_name(providers[0]) == "cpu"
+    arm = machine.lower() in ("aarch64", "arm64")
     return f"math fast: {'ONNX Runtime multiplies matrices' if arm else 'OpenVINO computes'} in bf16"
 
 
