@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dreamcache.runtime.cli.old_spellings import RenamedGroup
+from dreamcache.runtime.cli.options import RenamedGroup
 
 if TYPE_CHECKING:
     from dreamcache.training.adapters.preset import Preset

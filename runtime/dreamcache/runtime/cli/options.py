@@ -1,4 +1,4 @@
-"""Options that several commands share, in the panels of their help, and what they open and print."""
+"""What several commands share: options in the panels of their help, old spellings, what they open and print."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dreamcache.runtime.progress import progress_bar
 
@@ -55,6 +56,22 @@ MathOption = Annotated[
 Threads = Annotated[int | None, speed(help="Threads within an operator; default: ONNX Runtime's choice.")]
 Overwrite = Annotated[bool, output("--overwrite", help="Replace existing outputs.")]
 AsJson = Annotated[bool, output("--json", help="Result as JSON on stdout.")]
+
+
+class RenamedGroup(TyperGroup):
+    """A group whose commands were spelled otherwise once; a subclass knows how."""
+
+    def answer(self, arguments: list[str]) -> str | None:
+        """The line for an old spelling; None for arguments that the group takes."""
+        raise NotImplementedError
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Leave with status 2 after one line for an old spelling."""
+        if (line := self.answer(args)) is not None:
+            typer.echo(f"dreamcache: {line}", err=True)
+            ctx.exit(2)
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
 
 def open_pipeline(

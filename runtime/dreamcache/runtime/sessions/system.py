@@ -22,8 +22,10 @@ def user_caches() -> Path:
     """The user's folder for caches; below the system's temporary folder for a user without a home."""
     if chosen := os.environ.get("XDG_CACHE_HOME"):
         return Path(chosen)
+    if sys.platform == "win32" and (chosen := os.environ.get("LOCALAPPDATA")):
+        return Path(chosen)
     try:
-        return Path.home() / ".cache"
+        return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     except RuntimeError:  # HOME is not set and the user has no entry in the system's list
         user = os.getuid() if hasattr(os, "getuid") else "user"
         return Path(tempfile.gettempdir()) / f"cache-{user}"

@@ -7,7 +7,6 @@ user's cache folder, and again compared before every run. No script of a package
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from dreamcache.runtime.errors import OutputError, SettingsError, first_line
 from dreamcache.runtime.files import sha256_file
+from dreamcache.runtime.sessions.system import user_caches
 
 LOCKED = Path(__file__).parent / "javascript"
 _COMMAND = ("ci", "--ignore-scripts", "--omit=dev", "--no-audit", "--no-fund")
@@ -31,13 +31,7 @@ def wanted_files() -> dict[str, str]:
 
 def cache_folder() -> Path:
     """Where the runtime is kept for this user."""
-    if sys.platform == "win32":
-        top = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        top = Path.home() / "Library" / "Caches"
-    else:
-        top = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return top / "dreamcache" / "web"
+    return user_caches() / "dreamcache" / "web"
 
 
 def runtime_files(folder: Path | None = None, say: Callable[[str], None] = lambda _: None) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from typing import cast, get_args
 import typer
 
 from dreamcache.runtime.bundle.sampling import GuidanceMode
-from dreamcache.runtime.cli.old_spellings import RenamedGroup
+from dreamcache.runtime.cli.options import RenamedGroup
 from dreamcache.runtime.settings import Options
 from dreamcache.training.evaluation import options
 
