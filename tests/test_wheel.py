@@ -48,6 +48,8 @@ def test_the_installation_is_small(installed: Path) -> None:
     size_mb = sum(path.stat().st_size for path in counted) / 1e6
     assert 20 < size_mb < MAX_INSTALLED_MB
     assert (packages / "dreamcache/runtime/py.typed").is_file()
+    for name in ("page/index.html", "page/sampling/schedulers/index.mjs", "javascript/package-lock.json"):
+        assert (packages / "dreamcache/runtime/web" / name).is_file()
     assert not (packages / "dreamcache/__init__.py").exists()
 
 

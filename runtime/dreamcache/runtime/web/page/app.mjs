@@ -62,7 +62,8 @@ async function busy(work) {
   document.documentElement.dataset.state = "busy";
   say("trouble", "");
   for (const one of buttons) one.setAttribute("disabled", "");
-  const lock = await navigator.wakeLock?.request("screen").catch(() => null);
+  // Nobody waits for it: a browser may leave the answer open.
+  const lock = navigator.wakeLock?.request("screen").catch(() => null);
   try {
     await work();
     rememberStage(null);
@@ -71,7 +72,7 @@ async function busy(work) {
     say("trouble", error instanceof Error ? error.message : String(error));
     say("status", "Stopped.");
   } finally {
-    await lock?.release().catch(() => {});
+    void lock?.then((held) => held?.release()).catch(() => {});
     progress(null);
     document.documentElement.dataset.state = "ready";
     for (const one of buttons) one.removeAttribute("disabled");

@@ -111,6 +111,7 @@ export class Pipeline {
     const scheduler = makeScheduler(this.contract.scheduler, settings.scheduler, settings.steps);
     const texts = await this.embed({ prompt: settings.prompt, null: settings.negative_prompt });
     const noise = noiseSource(BigInt(settings.seed), this.latentSize);
+    /** @type {Float32Array} */
     let latent = new Float32Array();
     const steps = async (/** @type {Session | null} */ decoder) =>
       this.stage("denoiser", "denoise", async (graph) => {

@@ -33,6 +33,7 @@ const NEVER = {
  */
 export async function toRecord(facts, engine, plan, measured, selfCheck) {
   const { samples } = measured;
+  /** @type {Record<string, string>} */
   const absent = { ...NEVER, ...measured.absent };
   if ((samples.step ?? []).length < P90_NEEDS) absent.step_ms_p90 = "a 90th percentile needs 64 samples";
   if (selfCheck === null) absent.self_check = "the bundle holds no golden tensors, or they were not compared";

@@ -37,9 +37,11 @@ export class Denoiser {
    * @returns {Promise<Float32Array[]>}
    */
   async predict(latent, timestep, branches) {
+    /** @type {Float32Array[]} */
     const predictions = [];
     for (let start = 0; start < branches.length; start += this.batch) {
       const rows = branches.slice(start, start + this.batch);
+      /** @type {Branch[]} */
       const filled = [...rows, ...Array(this.batch - rows.length).fill(rows[rows.length - 1])];
       const { prediction } = await this.graph.run(
         {

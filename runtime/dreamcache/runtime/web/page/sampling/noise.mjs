@@ -21,6 +21,7 @@ const MASK_128 = (1n << 128n) - 1n;
  * @returns {bigint[]}
  */
 function seedWords(seed, count) {
+  /** @type {number[]} */
   const entropy = [];
   do {
     entropy.push(Number(seed & 0xffffffffn));

@@ -21,6 +21,7 @@ import { scaled } from "./schedulers/base.mjs";
  * @returns {AsyncGenerator<Step>}
  */
 export async function* trajectory(denoiser, scheduler, guidance, noise) {
+  /** @type {Float32Array} */
   let latent = scaled(scheduler.initNoiseSigma, noise());
   const calls = scheduler.timesteps.length;
   const total = scheduler.stepOf(calls - 1) + 1;

@@ -38,6 +38,7 @@ export class PNDM extends Scheduler {
     this.timesteps = Float32Array.from(timesteps);
     /** @type {Float64Array[]} */
     this.predictions = [];
+    /** @type {Float32Array} */
     this.start = new Float32Array();
   }
 
