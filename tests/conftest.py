@@ -74,18 +74,13 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A headless browser, which is the system's."""
+    """A headless browser, which is the system's; without a GPU, whose software stand-in would take minutes."""
     from page_files import need
     from playwright.sync_api import sync_playwright
 
     path = need("chromium", "chromium")
     # A name that leads to this machine, which a browser does not trust as it trusts "localhost".
     options = ["--no-sandbox", "--host-resolver-rules=MAP desk.test 127.0.0.1"]
-    options += [
-        "--enable-unsafe-webgpu",
-        "--use-webgpu-adapter=swiftshader",
-        "--enable-features=Vulkan,WebGPU",
-    ]
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=options)
         yield browser

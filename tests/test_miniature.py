@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,10 @@ from PIL import Image
 from dreamcache.models.bases.base import MINI_ADAPTERS, MINI_DIR, load_base
 from dreamcache.models.checkpoint import load_adapters, read_adapters
 from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.web.certificate import temporary_context
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 LIMIT_MB = 60
 COMMAND = [sys.executable, "-m", "dreamcache.runtime.cli"]
@@ -162,6 +166,25 @@ def test_evaluation_guides_a_bundle_as_it_is_asked_to(bundle: Path, tmp_path: Pa
     assert (
         usual["results"]["dreamcache"]["colour_distance"] != other["results"]["dreamcache"]["colour_distance"]
     )
+
+
+def test_a_browser_draws_pythons_picture(
+    bundle: Path, chromium: Browser, javascript: dict[str, Path], tmp_path: Path
+) -> None:
+    from page_files import draw, give_file, serving, visit
+
+    photograph, prompt = tmp_path / "cat.jpg", "a toy bear in the forest"
+    Image.fromarray(skimage.data.chelsea()).save(photograph)
+    with serving(bundle, javascript, tmp_path, temporary_context(["127.0.0.1"])) as (pipeline, server):
+        page = visit(chromium, server)
+        give_file(page, "photograph", photograph)
+        received = draw(page, prompt, steps=3, seed=7)
+    subject = pipeline.cache(photograph)
+    expected = np.asarray(pipeline.generate(prompt, subject, steps=3, seed=7), np.int16)
+    assert (np.abs(received - expected) <= 1).mean() >= 0.999
+    # without its reference it is another picture
+    stock = np.asarray(pipeline.generate(prompt, steps=3, seed=7), np.int16)
+    assert (np.abs(received - stock) <= 1).mean() < 0.5
 
 
 def test_verify_passes_and_fails_once_a_weight_is_touched(bundle: Path) -> None:
