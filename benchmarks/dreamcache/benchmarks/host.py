@@ -24,6 +24,7 @@ _LIBRARIES = (
     "numpy",
     "onnxruntime",
     "onnxruntime-openvino",
+    "openvino",
     "tokenizers",
     "pillow",
     "safetensors",
