@@ -23,14 +23,15 @@ from dreamcache.runtime.bundle.folder import Bundle, open_bundle
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.progress import Progress
 from dreamcache.runtime.reference.picture_sources import Source
-from dreamcache.runtime.reference.prepare import Segment, prepare_reference
-from dreamcache.runtime.reference.salient import open_salient
+from dreamcache.runtime.reference.prepare import prepare_reference
+from dreamcache.runtime.reference.salient import chosen_segmenter
 from dreamcache.runtime.reference.segmenter import find_subject
 from dreamcache.runtime.sampling.decoding import check_tiled, open_decoder, to_image
 from dreamcache.runtime.sampling.denoiser import Conditioning, Denoiser, Latent
 from dreamcache.runtime.sampling.fast_math import check_fast_math
 from dreamcache.runtime.sampling.noise import noise_source, noised_reference
-from dreamcache.runtime.sampling.prompts import PromptTokenizer, conditioning
+from dreamcache.runtime.sampling.prompt_weights import check_weights
+from dreamcache.runtime.sampling.prompts import PromptTokenizer, conditioning, embedded
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 from dreamcache.runtime.sampling.trajectory import Step, trajectory
 from dreamcache.runtime.sessions.profiles import Profile, check_profile
@@ -112,7 +113,8 @@ class Pipeline:
         Warns: PictureWarning for colours that are not converted to sRGB.
         """
         side = self.contract.architecture.reference_side
-        segment, by = self._segmenter(segmenter)
+        own = None if self.contract.graphs.segmenter is None else self.segment
+        segment, by = chosen_segmenter(segmenter, own, self.sessions.threads)
         reference = prepare_reference(
             image, mask, size=side, max_pixels=max_pixels, segment=segment, segmenter=by
         )
@@ -127,14 +129,6 @@ class Pipeline:
             background=reference.how,
             thumbnail=reference.image,
         )
-
-    def _segmenter(self, given: str | os.PathLike[str] | None) -> tuple[Segment | None, str]:
-        """What finds subjects, and what it is called."""
-        if given is not None:
-            model = open_salient(given, self.sessions.threads)
-            return model.find_subject, f"the given segmenter, fed as {model.form}"
-        own = self.contract.graphs.segmenter is not None
-        return self.segment if own else None, "the bundle's segmenter"
 
     def segment(self, picture: Image.Image) -> Image.Image | None:
         """The mask "L" of the subject of a picture "RGB", by the bundle's segmenter; None where it finds none.
@@ -213,6 +207,7 @@ class Pipeline:
         Settings are checked here, before the first step is asked for. Raises and warns as `generate`.
         """
         check_text("prompt", prompt)
+        check_weights([prompt, options.get("negative_prompt")], bool(options.get("prompt_weights")))
         settings = resolve_settings(self.contract, num_images, **options)
         subjects = listed_subjects(subject)
         cache = None if subjects is None else join_subjects(subjects, self.contract)
@@ -222,7 +217,7 @@ class Pipeline:
         )
 
         def run() -> Iterator[Step]:
-            texts = self.embed({"prompt": prompt, "null": settings.negative_prompt})
+            texts = self.embed({"prompt": prompt, "null": settings.negative_prompt}, settings.prompt_weights)
             noise = noise_source(settings.seed, self.contract.architecture.latent_shape, settings.num_images)
             every = settings.step_cache
             with ExitStack() as stack:
@@ -237,9 +232,10 @@ class Pipeline:
 
         return run()
 
-    def embed(self, prompts: Mapping[str, str]) -> dict[str, Conditioning]:
+    def embed(self, prompts: Mapping[str, str], weighted: bool = False) -> dict[str, Conditioning]:
         """What the denoiser reads of prompts, by the names given; "null" is the text that guidance leads away from.
 
+        weighted: read `(word:1.3)` as a weight (`sampling.prompt_weights`), else as text.
         Warns: PromptWarning for a prompt that is cut.
         """
         outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in prompts}
@@ -247,12 +243,12 @@ class Pipeline:
         for tokenizer, graph_name, spec in zip(
             self._tokenizers, names, self.contract.graphs.text_encoders, strict=False
         ):
-            ids = {name: tokenizer.encode(check_text(name, prompt)) for name, prompt in prompts.items()}
+            tokens = {
+                name: tokenizer.tokens(check_text(name, prompt), weighted) for name, prompt in prompts.items()
+            }
             with self.sessions.open(graph_name) as graph, self._timed("text"):
-                for name, value in ids.items():
-                    given = graph.run({spec.inputs[0].name: value})
-                    check_finite("text encoder", given)
-                    outputs[name] += [given[output.name] for output in spec.outputs]
+                for name, given in tokens.items():
+                    outputs[name] += embedded(graph, spec, *given)
         zeroed = {name for name, prompt in prompts.items() if name == "null" and prompt == ""}
         return {name: conditioning(self.contract, given, name in zeroed) for name, given in outputs.items()}
 

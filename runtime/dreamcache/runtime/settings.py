@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     strength: of the reference.
     negative_prompt: replaces the empty text. guidance_interval: start and end of guidance, as fractions of the steps.
     step_cache: steps per run of the whole denoiser; the shallow graph runs at the others.
+    prompt_weights: read `(word:1.3)` in prompt and negative prompt as a weight (`sampling.prompt_weights`).
     """
 
     steps: int | None
@@ -50,6 +51,7 @@ class Options(TypedDict, total=False):
     negative_prompt: str | None
     guidance_interval: tuple[float, float] | None
     step_cache: int | None
+    prompt_weights: bool | None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Settings:
     guidance: Guidance
     negative_prompt: str
     step_cache: int = 1
+    prompt_weights: bool = False
     sigma_spacing: SigmaSpacing | None = None
 
 
@@ -81,6 +84,7 @@ def resolve_settings(
     negative_prompt: str | None = None,
     guidance_interval: tuple[float, float] | None = None,
     step_cache: int | None = None,
+    prompt_weights: bool | None = None,
 ) -> Settings:
     """Complete the settings from the contract and check them.
 
@@ -116,6 +120,7 @@ def resolve_settings(
         guidance=guidance,
         negative_prompt=check_text("negative_prompt", "" if negative_prompt is None else negative_prompt),
         step_cache=_step_cache(contract, step_cache),
+        prompt_weights=_switch("prompt_weights", prompt_weights),
         sigma_spacing=sigma_spacing,
     )
 
@@ -162,6 +167,12 @@ def warn_of_no_effect(settings: Settings, has_reference: bool, asked: Mapping[st
 def _check_number(name: str, value: object) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, (Real, np.number))):
         raise SettingsError(f"{name}: a number is expected, received {value!r}")
+
+
+def _switch(name: str, value: object) -> bool:
+    if value is not None and not isinstance(value, (bool, np.bool_)):
+        raise SettingsError(f"{name}: True or False is expected, received {value!r}")
+    return bool(value)
 
 
 def _interval(value: object) -> tuple[float, float]:

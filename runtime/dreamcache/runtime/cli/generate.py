@@ -62,6 +62,10 @@ GuidanceModeName = Annotated[
     str | None,
     picture("--guidance-mode", help=f"Guidance mode: dual, text_first, classic or none; {_BUNDLE}."),
 ]
+PromptWeights = Annotated[
+    bool,
+    picture("--prompt-weights", help="Weights in prompts, (word:1.3) or (word); default: read as text."),
+]
 NegativePrompt = Annotated[str | None, picture(help="Negative prompt.")]
 MaxRam = Annotated[
     str | None,
@@ -106,6 +110,7 @@ def generate(
     guidance_mode: GuidanceModeName = None,
     guidance_interval: options.GuidanceInterval = None,
     negative_prompt: NegativePrompt = None,
+    prompt_weights: PromptWeights = False,
     profile: options.SessionProfile = "speed",
     max_ram: MaxRam = None,
     tiled_vae: TiledVae = None,
@@ -152,6 +157,7 @@ def generate(
         "negative_prompt": negative_prompt,
         "guidance_interval": guidance_interval,
         "step_cache": step_cache,
+        "prompt_weights": prompt_weights or None,
     }
     prompt, asked = _with_defaults(prompt, from_picture, asked, pipeline)
     settings = resolve_settings(pipeline.contract, num_images, **asked)

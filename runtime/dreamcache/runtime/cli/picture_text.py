@@ -38,6 +38,7 @@ class DrawnWith(BaseModel):
     strength: float
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     step_cache: int = 1
+    prompt_weights: bool = False
     math: str = "exact"
     width: int
     height: int
@@ -93,6 +94,7 @@ def drawn_with(contract: Contract, prompt: str, settings: Settings, math: str, s
         strength=guidance.strength,
         guidance_interval=guidance.interval,
         step_cache=settings.step_cache,
+        prompt_weights=settings.prompt_weights,
         math=math,
         width=shape.image_width,
         height=shape.image_height,

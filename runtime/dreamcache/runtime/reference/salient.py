@@ -20,6 +20,7 @@ from PIL import Image
 from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
 from dreamcache.runtime.bundle.graph_files.tensors import check_location, is_finite
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
+from dreamcache.runtime.reference.prepare import Segment
 from dreamcache.runtime.reference.segmenter import enlarged, fed_picture, subject_of
 from dreamcache.runtime.sessions.profiles import session_options
 
@@ -131,6 +132,16 @@ def open_salient(given: str | os.PathLike[str], threads: int | None = None) -> S
     side = FORMS[form].side
     height, width = (found if isinstance(found, int) else side for found in shapes[0][2:])
     return SalientModel(path, form, (height, width), inputs[0].name, outputs[0].name, session)
+
+
+def chosen_segmenter(
+    given: str | os.PathLike[str] | None, own: Segment | None, threads: int | None
+) -> tuple[Segment | None, str]:
+    """What finds subjects, a given model or else the bundle's own, and what to call it. Raises: SettingsError."""
+    if given is None:
+        return own, "the bundle's segmenter"
+    model = open_salient(given, threads)
+    return model.find_subject, f"the given segmenter, fed as {model.form}"
 
 
 def as_probability(saliency: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dreamcache.runtime.bundle.contract import Contract, TextSpec
+from dreamcache.runtime.bundle.contract import Contract, GraphSpec, TextSpec
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.sampling.denoiser import Conditioning
+from dreamcache.runtime.sampling.prompt_weights import weighted_parts
 from dreamcache.runtime.sampling.tokenizer_rules import (
     CLIP_WORDS,
     MAX_FILE_BYTES,
     MAX_PROMPT_CHARACTERS,
     check_rules,
 )
+from dreamcache.runtime.sessions.session import RunnableGraph, check_finite
 from dreamcache.runtime.untrusted import read_bounded
 
 if TYPE_CHECKING:
@@ -61,20 +63,37 @@ class PromptTokenizer:
 
         Raises: SettingsError for a prompt of more than 20,000 characters. Warns: PromptWarning when it is cut.
         """
+        return self.tokens(prompt)[0]
+
+    def tokens(self, prompt: str, weighted: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids as `encode` has them, and the weight of each, [1, n]; 1 at start, end and padding.
+
+        weighted: the prompt has weights (`prompt_weights.py`); its pieces become tokens each by itself, as that syntax
+        has it. Raises: SettingsError also for a weight. Warns: as `encode`.
+        """
         _check_length(prompt)
-        prompt = self._expanded(prompt)
-        encoding = self._tokenizer.encode(prompt, add_special_tokens=False)
-        room = self._length - 2
-        if len(encoding.ids) > room:
-            lost = prompt[encoding.offsets[room][0] :]
+        parts = weighted_parts(prompt) if weighted else [(prompt, 1.0)]
+        ids: list[int] = []
+        weights: list[float] = []
+        room, lost = self._length - 2, ""
+        for part, weight in parts:
+            text = self._expanded(part)
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            left = max(room - len(ids), 0)
+            if len(encoding.ids) > left:
+                lost += text[encoding.offsets[left][0] :]
+            ids += encoding.ids
+            weights += [weight] * len(encoding.ids)
+        if lost:
             warnings.warn(
-                f"the prompt has {len(encoding.ids)} tokens, the text encoder reads {room}; lost: {lost!r}",
+                f"the prompt has {len(ids)} tokens, the text encoder reads {room}; lost: {lost!r}",
                 PromptWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        ids = [self._text.bos_id, *encoding.ids[:room], self._text.eos_id]
-        ids += [self._text.pad_id] * (self._length - len(ids))
-        return np.array([ids], dtype=np.int64)
+        padding = [self._text.pad_id] * (room - len(ids))
+        row = [self._text.bos_id, *ids[:room], self._text.eos_id, *padding]
+        ones = [1.0] * (len(padding) + 1)
+        return np.array([row], np.int64), np.array([[1.0, *weights[:room], *ones]], np.float32)
 
     def as_json(self) -> str:
         """The rules as `tokenizer.json` has them, whichever files they were read from."""
@@ -99,6 +118,19 @@ def _check_length(prompt: str) -> None:
         raise SettingsError(
             f"prompt: at most {MAX_PROMPT_CHARACTERS} characters are expected, received {len(prompt)}; shorten it"
         )
+
+
+def embedded(
+    graph: RunnableGraph, spec: GraphSpec, ids: NDArray[np.int64], weights: NDArray[np.float32]
+) -> list[NDArray[Any]]:
+    """A text encoder's outputs for ids [1, n]: the embedding [1, n, c] times the tokens' weights [1, n], then others.
+
+    Raises: BundleError when the graph fails or gives NaN or infinities.
+    """
+    given = graph.run({spec.inputs[0].name: ids})
+    check_finite("text encoder", given)
+    embedding, *pooled = (given[output.name] for output in spec.outputs)
+    return [embedding * weights[..., None], *pooled]
 
 
 def conditioning(contract: Contract, outputs: Sequence[NDArray[Any]], empty_null: bool) -> Conditioning:
