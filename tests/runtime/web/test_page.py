@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from page_files import ask_page, draw, give_file, press, serving, settle, visit
+from tiny_bundle import seal
+from tiny_golden import add_golden
 
 from dreamcache.benchmarks.record import read_record
 from dreamcache.runtime.bundle.folder import MINI_FOLDER, open_bundle
+from dreamcache.runtime.bundle.golden import CHECK_NAME, save_golden
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
 from dreamcache.runtime.web.certificate import temporary_context
@@ -203,6 +206,29 @@ def test_a_connection_that_breaks_is_taken_up_again_and_a_changed_file_is_not_us
         assert "the bundle was changed" in other.inner_text("#trouble")
         page.context.close()
         other.context.close()
+
+
+def test_the_page_checks_its_device_by_golden_tensors(
+    chromium: Browser, bundle: Path, javascript: dict[str, Path], tmp_path: Path
+) -> None:
+    golden = add_golden(bundle)
+    context = temporary_context(["127.0.0.1"])
+    with serving(bundle, javascript, tmp_path, context) as (_, server):
+        page = visit(chromium, server)
+        assert page.inner_text("#verdict") == "Checked: this device computes what PyTorch computed."
+        figures = page.locator("#checks b").all_inner_texts()
+        assert len(figures) == 7
+        assert all(float(figure.removesuffix(" dB")) > 100 for figure in figures[:5])
+        assert figures[5:] == ["1.000", "1.000"]
+        page.context.close()
+    # a device that predicts something else
+    golden["denoiser/output/prediction"] = 1.5 * golden["denoiser/output/prediction"]
+    save_golden(bundle / CHECK_NAME, golden)
+    seal(bundle)
+    with serving(bundle, javascript, tmp_path, context) as (_, server):
+        page = visit(chromium, server)
+        assert "NOT right" in page.inner_text("#verdict")
+        page.context.close()
 
 
 def test_tokens_are_pythons(javascript: dict[str, Path]) -> None:

@@ -19,11 +19,10 @@ from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.bundle.parity import (
     CONDITION_TOLERANCE,
     MAX_DB,
-    MIN_FP16_PSNR_DB,
-    MIN_INT8_LATENT_DB,
     MIN_PSNR_DB_BY_PRECISION,
 )
 from dreamcache.runtime.errors import BundleError
+from dreamcache.runtime.sampling.device_check import least_device_db
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
 
 PAGE = Path(__file__).parent / "page"
@@ -113,7 +112,7 @@ def _facts(bundle: Bundle, name: str) -> dict[str, Any]:
             "least_db": MIN_PSNR_DB_BY_PRECISION.get(contract.precision),
             "condition_tolerance": CONDITION_TOLERANCE,
             "max_db": MAX_DB,
-            "device_db": {"float": MIN_FP16_PSNR_DB, "int8": MIN_INT8_LATENT_DB},
+            "device_db": least_device_db(contract.precision),
         },
     }
 

@@ -127,7 +127,7 @@ async function takeReference(photograph) {
 /** Cache the reference that was taken. */
 async function cacheReference() {
   showSubject(reference.thumbnail, true);
-  say("background", `Background: ${reference.background}.`);
+  say("background", `${reference.background.charAt(0).toUpperCase()}${reference.background.slice(1)}.`);
   await client.ask("cache", { reference });
   say("status", "Ready.");
 }

@@ -14,7 +14,7 @@
  * @property {string} fingerprint that subjects carry
  * @property {TensorSpec[]} cache_tensors
  * @property {number} reference_side
- * @property {{least_db: number | null, device_db: Record<string, number>, condition_tolerance: number, max_db: number}} gates
+ * @property {{least_db: number | null, device_db: number, condition_tolerance: number, max_db: number}} gates
  *
  * @typedef {(name: string, done: number, total: number) => void} Progress
  */
