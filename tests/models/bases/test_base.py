@@ -41,6 +41,14 @@ def one_line(error: BaseException) -> str:
     return text
 
 
+@pytest.mark.parametrize("entry", [{"in_channels": None}, {"only_cross_attention": True}])
+def test_a_config_that_its_class_cannot_read_is_one_line(folder: Path, entry: dict[str, Any]) -> None:
+    edit(folder / "unet/config.json", **entry)
+    with pytest.raises(AdapterError, match=r"unet cannot be read \(.*correct its config.json") as raised:
+        load_base(folder)
+    one_line(raised.value)
+
+
 def store_half(folder: Path) -> None:
     """Replace the weights by half-precision ones under the names that diffusers gives a variant."""
     from diffusers import AutoencoderKL

@@ -22,7 +22,7 @@ from dreamcache.models.bases.parts.schedule import check_scheduler_class, quiet_
 from dreamcache.models.bases.parts.second_text import SecondText
 from dreamcache.models.bases.parts.soundness import check_config, check_stored, refuse_unexpected
 from dreamcache.models.bases.parts.together import Parts
-from dreamcache.models.errors import AdapterError
+from dreamcache.models.errors import AdapterError, reason
 
 INDEX = "model_index.json"
 WEIGHED = ("unet", "vae", "text_encoder")
@@ -227,8 +227,18 @@ def _autoencoder(part: Path, variant: str) -> Autoencoder:
 
 def _load(kind: Any, part: Path, variant: str, dtype: str) -> Any:
     arguments = {"use_safetensors": True, "variant": variant or None, dtype: torch.float32}
-    with quiet_diffusers():
-        model, report = kind.from_pretrained(part, output_loading_info=True, **arguments)
+    try:
+        with quiet_diffusers():
+            model, report = kind.from_pretrained(part, output_loading_info=True, **arguments)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+    ) as error:  # the class's arithmetic on a wrong entry
+        raise AdapterError(
+            f"{part} cannot be read ({reason(error)}); correct its config.json, or download it again"
+        ) from error
     refuse_missing(str(part), report["missing_keys"])
     if part.name == "unet":
         refuse_unexpected(str(part), report["unexpected_keys"])
