@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import json
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import schemas
 
 from dreamcache.runtime.bundle.folder import MINI_FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def schemas() -> ModuleType:
-    spec = spec_from_file_location("schemas", ROOT / "docs" / "scripts" / "schemas.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("name", ["contract", "record"])
-def test_the_committed_schema_is_the_codes(name: str, schemas: ModuleType) -> None:
+def test_the_committed_schema_is_the_codes(name: str) -> None:
     committed = (ROOT / "docs" / "reference" / f"{name}.schema.json").read_text(encoding="utf-8")
     assert committed == schemas.schema_text(name), "run: python docs/scripts/schemas.py"
 

@@ -37,7 +37,13 @@ from dreamcache.runtime.sampling.trajectory import Step, trajectory
 from dreamcache.runtime.sessions.profiles import Profile, check_profile
 from dreamcache.runtime.sessions.providers import Math, check_math, choose_providers, warn_of_attention
 from dreamcache.runtime.sessions.session import SessionOpener, check_finite, check_threads
-from dreamcache.runtime.settings import Options, check_text, resolve_settings, warn_of_no_effect
+from dreamcache.runtime.settings import (
+    CallOptions,
+    check_text,
+    own_names,
+    resolve_settings,
+    warn_of_no_effect,
+)
 from dreamcache.runtime.subject import Subject, join_subjects, listed_subjects, load_subject
 
 if TYPE_CHECKING:
@@ -112,23 +118,19 @@ class Pipeline:
         Raises: ImageError for a picture or mask that cannot be used, SettingsError for such a segmenter.
         Warns: PictureWarning for colours that are not converted to sRGB.
         """
-        side = self.contract.architecture.reference_side
-        own = None if self.contract.graphs.segmenter is None else self.segment
+        contract = self.contract
+        own = None if contract.graphs.segmenter is None else self.segment
         segment, by = chosen_segmenter(segmenter, own, self.sessions.threads)
+        size = contract.architecture.reference_side
         reference = prepare_reference(
-            image, mask, size=side, max_pixels=max_pixels, segment=segment, segmenter=by
+            image, mask, size=size, max_pixels=max_pixels, segment=segment, segmenter=by
         )
         latent = self.noised(self.encode(reference.image))
         with self.sessions.open("cache") as graph, self._timed("cache"):
             tensors = graph.run({"latent": latent})
         check_finite("caching", tensors)
-        return Subject(
-            tensors=tensors,
-            fingerprint=self.contract.fingerprints.subject(),
-            timestep=self.contract.cache_timestep,
-            background=reference.how,
-            thumbnail=reference.image,
-        )
+        made_by, timestep = contract.fingerprints.subject(), contract.cache_timestep
+        return Subject(tensors, made_by, timestep, background=reference.how, thumbnail=reference.image)
 
     def segment(self, picture: Image.Image) -> Image.Image | None:
         """The mask "L" of the subject of a picture "RGB", by the bundle's segmenter; None where it finds none.
@@ -153,7 +155,7 @@ class Pipeline:
         *,
         num_images: None = None,
         tiled_vae: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[CallOptions],
     ) -> Image.Image: ...
 
     @overload
@@ -164,7 +166,7 @@ class Pipeline:
         *,
         num_images: int,
         tiled_vae: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[CallOptions],
     ) -> list[Image.Image]: ...
 
     def generate(
@@ -174,25 +176,26 @@ class Pipeline:
         *,
         num_images: int | None = None,
         tiled_vae: bool | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[CallOptions],
     ) -> Image.Image | list[Image.Image]:
         """Pictures of `prompt` with `subject` in them; without a subject, the stock model's.
 
         subject: one, or several as far as the bundle takes them (`Architecture.max_references`): several references
         of one thing, or several things.
         num_images: None gives one picture, a number a list of as many. tiled_vae: see `decode`.
-        options: see `Options`.
+        options: see `CallOptions`.
         Raises: SettingsError, SubjectError, BundleError. Warns: PromptWarning for a prompt that is cut, SettingsWarning
         for a setting without effect.
         """
         if tiled_vae:
             check_tiled(self.contract.graphs)
+        single = num_images is None and options.get("num_images_per_prompt") is None
         final: Latent | None = None
         for step in self.denoise(prompt, subject, num_images=num_images, **options):
             final = step.latent
         assert final is not None
         images = self.decode(final, tiled_vae)
-        return images[0] if num_images is None else images
+        return images[0] if single else images
 
     def denoise(
         self,
@@ -200,18 +203,19 @@ class Pipeline:
         subject: Subject | Sequence[Subject] | None = None,
         *,
         num_images: int | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[CallOptions],
     ) -> Iterator[Step]:
         """The steps of `generate`, one at a time; closing the generator cancels and frees the denoiser.
 
         Settings are checked here, before the first step is asked for. Raises and warns as `generate`.
         """
         check_text("prompt", prompt)
-        check_weights([prompt, options.get("negative_prompt")], bool(options.get("prompt_weights")))
-        settings = resolve_settings(self.contract, num_images, **options)
+        plain, count, told = own_names(options, num_images)
+        check_weights([prompt, plain.get("negative_prompt")], bool(plain.get("prompt_weights")))
+        settings = resolve_settings(self.contract, count, **plain)
         subjects = listed_subjects(subject)
         cache = None if subjects is None else join_subjects(subjects, self.contract)
-        warn_of_no_effect(settings, cache is not None, options)
+        warn_of_no_effect(settings, cache is not None, plain)
         scheduler = make_scheduler(
             self.contract.scheduler, settings.scheduler, settings.steps, settings.sigma_spacing
         )
@@ -228,6 +232,8 @@ class Pipeline:
                 for _ in range(settings.steps):
                     with self._timed("step"):
                         step = next(steps)
+                    if told is not None:
+                        told(self, step.index, step.timestep, {"latents": step.latent})
                     yield step
 
         return run()
@@ -260,8 +266,7 @@ class Pipeline:
             moments = graph.run({spec.inputs[0].name: pixels})[spec.outputs[0].name]
         check_finite("VAE encoder", {"latent": moments})
         mean = moments[:, : self.contract.architecture.latent_channels].astype(np.float32)
-        shift = 0.0 if vae.shift_factor is None else vae.shift_factor
-        return (mean - np.float32(shift)) * np.float32(vae.scaling_factor)
+        return (mean - np.float32(vae.shift_factor or 0)) * np.float32(vae.scaling_factor)
 
     def noised(self, latent: Latent) -> Latent:
         """A reference latent at the cache timestep (DDPM, eq. 4), with the noise every subject shares."""
@@ -275,8 +280,7 @@ class Pipeline:
         Raises: SettingsError for a bundle whose decoder has no strips.
         """
         graphs, vae = self.contract.graphs, self.contract.vae
-        shift = 0.0 if vae.shift_factor is None else vae.shift_factor
-        unscaled = latent / np.float32(vae.scaling_factor) + np.float32(shift)
+        unscaled = latent / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor or 0)
         images = []
         if tiled is None:
             tiled = self.sessions.profile == "memory" and graphs.vae_decoder_head is not None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import operator
 import secrets
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -52,6 +52,27 @@ class Options(TypedDict, total=False):
     guidance_interval: tuple[float, float] | None
     step_cache: int | None
     prompt_weights: bool | None
+
+
+class CallOptions(Options, total=False):
+    """`Options`, and the names that diffusers' pipelines have for some of them.
+
+    num_inference_steps, num_images_per_prompt: steps and num_images. generator: a seed, or a generator whose
+    `initial_seed()` is one (torch.Generator). callback_on_step_end: called after each step with the pipeline, the
+    step's index, its timestep and {"latents": …}; it looks, and an exception of it ends the drawing.
+    """
+
+    num_inference_steps: int | None
+    num_images_per_prompt: int | None
+    generator: object
+    callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], object] | None
+
+
+_DIFFUSERS_NAMES = {
+    "num_inference_steps": "steps",
+    "num_images_per_prompt": "num_images",
+    "generator": "seed",
+}
 
 
 @dataclass(frozen=True)
@@ -122,6 +143,36 @@ def resolve_settings(
         step_cache=_step_cache(contract, step_cache),
         prompt_weights=_switch("prompt_weights", prompt_weights),
         sigma_spacing=sigma_spacing,
+    )
+
+
+def own_names(
+    options: Mapping[str, Any], num_images: int | None
+) -> tuple[dict[str, Any], int | None, Callable[..., object] | None]:
+    """Options without diffusers' names; the number of images, None where neither name gives one; the callback.
+
+    Raises: SettingsError where a setting is given by both of its names, and for a generator without a seed.
+    """
+    plain: dict[str, Any] = {"num_images": num_images}
+    for name, value in options.items():
+        ours = _DIFFUSERS_NAMES.get(name, name)
+        if value is None:
+            continue
+        if plain.get(ours) is not None:
+            raise SettingsError(f"{name}: one of {name} and {ours} is expected, received both")
+        plain[ours] = _seed_of(value) if name == "generator" else value
+    return plain, plain.pop("num_images"), plain.pop("callback_on_step_end", None)
+
+
+def _seed_of(generator: object) -> object:
+    initial_seed = getattr(generator, "initial_seed", None)
+    if callable(initial_seed):
+        return initial_seed()
+    if isinstance(generator, int):
+        return generator
+    raise SettingsError(
+        f"generator: a seed, or a generator with initial_seed(), is expected, received {type(generator).__name__}; "
+        "image i of one call uses seed + i"
     )
 
 
