@@ -21,10 +21,11 @@ import numpy as np
 import onnxruntime
 
 from dreamcache.benchmarks.host import describe_host, library_versions
+from dreamcache.benchmarks.runner_settings import runner_settings
 from dreamcache.runtime.bundle.folder import Bundle, open_bundle
 from dreamcache.runtime.bundle.golden import read_golden
 from dreamcache.runtime.errors import BundleError
-from dreamcache.runtime.sessions.overflow import GUARD, guard_entries
+from dreamcache.runtime.sessions.overflow import GUARD
 from dreamcache.runtime.sessions.profiles import session_options
 
 LEVEL = onnxruntime.GraphOptimizationLevel
@@ -100,7 +101,7 @@ def main() -> None:
             "bundle": {"name": given.bundle.name, "precision": bundle.contract.precision},
             "architecture": bundle.contract.architecture.name,
             "threads": given.threads,
-            "guard_of_this_processor": [list(entry) for entry in guard_entries()],
+            "settings": [runner_settings(profile) for profile in PROFILES.values()],
             "ratios": {name: round(ratio, 4) for name, ratio in ratios.items()},
             "samples_ms": {name: [round(one, 3) for one in times] for name, times in taken.items()},
         }

@@ -19,6 +19,7 @@ from typing import Any
 from dreamcache.benchmarks.host import describe_host
 from dreamcache.benchmarks.process.sampler import MemorySampler
 from dreamcache.benchmarks.protocol.reference import draw_reference
+from dreamcache.benchmarks.runner_settings import runner_settings
 from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.errors import DreamCacheError, SettingsError
 from peers.cases import Case, all_cases
@@ -105,6 +106,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             "steps": given.steps,
             "repeats": given.repeats,
             "threads": given.threads,
+            "runner": runner_settings(),
         },
         "cases": {case.name: measured[case.name] for case in known if case.name in measured},
         "rows": [figures.to_json() for figures in rows.values()],

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreamcache.benchmarks.runner_settings import runner_settings
 from dreamcache.runtime import Pipeline
 from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.settings import Options
@@ -68,6 +69,7 @@ def main() -> None:
         "steps": STEPS,
         "seeds": given.seeds,
         "prompt": PROMPT,
+        "runner": runner_settings(),
         "guidance": pipe.contract.guidance.mode,
         "rows": rows,
     }

@@ -105,7 +105,7 @@ class RunConditions(RecordModel):
 
     guidance_interval: fractions of the steps between which there is guidance. step_cache: steps per run of the whole
     denoiser. unet_calls, shallow_calls: of one picture. math: records from before there was a choice are
-    exact.
+    exact. guarded, settings_sha256: as `runner_settings` has them; null in records from before that.
     """
 
     profile: Literal["speed", "memory"]
@@ -121,6 +121,8 @@ class RunConditions(RecordModel):
     step_cache: PositiveInt = 1
     unet_calls: PositiveInt
     shallow_calls: NonNegativeInt = 0
+    guarded: bool | None = None
+    settings_sha256: str | None = None
 
 
 class Spread(RecordModel):

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dreamcache.benchmarks.process.child import LoadSettings, MeasuredProcess, MeasurementError
 from dreamcache.benchmarks.process.limits import Outcome, run_limited, usable_parent
 from dreamcache.benchmarks.protocol.reference import PROMPT, draw_reference
+from dreamcache.benchmarks.runner_settings import runner_settings
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.settings import resolve_settings
@@ -26,7 +28,10 @@ Job = Callable[[MeasuredProcess], None]
 
 @dataclass(frozen=True)
 class Answer:
-    """Sizes in MB (10⁶ bytes); peaks are of the run that decided. tried: every budget run, and whether it passed."""
+    """Sizes in MB (10⁶ bytes); peaks are of the run that decided. tried: every budget run, and whether it passed.
+
+    runner: its settings, as `runner_settings` has them.
+    """
 
     bundle: str
     weights: str
@@ -34,6 +39,7 @@ class Answer:
     steps: int
     caching: bool
     first_run: bool
+    runner: dict[str, Any]
     fits: bool
     budget_mb: float
     floor_mb: float
@@ -94,6 +100,7 @@ def fit_budget(
         steps=steps,
         caching=caching,
         first_run=first_run,
+        runner=runner_settings(settings.profile, settings.providers, settings.math),
         fits=outcome.finished,
         budget_mb=round(budget_mb, 3),
         floor_mb=round(floor, 3),

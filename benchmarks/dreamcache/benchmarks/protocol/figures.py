@@ -23,6 +23,7 @@ from dreamcache.benchmarks.record import (
     ScalingPoint,
     Sustained,
 )
+from dreamcache.benchmarks.runner_settings import runner_settings
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, cache_tensors
 from dreamcache.runtime.bundle.folder import Bundle
 
@@ -103,11 +104,10 @@ def _conditions(case: BenchCase) -> RunConditions:
     shape = contract.architecture
     settings = case.drawing.resolved(contract)
     whole, shallow = unet_calls(settings, shape.batch)
+    chosen = case.settings
     return RunConditions(
-        profile=case.settings.profile,
-        providers=case.settings.providers,
-        threads=case.settings.threads,
-        math=case.settings.math,
+        **runner_settings(chosen.profile, chosen.providers, chosen.math),
+        threads=chosen.threads,
         width=shape.image_width,
         height=shape.image_height,
         batch=shape.batch,

@@ -21,6 +21,7 @@ from dreamcache.benchmarks.record import (
     ScalingPoint,
     numbered,
 )
+from dreamcache.benchmarks.report.promises import aged, guard_in_force, slower_than_promised
 from dreamcache.runtime.sessions.providers import describe_math
 
 ABSENT = "–"
@@ -93,6 +94,9 @@ def _row(title: str, record: Record, one: Measurement) -> MeasurementRow:
         )
     if (done := describe_math(one.conditions.math, record.host.machine)) is not None:
         notes.append(done)
+    notes += [
+        line for line in (aged(record, one), guard_in_force(one), slower_than_promised(record, one)) if line
+    ]
     notes += [f"{name}: {reason}" for name, reason in one.absent.items()]
     conditions = one.conditions
     shallow = f" + {conditions.shallow_calls} shallow" if conditions.shallow_calls else ""

@@ -17,8 +17,8 @@ from dreamcache.runtime.sessions.overflow import guard_entries
 Profile = Literal["speed", "memory"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 
-# Blocks from this size on are mapped, and so are returned when they are freed.
-_MMAP_BYTES = 1 << 18
+MMAP_BYTES = 1 << 18
+"""In the memory profile, blocks from this size on are mapped, and so are returned when they are freed."""
 
 
 def check_profile(profile: str) -> Profile:
@@ -27,6 +27,32 @@ def check_profile(profile: str) -> Profile:
         if profile == known:
             return known
     raise SettingsError(f"profile: one of {', '.join(PROFILES)} is expected, received {profile!r}")
+
+
+def session_attributes(profile: Profile, repeated: bool) -> dict[str, bool | str]:
+    """What a profile changes of ONNX Runtime's defaults: attributes of SessionOptions, the level by its name.
+
+    repeated: the graph runs at every step.
+    """
+    if profile == "memory":
+        return {
+            # The highest level stores convolutions' weights anew in blocks, which are private copies again.
+            "graph_optimization_level": "ORT_ENABLE_EXTENDED",
+            # An arena saves mapping every activation anew, for a third more memory: worth it where a graph runs often.
+            "enable_cpu_mem_arena": repeated,
+            "enable_mem_pattern": False,
+            # Planned reuse keeps a buffer from its first use to its last; without it each goes when it is dead.
+            "enable_mem_reuse": False,
+        }
+    # From the second run on the pattern is one block next to the arena that the first run filled: SD's decoder
+    # would take twice its memory for another picture, and be no faster.
+    return {} if repeated else {"enable_mem_pattern": False}
+
+
+def session_entries(profile: Profile) -> dict[str, str]:
+    """Entries of a session's configuration that a profile adds (onnxruntime_session_options_config_keys.h)."""
+    # A prepacked weight is a private copy of a mapped one.
+    return {"session.disable_prepacking": "1"} if profile == "memory" else {}
 
 
 def session_options(
@@ -45,24 +71,13 @@ def session_options(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    for name, value in guard_entries() if guard is None else guard:
+    for name, value in (*(guard_entries() if guard is None else guard), *session_entries(profile).items()):
         options.add_session_config_entry(name, value)
     if threads is not None:
         options.intra_op_num_threads = threads
-    if profile == "memory":
-        # A prepacked weight is a private copy of a mapped one.
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        # The highest level stores convolutions' weights anew in blocks, which are private copies again.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        # An arena saves mapping every activation anew, for a third more memory: worth it where a graph runs often.
-        options.enable_cpu_mem_arena = repeated
-        options.enable_mem_pattern = False
-        # Planned reuse keeps a buffer from its first use to its last; without it each goes when it is dead.
-        options.enable_mem_reuse = False
-    elif not repeated:
-        # From the second run on the pattern is one block next to the arena that the first run filled: SD's decoder
-        # would take twice its memory for another picture, and be no faster.
-        options.enable_mem_pattern = False
+    for name, chosen in session_attributes(profile, repeated).items():
+        levels = onnxruntime.GraphOptimizationLevel
+        setattr(options, name, getattr(levels, chosen) if isinstance(chosen, str) else chosen)
     return options
 
 
@@ -72,4 +87,4 @@ def prepare_process(profile: Profile) -> None:
     It holds for the whole process from then on, so "speed" changes nothing.
     """
     if profile == "memory":
-        map_large_blocks(_MMAP_BYTES)
+        map_large_blocks(MMAP_BYTES)
