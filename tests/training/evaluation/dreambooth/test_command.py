@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,13 @@ def status(*arguments: object) -> int:
     with pytest.raises(SystemExit) as left:
         cli.main(["evaluate", "dreambooth", *(str(argument) for argument in arguments)])
     return int(left.value.code or 0)
+
+
+def written(out: Path) -> dict[str, bytes]:
+    """Every file with what it holds."""
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()
+    }
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -97,6 +106,67 @@ def test_the_stages_apart(
     record = json.loads((tmp_path / "out" / "report.json").read_text())
     assert record["rows"][0]["means"]["mdino"] is None
     assert record["rows"][0]["pictures"] == 3
+
+
+# A process that stops in the middle of its first subject, until it is killed.
+HALTING = """
+import sys, time
+from pathlib import Path
+from dreamcache.training.evaluation.dreambooth.benchmark import read_benchmark
+from dreamcache.training.evaluation.dreambooth.generation import GenerationPlan, generate_row
+from dreamcache.training.evaluation.dreambooth.generators import BundleGenerator, Taken
+
+class Halting(BundleGenerator):
+    def take(self, reference, mask):
+        taken = super().take(reference, mask)
+        def draw(prompt, seeds, made=[]):
+            if len(made) == 2:
+                print("halted", flush=True)
+                time.sleep(600)
+            made.append(prompt)
+            return taken.draw(prompt, seeds)
+        return Taken(draw, taken.background)
+
+dataset, bundle, out = map(Path, sys.argv[1:])
+generator = Halting(bundle, {"steps": 2, "step_cache": 1})
+generate_row(generator, read_benchmark(dataset, prompts=2), GenerationPlan(images=2), out, lambda *_: None)
+"""
+
+
+def test_two_processes_one_killed_end_in_the_report_of_one(
+    dataset: Path,
+    bundles: tuple[Path, Path],
+    metrics: tuple[object, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def evaluate(out: Path) -> int:
+        rows = (dataset, "--bundle", bundles[0], "--out", out, "--no-masked", *metrics)
+        return status(*rows, "--steps", 2, "--images", 2, "--prompts", 2)
+
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert evaluate(alone) == 0
+    first = subprocess.Popen(
+        [sys.executable, "-c", HALTING, str(dataset), str(bundles[0]), str(shared)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"halted\n"
+        assert len(list(shared.rglob("*.png"))) == 2
+        capsys.readouterr()
+        assert evaluate(shared) == 0
+        assert "2 pictures are being drawn by other processes" in capsys.readouterr().out
+        assert len(list(shared.rglob("*.png"))) == 10, "the claimed subject is left to its process"
+        assert not (shared / "report.json").exists()
+    finally:
+        first.kill()
+        first.communicate()
+    assert evaluate(shared) == 0
+    ours = written(shared)
+    assert ours == written(alone)
+    assert len([name for name in ours if name.startswith("pictures/b-fp32") and name.endswith(".png")]) == 12
 
 
 @pytest.mark.parametrize(

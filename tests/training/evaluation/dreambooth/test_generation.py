@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -219,7 +220,31 @@ def test_pytorch_draws_after_the_reference(
     assert len(row["fingerprints"]["base"]) == len(row["fingerprints"]["adapters"]) == 64
     other = generator.take(part.subjects[0].pictures[0], None)
     slot = next(slots(part, 1))
-    same_seed = np.asarray(other.draw(slot.subject.prompts[0], slot.seed(0)))
+    same_seed = np.asarray(other.draw(slot.subject.prompts[0], [slot.seed(0)])[0])
     assert np.array_equal(same_seed, tabby)
     wrong = generator.take(part.subjects[1].pictures[0], None)
-    assert not np.array_equal(np.asarray(wrong.draw(slot.subject.prompts[0], slot.seed(0))), tabby)
+    assert not np.array_equal(np.asarray(wrong.draw(slot.subject.prompts[0], [slot.seed(0)])[0]), tabby)
+
+
+def test_pictures_of_a_prompt_are_drawn_together_and_a_gap_is_filled_with_the_same_ones(
+    tiny_base: Path, tiny_adapters: Path, dataset: Path, tmp_path: Path
+) -> None:
+    part, plan = read_benchmark(dataset, ["coffee"], prompts=2), GenerationPlan(images=3)
+
+    def together(out: Path, batch: int) -> int:
+        how = SamplingSettings(steps=2)
+        return generate_row(
+            TorchGenerator(str(tiny_base), tiny_adapters, how, 3, batch), part, plan, out, quiet
+        )
+
+    assert together(tmp_path / "one", 1) == together(tmp_path / "two", 2) == 6
+    one, two = (files(row_folder(tmp_path / name, "pytorch")) for name in ("one", "two"))
+    for name in (name for name in one if name.endswith(".png")):
+        alone, beside = (np.asarray(Image.open(io.BytesIO(of[name])), np.int16) for of in (one, two))
+        assert np.abs(alone - beside).max() <= 2, "only rounding differs"
+    assert len({value for name, value in two.items() if name.endswith(".png")}) == 6
+    (row_folder(tmp_path / "two", "pytorch") / "coffee" / "00-1.png").unlink()
+    assert together(tmp_path / "two", 2) == 1
+    assert files(row_folder(tmp_path / "two", "pytorch")) == two
+    with pytest.raises(BenchmarkError, match=r"another batch \(null, now 2\)"):
+        together(tmp_path / "one", 2)

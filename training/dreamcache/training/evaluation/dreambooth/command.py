@@ -1,4 +1,7 @@
-"""`dreamcache evaluate dreambooth FOLDER`: generate, score, report; every stage continues an earlier run."""
+"""`dreamcache evaluate dreambooth FOLDER`: generate, score, report; every stage continues an earlier run.
+
+Any number of processes may draw into one folder; the last of them scores.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from rich.console import Console
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.progress import progress_bar
 from dreamcache.runtime.settings import Options
+from dreamcache.training.data.shards.distribution import claim
 from dreamcache.training.errors import BenchmarkError
 from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, read_benchmark
 from dreamcache.training.evaluation.dreambooth.generation import (
@@ -20,6 +24,7 @@ from dreamcache.training.evaluation.dreambooth.generation import (
     SUBJECT_FILE,
     GenerationPlan,
     generate_row,
+    pictures_missing,
     read_result,
     read_row,
     row_folder,
@@ -78,10 +83,34 @@ def evaluate_benchmark(request: Request) -> None:
     if request.stage != "generate":
         weights = [find_weights("dino", request.dino), find_weights("clip", request.clip)]
     made = _generate(request, benchmark) if request.stage != "score" else []
-    if not weights:
-        Console().print(f"pictures: {out / PICTURES}; run again with --stage score for the table")
-        return
-    rows, left_out = _rows(out, made, plan)
+    missing = sum(pictures_missing(out, row, benchmark, plan.images) for row in made)
+    console = Console()
+    if missing:
+        console.print(
+            f"{missing} pictures are being drawn by other processes, the last of which scores; where one has died, "
+            "run the same command again",
+            soft_wrap=True,
+        )
+    elif not weights:
+        console.print(f"pictures: {out / PICTURES}; run again with --stage score for the table")
+    else:
+        rows, left_out = _rows(out, made, plan)
+        with claim(out / PICTURES, 0) as ours:
+            if ours:
+                _score(request, benchmark, weights, rows, left_out)
+            else:
+                console.print("another process scores these pictures", soft_wrap=True)
+
+
+def _score(
+    request: Request,
+    benchmark: Benchmark,
+    weights: list[MetricWeights],
+    rows: list[str],
+    left_out: list[str],
+) -> None:
+    """Bring every row's scores up to date, write the report and print the table."""
+    plan, out = request.plan, request.out
     scorer = Scorer(weights[0], weights[1], plan, request.masked)
     for row in rows:
         with progress_bar(f"{row}: scores") as advance:
@@ -122,7 +151,7 @@ def _generators(request: Request) -> list[Generator]:
     generators: list[Generator] = []
     if request.base is not None:
         how = sampling_settings(request.adapters, request.options)
-        generators.append(TorchGenerator(request.base, request.adapters, how))
+        generators.append(TorchGenerator(request.base, request.adapters, how, request.plan.images))
     generators += [BundleGenerator(path, request.options) for path in request.bundles]
     return generators
 

@@ -1,4 +1,4 @@
-"""The first stage: four pictures of every subject for every prompt, written one by one and never twice.
+"""The first stage: four pictures of every subject for every prompt, each written once, by any number of processes.
 
     OUT/pictures/<row>/row.json                      what the pictures depend on
     OUT/pictures/<row>/<subject>/subject.json        its prompts, which photograph was the reference, its background
@@ -6,12 +6,16 @@
 
 A picture is written under another name and renamed, so an existing file is whole, whenever the run was killed. Seeds
 derive from the subject, the prompt and the number of the picture, so they are the same in every row and in any order.
+
+A process claims a subject while it draws its pictures, and passes over those that others have claimed; a claim ends
+with its process. Pictures that are drawn together are the same ones in every run, so a batch with a gap is drawn whole.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,7 @@ from typing import Any
 
 from dreamcache.runtime.files import replacing, sha256_file
 from dreamcache.runtime.progress import Progress
+from dreamcache.training.data.shards.distribution import claim
 from dreamcache.training.errors import BenchmarkError
 from dreamcache.training.evaluation.dreambooth.benchmark import Benchmark, BenchmarkSubject
 from dreamcache.training.evaluation.dreambooth.generators import Generator, Taken
@@ -78,7 +83,7 @@ def row_folder(out: Path, row: str) -> Path:
 def generate_row(
     generator: Generator, benchmark: Benchmark, plan: GenerationPlan, out: Path, progress: Progress
 ) -> int:
-    """Make the pictures of a row that are not there yet; how many were made.
+    """Make the pictures of a row that are not there yet and whose subjects no other process draws; how many were made.
 
     Raises:
         BenchmarkError: the row's pictures were made from something else or with other settings.
@@ -87,23 +92,50 @@ def generate_row(
     """
     folder = row_folder(out, generator.name)
     begin_row(folder, generator.describe() | {"seed": plan.seed, "reference_image": plan.reference_image})
-    wanted = list(slots(benchmark, plan.images))
-    made = 0
-    taken: dict[str, Taken] = {}
     for subject in benchmark.subjects:
         _check_subject(folder / subject.name, subject, plan)
-    for number, slot in enumerate(wanted):
-        place = folder / slot.subject.name / slot.file_name
-        if not place.exists():
-            if slot.subject.name not in taken:
-                # one at a time: caches of full-size models are large
-                taken = {slot.subject.name: _take(generator, slot.subject, plan, place.parent)}
-            picture = taken[slot.subject.name].draw(slot.subject.prompts[slot.prompt], slot.seed(plan.seed))
-            with replacing(place, overwrite=True) as beside:
-                picture.save(beside, format="PNG")
-            made += 1
-        progress(number + 1, len(wanted))
+    total = sum(1 for _ in slots(benchmark, plan.images))
+    made = done = 0
+    for subject in benchmark.subjects:
+        before = done
+        with claim(folder, zlib.crc32(subject.name.encode())) as ours:
+            for drawn, fresh in _draw_subject(generator, subject, plan, folder) if ours else ():
+                made, done = made + fresh, done + drawn
+                progress(done, total)
+        done = before + len(subject.prompts) * plan.images
+        progress(done, total)
     return made
+
+
+def _draw_subject(
+    generator: Generator, subject: BenchmarkSubject, plan: GenerationPlan, row: Path
+) -> Iterator[tuple[int, int]]:
+    """The pictures of a subject that are not there yet: of each batch, how many it has and how many were made."""
+    folder = row / subject.name
+    for stale in folder.glob(".*.part"):  # of a process that was killed: this one has claimed the subject
+        stale.unlink(missing_ok=True)
+    taken: Taken | None = None
+    for prompt, text in enumerate(subject.prompts):
+        for first in range(0, plan.images, generator.batch):
+            images = range(first, min(first + generator.batch, plan.images))
+            batch = [Slot(subject, prompt, image) for image in images]
+            absent = [slot for slot in batch if not (folder / slot.file_name).exists()]
+            if absent:
+                taken = taken or _take(generator, subject, plan, folder)
+                pictures = taken.draw(text, [slot.seed(plan.seed) for slot in batch])
+                for slot, picture in zip(batch, pictures, strict=True):
+                    if slot in absent:
+                        with replacing(folder / slot.file_name, overwrite=True) as beside:
+                            picture.save(beside, format="PNG")
+            yield len(batch), len(absent)
+
+
+def pictures_missing(out: Path, row: str, benchmark: Benchmark, images: int) -> int:
+    """How many pictures of a row are not there: those of subjects that other processes draw, or drew when they died."""
+    folder = row_folder(out, row)
+    return sum(
+        not (folder / slot.subject.name / slot.file_name).exists() for slot in slots(benchmark, images)
+    )
 
 
 def begin_row(folder: Path, made_from: dict[str, Any]) -> None:
@@ -116,8 +148,6 @@ def begin_row(folder: Path, made_from: dict[str, Any]) -> None:
     if place.exists():
         _compare(folder, _flat(read_row(folder)), _flat(record))
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.rglob(".*.part"):  # of a run that was killed
-        stale.unlink(missing_ok=True)
     if not place.exists():
         write_result(place, record)
 

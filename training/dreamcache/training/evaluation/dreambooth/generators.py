@@ -2,30 +2,35 @@
 
 Both take the reference's background away and frame it in the same way, draw their noise from the same seeds, and are
 described by what their pictures depend on, so that a run is only continued by what began it.
+
+Pictures of one prompt are drawn together where a device gains by it: a GPU. A bundle's graphs take one picture a call.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from PIL import Image
 
 from dreamcache.models.bases.base import MINI_ADAPTERS, MINI_DIR
 from dreamcache.models.bases.diffusers_folder import weight_files
-from dreamcache.models.pipeline import DreamCachePipeline
+from dreamcache.models.bases.pixels import to_pictures
+from dreamcache.models.pipeline import DreamCachePipeline, denoise_batch, draw_noise
 from dreamcache.runtime import Pipeline
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.settings import Options, resolve_settings
-from dreamcache.training.device import training_device
+from dreamcache.training.data.models.device import choose_device
 from dreamcache.training.evaluation.toys.painter import SamplingSettings
 
-# prompt and seed → one picture of the subject
-Draw = Callable[[str, int], Image.Image]
+# prompt and seeds → one picture of the subject for each seed
+Draw = Callable[[str, Sequence[int]], list[Image.Image]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class Generator(Protocol):
     def name(self) -> str:
         """Names its row, and its folder of pictures."""
 
+    @property
+    def batch(self) -> int:
+        """How many pictures of one prompt it draws at once."""
+
     def describe(self) -> dict[str, Any]:
         """Plain JSON values that its pictures depend on, apart from subject, prompt and seed."""
 
@@ -58,6 +67,8 @@ class BundleGenerator:
 
     options: of `Pipeline.generate`, but for the seed.
     """
+
+    batch = 1
 
     def __init__(self, path: Path, options: Options, name: str | None = None) -> None:
         self._pipeline = Pipeline.load(path, keep_sessions=True)
@@ -89,23 +100,33 @@ class BundleGenerator:
         """See `Generator`."""
         subject = self._pipeline.cache(reference, mask)
 
-        def draw(prompt: str, seed: int) -> Image.Image:
-            seeded: Options = {**self._options, "seed": seed}
-            return self._pipeline.generate(prompt, subject, **seeded)
+        def draw(prompt: str, seeds: Sequence[int]) -> list[Image.Image]:
+            asked: list[Options] = [{**self._options, "seed": seed} for seed in seeds]
+            return [self._pipeline.generate(prompt, subject, **options) for options in asked]
 
         return Taken(draw, subject.background)
 
 
 class TorchGenerator:
-    """The PyTorch reference pipeline, on a GPU where there is one.
+    """The PyTorch reference pipeline, on the process's GPU where there is one.
 
+    images: pictures of one prompt, which a GPU draws at once; batch: as many as that, whatever the device.
     Raises: AdapterError, FileNotFoundError as `DreamCachePipeline.load`.
     """
 
     name = "pytorch"
 
-    def __init__(self, base: str, adapters: Path | None, how: SamplingSettings) -> None:
-        self._pipeline = DreamCachePipeline.load(base, adapters, str(training_device()))
+    def __init__(
+        self,
+        base: str,
+        adapters: Path | None,
+        how: SamplingSettings,
+        images: int = 1,
+        batch: int | None = None,
+    ) -> None:
+        device = choose_device()
+        self.batch = batch or (1 if device.type == "cpu" else images)
+        self._pipeline = DreamCachePipeline.load(base, adapters, str(device))
         self._base, self._how = base, how
         self._adapters = MINI_ADAPTERS if adapters is None else adapters
 
@@ -122,25 +143,32 @@ class TorchGenerator:
                 "adapters": sha256_file(self._adapters),
             },
             "settings": asdict(self._how),
+            # Other batches round otherwise; rows from before there were any hold no number.
+            **({"batch": self.batch} if self.batch > 1 else {}),
         }
 
     def take(self, reference: Path, mask: Path | None) -> Taken:
         """See `Generator`."""
         prepared = prepare_reference(reference, mask, size=self._pipeline.resolution)
         cache = self._pipeline.cache(prepared.image)
-        how = self._how
+        base, how = self._pipeline.base, self._how
 
-        def draw(prompt: str, seed: int) -> Image.Image:
-            (picture,) = self._pipeline.generate(
-                prompt,
+        def draw(prompt: str, seeds: Sequence[int]) -> list[Image.Image]:
+            noise = [draw_noise(seed, self._pipeline.latent_shape) for seed in seeds]
+            null, prompted = base.encode_text(["", prompt]).chunk(2)
+            *_, last = denoise_batch(
+                self._pipeline.conditioned,
+                base.scheduler,
+                torch.from_numpy(np.concatenate(noise)).to(base.unet.device),
+                prompted,
+                null,
                 cache,
                 steps=how.steps,
-                seed=seed,
                 guidance_mode=how.mode,
                 guidance_scale=how.guidance_scale,
                 reference_guidance_scale=how.reference_guidance_scale,
             )
-            return picture
+            return [Image.fromarray(picture) for picture in to_pictures(base.decode_latents(last.latent))]
 
         return Taken(draw, prepared.how)
 
