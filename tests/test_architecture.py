@@ -78,7 +78,7 @@ def test_imports_run_one_way(room: str) -> None:
         ("benchmarks", "import transformers"),
         ("models", "from dreamcache.runtime.errors import ImageError"),
         ("models", "from dreamcache import training"),
-        ("runtime", "from dreamcache.models.sites import find_sites"),
+        ("runtime", "from dreamcache.models.walk.sites import find_sites"),
         ("training", "import dreamcache.export.modules.unet"),
         ("benchmarks", "import importlib\nimportlib.import_module('dreamcache.export')"),
         ("benchmarks", "from peers.job import Job"),

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamcache.export.modules.attention import attend as attend_exported
-from dreamcache.models.transformer import as_picture, as_tokens, feed_forward
-from dreamcache.models.unet import TransformerVisitor, visits, walk
+from dreamcache.models.walk.transformer import as_picture, as_tokens, feed_forward
+from dreamcache.models.walk.unet import TransformerVisitor, visits, walk
 
 AttentionKind = Literal["sdpa", "mha", "plain"]
 """PyTorch's own kernel; ONNX Runtime's operator; separate products."""

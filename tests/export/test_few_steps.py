@@ -37,7 +37,7 @@ from dreamcache.models.bases.joined.few_steps import recognise_few_steps
 from dreamcache.models.checkpoint import base_fingerprint, save_adapters
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.unet import walk
+from dreamcache.models.walk.unet import walk
 from dreamcache.runtime.bundle.sampling import GuidanceDefaults
 from dreamcache.runtime.sampling.noise import noise_source
 from dreamcache.runtime.sampling.schedulers import make_scheduler

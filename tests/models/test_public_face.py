@@ -13,6 +13,7 @@ PUBLIC = {
     "AdapterConfig",
     "ConditionedUNet",
     "DreamCachePipeline",
+    "attach",
     "load_adapters",
     "load_base",
     "save_adapters",

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 
 from dreamcache.models.bases.base import Base
-from dreamcache.models.unet import walk
+from dreamcache.models.walk.unet import walk
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sampling.noise import noise_source
 

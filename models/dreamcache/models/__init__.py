@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dreamcache.models.attached import attach
     from dreamcache.models.bases.base import load_base
     from dreamcache.models.checkpoint import load_adapters, save_adapters
     from dreamcache.models.conditioned import ConditionedUNet
@@ -23,6 +24,7 @@ __all__ = [
     "AdapterConfig",
     "ConditionedUNet",
     "DreamCachePipeline",
+    "attach",
     "load_adapters",
     "load_base",
     "save_adapters",
@@ -33,6 +35,7 @@ _HOMES = {
     "AdapterConfig": "dreamcache.models.config",
     "ConditionedUNet": "dreamcache.models.conditioned",
     "DreamCachePipeline": "dreamcache.models.pipeline",
+    "attach": "dreamcache.models.attached",
     "load_adapters": "dreamcache.models.checkpoint",
     "load_base": "dreamcache.models.bases.base",
     "save_adapters": "dreamcache.models.checkpoint",

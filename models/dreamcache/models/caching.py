@@ -12,9 +12,9 @@ from torch import Tensor
 from dreamcache.models.conditioned import Cache
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.sites import Site
-from dreamcache.models.transformer import as_tokens
-from dreamcache.models.unet import stock, visits
+from dreamcache.models.walk.sites import Site
+from dreamcache.models.walk.transformer import as_tokens
+from dreamcache.models.walk.unet import stock, visits
 
 
 def noise_reference(scheduler: Any, latent: Tensor, noise: Tensor, timestep: int = 1) -> Tensor:
@@ -47,6 +47,7 @@ def cache_clean(
     latent: Tensor,
     noise: Tensor,
     text: Tensor,
+    added: Mapping[str, Tensor] | None = None,
 ) -> Cache:
     """Cache clean references as `config` says: noised, at each of its timesteps.
 
@@ -55,6 +56,7 @@ def cache_clean(
         latent: [b, z, h, w] scaled latents of references on white.
         noise: [b, z, h, w] standard normal, the same at every timestep.
         text: [1 or b, n, c] embedding of ``config.cache_prompt``.
+        added: SDXL's added conditions, see `dreamcache.models.walk.unet.walk`.
 
     Raises:
         AdapterError: the scheduler has no such timestep.
@@ -67,6 +69,7 @@ def cache_clean(
                 noise_reference(scheduler, latent, noise, timestep).to(unet.dtype),
                 timestep,
                 text.to(unet.dtype),
+                added,
             )
             for timestep in config.timesteps
         ]
@@ -103,11 +106,11 @@ def cache_reference(
 
     Args:
         unet: the base; runs its stock path.
-        sites: what `dreamcache.models.sites.find_sites` gave.
+        sites: what `dreamcache.models.walk.sites.find_sites` gave.
         latent: [b, z, h, w] references, already noised (`noise_reference`).
         timestep: the timestep of that noise.
         text: [1 or b, n, c]; the null text, unless an ablation says otherwise.
-        added: SDXL's added conditions, see `dreamcache.models.unet.walk`.
+        added: SDXL's added conditions, see `dreamcache.models.walk.unet.walk`.
 
     Returns:
         Site name to tokens [b, m, d], m = height x width of the site.

@@ -74,12 +74,21 @@ def _stated(unet: UNet2DConditionModel) -> dict[str, object]:
 def _fingerprints(unet: UNet2DConditionModel, configs: Sequence[Mapping[str, object]]) -> list[str]:
     """Of the UNet's weights with each config, reading the weights once."""
     digests = [hashlib.sha256(json.dumps(_plain(config), sort_keys=True).encode()) for config in configs]
-    for name, tensor in sorted(unet.state_dict().items()):
+    for name, tensor in sorted(_own_weights(unet).items()):
         described, values = f"{name}{list(tensor.shape)}".encode(), _half_bytes(tensor)
         for digest in digests:
             digest.update(described)
             digest.update(values)
     return [digest.hexdigest() for digest in digests]
+
+
+def _own_weights(unet: UNet2DConditionModel) -> dict[str, Tensor]:
+    """The UNet's weights by their names without PEFT's: LoRAs that lie beside them change no base."""
+    return {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in unet.state_dict().items()
+        if ".lora_" not in name
+    }
 
 
 def adapters_fingerprint(conditioned: ConditionedUNet) -> str:

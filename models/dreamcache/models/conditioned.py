@@ -20,9 +20,9 @@ from torch.utils.checkpoint import checkpoint
 from dreamcache.models.adapter import ADAPTERS, FusionAdapter
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.sites import find_sites
-from dreamcache.models.transformer import enter, feed_forward, leave
-from dreamcache.models.unet import Compute, call, stock, walk
+from dreamcache.models.walk.sites import find_sites
+from dreamcache.models.walk.transformer import enter, feed_forward, leave
+from dreamcache.models.walk.unet import Compute, call, stock, walk
 
 Cache = dict[str, Tensor]
 """Cached reference: site name to tokens [1 or b, m, d]."""
@@ -86,7 +86,7 @@ class ConditionedUNet(nn.Module):
             cache: tokens of every site, [1 or b, m, d]; None runs the stock model, bit for bit.
             strength: [b], how far each sample goes from the stock block (0) to the conditioned one (1); None
                 is 1 for all.
-            added: SDXL's added conditions, see `dreamcache.models.unet.walk`.
+            added: SDXL's added conditions, see `dreamcache.models.walk.unet.walk`.
             recompute: keep no activation inside the blocks for the way back, where each is computed again
                 (gradient checkpointing, Chen et al. 2016); the gradients are the same.
             visible: for sites named here, which cached tokens each of the picture's tokens may read: bool
@@ -100,7 +100,7 @@ class ConditionedUNet(nn.Module):
         """
         if cache is None:
             return walk(self.unet, latent, timestep, text, stock, added)
-        self._check(cache)
+        self.check_cache(cache)
         compute = _recomputed if recompute else call
 
         def visit(name: str, transformer: Transformer2DModel, hidden: Tensor, context: Tensor) -> Tensor:
@@ -119,7 +119,8 @@ class ConditionedUNet(nn.Module):
 
         return walk(self.unet, latent, timestep, text, visit, added, compute)
 
-    def _check(self, cache: Cache) -> None:
+    def check_cache(self, cache: Cache) -> None:
+        """Raises: AdapterError for a cache that lacks a site, or whose tokens have another width."""
         names = [site.name for site in self.sites]
         if set(cache) != set(names):
             raise AdapterError(f"the cache has sites {sorted(cache)}, expected {names}; cache again")

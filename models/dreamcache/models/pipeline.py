@@ -195,9 +195,10 @@ class DreamCachePipeline:
         """Cache scaled, clean latents of prepared references [b, z, h, w]: site name to tokens [b, m, d]."""
         config = self.conditioned.config
         noise = torch.from_numpy(draw_noise(CACHE_NOISE_SEED, self.latent_shape))
-        text = self.base.encode_text([config.cache_prompt])
+        read = self.base.condition([config.cache_prompt], (self.resolution, self.resolution), null=True)
         unet, sites, scheduler = self.base.unet, self.conditioned.sites, self.base.scheduler
-        return cache_clean(unet, sites, scheduler, config, latent, self._place(noise).expand_as(latent), text)
+        noise = self._place(noise).expand_as(latent)
+        return cache_clean(unet, sites, scheduler, config, latent, noise, read.text, read.added)
 
     def generate(
         self,

@@ -15,7 +15,8 @@ from dreamcache.export.modules.unet_copies import (
     copy_with_products,
 )
 
-# Its blocks take tokens already, so the copy runs as it is; others run through `dreamcache.models.unet`, as graphs.
+# Its blocks take tokens already, so the copy runs as it is; others run through `dreamcache.models.walk.unet`, as
+# graphs.
 LINEAR = {**MINI_SHAPED, "use_linear_projection": True}
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from dreamcache.models.bases.architectures import ARCHITECTURES, UNET_CONFIGS, known_architecture
 from dreamcache.models.bases.distillation import recognise_sampling
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.models.sites import find_sites
-from dreamcache.models.unet import stock, walk
+from dreamcache.models.walk.sites import find_sites
+from dreamcache.models.walk.unet import stock, walk
 
 # Millions, as published: Stable Diffusion's model card (860M); BK-SDM's README (0.58B, 0.49B, 0.33B) and
 # table 1 of arXiv 2305.15798 (579.4M, 482.3M, 323.4M); Segmind's small and tiny remove the same blocks.

@@ -13,7 +13,7 @@ from dreamcache.models.bases.base import load_base
 from dreamcache.models.bases.distillation import LCM_GUIDANCE_SCALE, fold_guidance, guidance_embedding
 from dreamcache.models.checkpoint import base_fingerprint
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.unet import walk
+from dreamcache.models.walk.unet import walk
 
 LCM_SHAPED = {**MINI_SHAPED, "time_cond_proj_dim": 20}
 

@@ -17,7 +17,7 @@ from dreamcache.export.modules.unet import is_topmost, transformers_of
 from dreamcache.export.options import EXACT, Approximations
 from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
-from dreamcache.models.unet import finish, visits
+from dreamcache.models.walk.unet import finish, visits
 from dreamcache.runtime.bundle.architecture import TIME_IDS, Architecture, DeepSpec, ReferenceSpec, SiteSpec
 
 _PACKAGES = (

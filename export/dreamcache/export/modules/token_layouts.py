@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dreamcache.export.modules.attention import AttentionKind
-from dreamcache.models.transformer import as_picture, as_tokens
+from dreamcache.models.walk.transformer import as_picture, as_tokens
 
 
 class TokensLast:

@@ -1,7 +1,7 @@
 """The two graphs that share the UNet, as modules that hold nothing but export rewrites.
 
 Source: docs/concepts/method.md, "What is folded where". Stock modules are diffusers' own, walked by
-`dreamcache.models.unet`; transformer blocks are written out here, so that attention can be emitted as one
+`dreamcache.models.walk.unet`; transformer blocks are written out here, so that attention can be emitted as one
 operator and the adapters folded. With a the self-attention and m the reference attention, both before their
 output projections Wo1 and Wo, a tapped block adds
 
@@ -31,8 +31,8 @@ from dreamcache.models.adapter import ConditioningAdapter
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.parts.second_text import Conditioning
 from dreamcache.models.conditioned import ConditionedUNet, first_block
-from dreamcache.models.transformer import as_tokens, feed_forward
-from dreamcache.models.unet import finish, visits
+from dreamcache.models.walk.transformer import as_tokens, feed_forward
+from dreamcache.models.walk.unet import finish, visits
 from dreamcache.runtime.bundle.architecture import ADDED_CONDITIONS, Architecture
 
 
@@ -235,12 +235,12 @@ def is_topmost(unet: UNet2DConditionModel, transformer: Transformer2DModel) -> b
 
 
 def _enter(transformer: Transformer2DModel, hidden: Tensor, layout: TokensLast) -> Tensor:
-    """As `dreamcache.models.transformer.enter`, in a copy whose projections take tokens."""
+    """As `dreamcache.models.walk.transformer.enter`, in a copy whose projections take tokens."""
     return cast(Tensor, transformer.proj_in(layout.tokens(transformer.norm(hidden))))
 
 
 def _leave(transformer: Transformer2DModel, tokens: Tensor, hidden: Tensor, layout: TokensLast) -> Tensor:
-    """As `dreamcache.models.transformer.leave`, in such a copy."""
+    """As `dreamcache.models.walk.transformer.leave`, in such a copy."""
     return layout.picture(transformer.proj_out(tokens), hidden) + hidden
 
 

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from dreamcache.export.modules.attention import AttentionKind
 from dreamcache.export.modules.token_layouts import put_channels_first
-from dreamcache.models.transformer import as_picture, as_tokens
-from dreamcache.models.unet import time_embedding
+from dreamcache.models.walk.transformer import as_picture, as_tokens
+from dreamcache.models.walk.unet import time_embedding
 
 
 class Constant(nn.Module):

@@ -191,7 +191,7 @@ class Base:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """[b, 3, H, W] in -1..1 to scaled latents [b, z, h, w]: the mean, so that it is deterministic."""
-        mean = encode_mean(self.vae, pixels)
+        mean = encode_mean(self.vae, pixels.to(self.vae.dtype))
         return cast(Tensor, (mean - latent_shift(self.vae)) * self.vae.config.scaling_factor)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from dreamcache.models.checkpoint import adapter_state
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig, SiteSet
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.sites import find_sites
+from dreamcache.models.walk.sites import find_sites
 
 PAPER_SITES = [
     ("mid_block.attentions.0", 1280),

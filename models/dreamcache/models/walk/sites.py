@@ -79,7 +79,7 @@ def find_sites(unet: UNet2DConditionModel, site_set: SiteSet = "middle+decoder")
 
 
 def check_supported(unet: UNet2DConditionModel) -> None:
-    """Refuse a UNet that `dreamcache.models.unet.walk` would not reproduce bit for bit.
+    """Refuse a UNet that `dreamcache.models.walk.unet.walk` would not reproduce bit for bit.
 
     Raises:
         AdapterError: names the block or the config field in the way.

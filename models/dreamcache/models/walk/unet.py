@@ -16,7 +16,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
-from dreamcache.models.sites import check_supported
+from dreamcache.models.walk.sites import check_supported
 
 
 class Visit(NamedTuple):
@@ -79,7 +79,7 @@ def walk(
     """Predict with `visit` in the place of every transformer block.
 
     Args:
-        unet: any UNet that `dreamcache.models.sites.check_supported` accepts.
+        unet: any UNet that `dreamcache.models.walk.sites.check_supported` accepts.
         latent: [b, z, h, w].
         timestep: a number, or a tensor [] or [b].
         text: [b, n, c] prompt embedding.

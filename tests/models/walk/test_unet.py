@@ -15,7 +15,7 @@ from dreamcache.models.caching import cache_reference, noise_reference
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.config import AdapterConfig, Fusion
 from dreamcache.models.errors import AdapterError
-from dreamcache.models.unet import walk
+from dreamcache.models.walk.unet import walk
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "sd15": SD15_SHAPED,
