@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from altered_bases import altered_bases
 from judged_bases import EQUAL_DB, Judge, Outcome
 from tiny_models import write_tiny_base
+from worn_bases import worn_bases
 
 DOCS = Path(__file__).parents[1]
 STEPS = 20
@@ -49,7 +50,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         room = Path(name)
         judge = Judge(write_tiny_base(room / "base"), room / "graphs", STEPS)
-        for i, case in enumerate(altered_bases()):
+        for i, case in enumerate([*altered_bases(), *worn_bases()]):
             rows.append(judge.judged(case, room / str(i)))
             print(rows[-1], flush=True)
     record = json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False)

@@ -14,7 +14,6 @@ from tiny_models import add_tokens, save_as_transformers_5
 
 from dreamcache.models.bases.parts.schedule import KNOWN
 
-# DPMSolverSDEScheduler and others need packages that are not installed here.
 SCHEDULERS = sorted(KNOWN)
 USUAL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VELOCITY = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
@@ -64,6 +63,7 @@ SAMPLING: tuple[tuple[str, dict[str, Any]], ...] = (
     ("LMSDiscreteScheduler", {"use_karras_sigmas": True}),
 )
 OTHERS = ("FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "IPNDMScheduler", "ScoreSdeVeScheduler")
+OTHERS += ("DPMSolverSDEScheduler", "SASolverScheduler")
 
 
 class AlteredBase(NamedTuple):

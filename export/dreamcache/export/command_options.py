@@ -67,7 +67,11 @@ ZeroTerminalSnr = Annotated[
     ),
 ]
 ClipSkip = Annotated[
-    int, model(help="Last layers of the text encoder to leave out, as diffusers' clip_skip; default: 0.")
+    int,
+    model(
+        help="Last layers of the text encoder to leave out, counted as diffusers' clip_skip, for the negative "
+        "prompt too; default: 0."
+    ),
 ]
 Ema = Annotated[
     bool, model("--ema", help="Averaged (EMA) copy of a checkpoint's UNet; default: the trained one.")

@@ -18,7 +18,7 @@ from dreamcache.export.declare.settings import declare_settings
 from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.distillation import recognise_sampling
-from dreamcache.models.bases.parts.schedule import KNOWN, read_schedule
+from dreamcache.models.bases.parts.schedule import KNOWN, READ_AS, read_schedule
 from dreamcache.models.config import AdapterConfig
 from dreamcache.models.errors import AdapterError
 from dreamcache.runtime.bundle.contract import SchedulerSpec, needed_format
@@ -77,7 +77,7 @@ CASES = [(kind, entry) for kind in KNOWN for entry in entries(kind)]
 
 
 def test_no_class_and_no_entry_is_forgotten() -> None:
-    assert {*SAMPLERS, *NEAREST} == set(KNOWN)
+    assert {*SAMPLERS, *NEAREST} == {*KNOWN, *READ_AS}
     assert not SAMPLERS.keys() & NEAREST.keys()
     decided = CARRIED | NO_EFFECT.keys() | REFUSED.keys() | {"solver_type"}
     assert {entry for _, entry in CASES} - decided == set()

@@ -11,6 +11,7 @@ from ldm_layout import write_ldm_checkpoint
 from local_hub import LocalHub
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from dreamcache.models.bases import hub
 from dreamcache.models.bases.base import load_base
@@ -72,6 +73,15 @@ def test_clip_skip_is_diffusers(tiny_base: Path) -> None:
     ours = load_base(tiny_base, overrides=Overrides(clip_skip=1)).encode_text(["a robot"])
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
     assert (load_base(tiny_base).encode_text(["a robot"]) - expected).abs().max() > 1e-2
+    # For the negative prompt too, which is diffusers with a text encoder of a layer less, and not its clip_skip.
+    skipped = load_base(tiny_base, overrides=Overrides(clip_skip=1)).encode_text(["a cat"])
+    for how, same in (({}, True), ({"clip_skip": 1}, False)):
+        layers = 2 if how else 1
+        shorter = CLIPTextModel.from_pretrained(tiny_base / "text_encoder", num_hidden_layers=layers)
+        theirs = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None, text_encoder=shorter)
+        prompt, negative = theirs.encode_prompt("a robot", "cpu", 1, True, "a cat", **how)
+        torch.testing.assert_close(prompt, expected, rtol=0, atol=1e-6)
+        assert bool((negative - skipped).abs().max() < 1e-6) == same
     for layers in (2, -1):
         with pytest.raises(AdapterError, match=rf"from 0 to 1 is expected for .*, received {layers}$"):
             load_base(tiny_base, overrides=Overrides(clip_skip=layers))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from tiny_models import write_tiny_adapters
 
 from dreamcache.models.bases.base import Base, load_base
-from dreamcache.models.bases.parts.schedule import KNOWN, read_schedule
+from dreamcache.models.bases.parts.schedule import KNOWN, READ_AS, read_schedule
 from dreamcache.models.checkpoint import _fingerprints_of_0_1, base_fingerprint, load_adapters, save_adapters
 from dreamcache.models.errors import AdapterError
 
@@ -142,7 +143,16 @@ def test_the_table_of_contents_names_the_class_as_in_diffusers(folder: Path) -> 
         ("DDIMScheduler", {"trained_betas": [0.1] * 1000}, r"has trained_betas \[0.1, .*…, expected None"),
         ("DDIMScheduler", {"thresholding": True}, "has thresholding True"),
         ("EulerDiscreteScheduler", {"timestep_type": "continuous"}, "has timestep_type 'continuous'"),
-        ("DDIMScheduler", {"num_train_timesteps": "many"}, "cannot be read"),
+        (
+            "IPNDMScheduler",
+            {},
+            "is a IPNDMScheduler, .*; copy the scheduler's files of the base that it was made",
+        ),
+        (
+            "DDIMScheduler",
+            {"num_train_timesteps": "many"},
+            "has num_train_timesteps 'many', expected a whole",
+        ),
         ("HeunDiscreteScheduler", {"beta_schedule": "squaredcos_cap_v2"}, None),
         ("LMSDiscreteScheduler", {"beta_schedule": "exp"}, "has beta_schedule 'exp'"),
     ],
@@ -159,7 +169,18 @@ def test_schedules_that_cannot_be_said_are_refused(
 
 
 def test_every_known_class_is_diffusers_own() -> None:
-    assert all(hasattr(diffusers, kind) for kind in KNOWN)
+    assert all(hasattr(diffusers, kind) for kind in (*KNOWN, *READ_AS))
+
+
+def test_a_class_read_as_another_has_its_defaults() -> None:
+    """DPMSolverSDEScheduler is not importable without torchsde."""
+    own, other = (
+        inspect.signature(getattr(diffusers, kind).__init__).parameters
+        for kind in ("SASolverScheduler", READ_AS["SASolverScheduler"])
+    )
+    shared = (own.keys() & other.keys()) - {"self", "algorithm_type"}
+    assert {"beta_start", "beta_schedule", "timestep_spacing", "use_karras_sigmas"} <= shared
+    assert {name for name in shared if own[name].default != other[name].default} == set()
 
 
 @pytest.mark.parametrize(

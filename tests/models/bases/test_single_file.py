@@ -98,6 +98,9 @@ def test_an_open_clip_text_encoder(tmp_path: Path) -> None:
             ):
                 tensors[f"{place}.{name}.{leaf}"] = getattr(module, leaf)
     tensors[f"{prefix}text_projection"] = torch.randn(32, 32)
+    # Stable Diffusion 2 leaves its last layer.
+    tensors[f"{prefix}transformer.resblocks.2.attn.in_proj_weight"] = torch.zeros(96, 32)
+    tensors[f"{prefix}transformer.resblocks.2.attn.out_proj.weight"] = torch.zeros(32, 32)
     loaded = single_file._text_encoder(tmp_path / "x", config, tensors).eval()
     ids = torch.arange(7)[None]
     with torch.no_grad():
@@ -105,6 +108,22 @@ def test_an_open_clip_text_encoder(tmp_path: Path) -> None:
         tensors[f"{prefix}transformer.resblocks.0.attn.in_proj_weight"].mul_(1.1)
         other = single_file._text_encoder(tmp_path / "x", config, tensors)
         assert not torch.equal(other(ids)[0], expected(ids)[0])
+    with pytest.raises(AdapterError, match=r"reads: cond_stage_model.model.spare;"):
+        single_file._text_encoder(tmp_path / "x", config, tensors | {f"{prefix}spare": torch.zeros(1)})
+
+
+def test_weights_that_change_no_picture_are_left_aside(
+    checkpoint: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    idle = (
+        "first_stage_model.loss.discriminator.main.0.weight",
+        "cond_stage_model.logit_scale",
+        "cond_stage_model.transformer.vision_model.post_layernorm.weight",
+        "cond_stage_model.transformer.text_model.encoder.layers.2.mlp.fc1.bias",
+        "control_model.zero_convs.0.0.weight",
+    )
+    save_file(load_file(checkpoint) | {name: torch.zeros(1) for name in idle}, tmp_path / "m.safetensors")
+    assert_same_weights(load_base(tmp_path / "m.safetensors", config=tiny_base), load_base(tiny_base))
 
 
 def test_an_unknown_architecture_asks_for_a_config(checkpoint: Path, tmp_path: Path) -> None:
@@ -135,9 +154,19 @@ def drop(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
     return damage
 
 
+def more(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    return lambda tensors: tensors.update({name: torch.zeros(1)})
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (
+            more("model.diffusion_model.spare"),
+            "the unet of .* that nothing reads: model.diffusion_model.spare;",
+        ),
+        (more("first_stage_model.decoder.spare"), "the vae of .* reads: first_stage_model.decoder.spare;"),
+        (more("cond_stage_model.transformer.text_model.spare"), r"the text encoder of .* reads: cond_stage"),
         (drop("model.diffusion_model.out.2.weight"), "the unet of .* lacks conv_out.weight; the base is inc"),
         (drop("first_stage_model."), "the vae of .* lacks .* and [0-9]+ more"),
         (drop("cond_stage_model."), "the text encoder of .* lacks"),

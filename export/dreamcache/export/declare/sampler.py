@@ -29,10 +29,12 @@ SAMPLERS: dict[str, SchedulerKind] = {
 NEAREST: dict[str, SchedulerKind] = {
     "DDPMScheduler": "euler_a",
     "DDPMParallelScheduler": "euler_a",
+    "DPMSolverSDEScheduler": "dpmpp_2m_sde",
     "DPMSolverSinglestepScheduler": "dpmpp_2m",
     "KDPM2DiscreteScheduler": "heun",
     "KDPM2AncestralDiscreteScheduler": "euler_a",
     "LMSDiscreteScheduler": "deis",
+    "SASolverScheduler": "dpmpp_2m_sde",
 }
 """The other classes that a base may name, and what is most like them."""
 

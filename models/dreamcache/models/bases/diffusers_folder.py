@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from dreamcache.models.bases.files import pickles_in, read_json
 from dreamcache.models.bases.parts.autoencoder import AUTOENCODERS, Autoencoder
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
-from dreamcache.models.bases.parts.schedule import check_scheduler_class, quiet_diffusers
+from dreamcache.models.bases.parts.loading import load_part
+from dreamcache.models.bases.parts.schedule import check_scheduler_class
 from dreamcache.models.bases.parts.second_text import SecondText
-from dreamcache.models.bases.parts.soundness import check_config, check_stored, refuse_unexpected
+from dreamcache.models.bases.parts.soundness import check_config, check_stored
 from dreamcache.models.bases.parts.together import Parts
-from dreamcache.models.errors import AdapterError, reason
+from dreamcache.models.errors import AdapterError
 
 INDEX = "model_index.json"
 WEIGHED = ("unet", "vae", "text_encoder")
@@ -100,9 +100,8 @@ def load_folder(folder: Path, variant: str | None = None, vae: Autoencoder | Non
     return Parts(
         tokenizer=load_tokenizer(folder / "tokenizer"),
         vae=_autoencoder(folder / "vae", chosen["vae"]) if vae is None else vae,
-        # transformers has renamed the argument that diffusers still calls torch_dtype.
-        text_encoder=_load(CLIPTextModel, folder / "text_encoder", chosen["text_encoder"], "dtype"),
-        unet=_load(UNet2DConditionModel, folder / "unet", chosen["unet"], "torch_dtype"),
+        text_encoder=load_part(CLIPTextModel, folder / "text_encoder", chosen["text_encoder"], "dtype"),
+        unet=load_part(UNet2DConditionModel, folder / "unet", chosen["unet"], "torch_dtype"),
         scheduler=read_scheduler(folder),
         second=None if "text_encoder_2" not in chosen else _second_text(folder, chosen["text_encoder_2"]),
     )
@@ -111,7 +110,7 @@ def load_folder(folder: Path, variant: str | None = None, vae: Autoencoder | Non
 def _second_text(folder: Path, variant: str) -> SecondText:
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
     return SecondText(
-        _load(CLIPTextModelWithProjection, folder / "text_encoder_2", variant, "dtype"),
+        load_part(CLIPTextModelWithProjection, folder / "text_encoder_2", variant, "dtype"),
         load_tokenizer(folder / "tokenizer_2"),
         bool(index.get("force_zeros_for_empty_prompt", True)),
     )
@@ -221,38 +220,8 @@ def _listed(folder: Path) -> str:
 
 def _autoencoder(part: Path, variant: str) -> Autoencoder:
     kind = str(read_json(part / "config.json").get("_class_name", "AutoencoderKL"))
-    loaded: Autoencoder = _load(AUTOENCODERS[kind], part, variant, "torch_dtype")
+    loaded: Autoencoder = load_part(AUTOENCODERS[kind], part, variant, "torch_dtype")
     return loaded
-
-
-def _load(kind: Any, part: Path, variant: str, dtype: str) -> Any:
-    arguments = {"use_safetensors": True, "variant": variant or None, dtype: torch.float32}
-    try:
-        with quiet_diffusers():
-            model, report = kind.from_pretrained(part, output_loading_info=True, **arguments)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-    ) as error:  # the class's arithmetic on a wrong entry
-        raise AdapterError(
-            f"{part} cannot be read ({reason(error)}); correct its config.json, or download it again"
-        ) from error
-    refuse_missing(str(part), report["missing_keys"])
-    if part.name == "unet":
-        refuse_unexpected(str(part), report["unexpected_keys"])
-    return model
-
-
-def refuse_missing(name: str, missing: list[str] | set[str]) -> None:
-    """Raises: AdapterError where weights are missing, which loaders fill with random numbers."""
-    if missing:
-        keys = sorted(missing)
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        raise AdapterError(
-            f"{name} lacks {', '.join(keys[:3])}{more}; the base is incomplete: download it again"
-        )
 
 
 def known_entries(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -154,5 +154,5 @@ def _of_file(path: Path, own: Mapping[str, Any]) -> Autoencoder:
         return autoencoder_of(path, config, tensors)
     kind = AUTOENCODERS["AutoencoderTiny" if tiny else "AutoencoderKL"]
     with quiet_diffusers():
-        loaded: Autoencoder = filled(path, "vae", kind.from_config(config), tensors)
+        loaded: Autoencoder = filled(path, "vae", kind.from_config(config), tensors, tensors)
     return loaded

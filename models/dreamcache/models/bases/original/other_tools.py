@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from dreamcache.models.errors import AdapterError
 
 UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+TEXT_ENCODER = "cond_stage_model."
 TEXT = "cond_stage_model.transformer."
 
 _TEXT_PREFIXES = re.compile(
@@ -64,9 +66,11 @@ def multiplied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return kept
 
 
-def unread(tensors: dict[str, Tensor], used: Iterable[Tensor]) -> list[str]:
-    """Keys of the UNet of which nothing was made."""
-    seen = {id(tensor) for tensor in used}
-    return sorted(
-        name for name, tensor in tensors.items() if name.startswith(UNET) and id(tensor) not in seen
-    )
+def unread(tensors: Mapping[str, Tensor], used: Iterable[Tensor], prefix: str) -> list[str]:
+    """Keys of a part, which begin with `prefix`, of which nothing was made.
+
+    Conversions hand tensors on, or views of them; of OpenCLIP's joined projections they make copies.
+    """
+    seen = {tensor.data_ptr() for tensor in used}
+    joined = ((name, name.replace(".in_proj_", ".out_proj.")) for name in tensors if name.startswith(prefix))
+    return sorted(name for name, stand_in in joined if tensors[stand_in].data_ptr() not in seen)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers.loaders.single_file_utils import (
@@ -26,10 +26,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
-from dreamcache.models.bases.diffusers_folder import known_entries, read_scheduler, refuse_missing
+from dreamcache.models.bases.diffusers_folder import known_entries, read_scheduler
 from dreamcache.models.bases.files import read_json
 from dreamcache.models.bases.original.other_tools import (
+    TEXT_ENCODER,
     UNET,
+    VAE,
     averaged_copy,
     is_scale,
     is_weight,
@@ -41,20 +43,25 @@ from dreamcache.models.bases.original.statements import Statement, agreed, joine
 from dreamcache.models.bases.parts.autoencoder import Autoencoder
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.parts.overrides import AS_CONFIGURED, Overrides
-from dreamcache.models.bases.parts.soundness import refuse_packed, refuse_unexpected
+from dreamcache.models.bases.parts.soundness import (
+    refuse_missing,
+    refuse_packed,
+    refuse_unexpected,
+    without_meaning,
+)
 from dreamcache.models.bases.parts.together import Parts
 from dreamcache.models.errors import AdapterError
 
-_UNET = UNET
 _GUIDANCE = "time_embed.cond_proj.weight"
 _SILENT = Statement()
-_CONV_IN = f"{_UNET}input_blocks.0.0.weight"
-_TEXT_WIDTH = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+_CONV_IN = f"{UNET}input_blocks.0.0.weight"
+_TEXT_WIDTH = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _OPEN_CLIP = "cond_stage_model.model."
 _TOKENIZER = "openai/clip-vit-large-patch14"
 _TRANSFORMERS = ("joint_blocks.", "double_blocks.", "transformer_blocks.", "double_stream_blocks.")
 
 Shapes = Mapping[str, Sequence[int]]
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def load_single_file(
@@ -136,7 +143,7 @@ def read_tensors(path: Path, ema: bool = False) -> dict[str, Tensor]:
             str(path), {name: kind for name, kind in kinds.items() if not (kind == "I8" and name in scaled)}
         )
         for name in names:
-            source = averaged_copy(path, name, stored.keys()) if ema and name.startswith(_UNET) else name
+            source = averaged_copy(path, name, stored.keys()) if ema and name.startswith(UNET) else name
             tensors[renamed(name)] = stored.get_tensor(source)
     return multiplied(tensors)
 
@@ -147,7 +154,7 @@ def check_layout(path: Path, shapes: Shapes) -> None:
     Raises:
         AdapterError: names what the file is instead.
     """
-    if any(name.removeprefix(_UNET).startswith(_TRANSFORMERS) for name in shapes):
+    if any(name.removeprefix(UNET).startswith(_TRANSFORMERS) for name in shapes):
         raise AdapterError(
             f"{path} denoises with a transformer, as SD3, Flux and PixArt do; "
             "only UNets of Stable Diffusion's kind are supported: give an SD 1.x or 2.x base"
@@ -178,7 +185,7 @@ def recognise(path: Path, shapes: Shapes, statement: Statement = _SILENT) -> str
     """
     width = shapes.get(_TEXT_WIDTH, [0])[-1]
     if width == 768:
-        return "lcm" if f"{_UNET}{_GUIDANCE}" in shapes else "sd15"
+        return "lcm" if f"{UNET}{_GUIDANCE}" in shapes else "sd15"
     if width == 1024 and statement.prediction_type is not None:
         return "sd21" if statement.prediction_type == "v_prediction" else "sd21-base"
     if width == 1024:
@@ -207,16 +214,10 @@ def _configs_of_folder(
 def _unet(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> UNet2DConditionModel:
     model = UNet2DConditionModel(**known_entries(config))
     converted = convert_ldm_unet_checkpoint(tensors, model.config)
-    if f"{_UNET}{_GUIDANCE}" in tensors:
+    if f"{UNET}{_GUIDANCE}" in tensors:
         # diffusers' table has no name for the guidance scale of a latent consistency model.
-        converted["time_embedding.cond_proj.weight"] = tensors[f"{_UNET}{_GUIDANCE}"]
-    made = filled(path, "unet", model, converted)
-    expected = model.state_dict()
-    refuse_unexpected(
-        f"the unet of {path}",
-        unread(tensors, (tensor for name, tensor in converted.items() if name in expected)),
-    )
-    return made
+        converted["time_embedding.cond_proj.weight"] = tensors[f"{UNET}{_GUIDANCE}"]
+    return filled(path, "unet", model, converted, tensors, UNET)
 
 
 def autoencoder_of(path: Path, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> AutoencoderKL:
@@ -226,7 +227,9 @@ def autoencoder_of(path: Path, config: Mapping[str, Any], tensors: dict[str, Ten
         AdapterError: weights are missing or do not fit the config.
     """
     model = AutoencoderKL(**known_entries(config))
-    return filled(path, "vae", model, convert_ldm_vae_checkpoint(tensors, model.config))
+    converted = convert_ldm_vae_checkpoint(tensors, model.config)
+    prefix = VAE if any(name.startswith(VAE) for name in tensors) else ""
+    return filled(path, "vae", model, converted, tensors, prefix)
 
 
 def _text_encoder(path: Path, config: CLIPTextConfig, tensors: dict[str, Tensor]) -> CLIPTextModel:
@@ -235,11 +238,30 @@ def _text_encoder(path: Path, config: CLIPTextConfig, tensors: dict[str, Tensor]
         converted = convert_open_clip_checkpoint(model, tensors, prefix=_OPEN_CLIP)
     else:
         converted = convert_ldm_clip_checkpoint(tensors)
-    return filled(path, "text encoder", model, converted)
+    return filled(path, "text encoder", model, converted, tensors, TEXT_ENCODER)
 
 
-def filled(path: Path, part: str, model: Any, converted: dict[str, Tensor]) -> Any:
-    """The model with the converted weights; what the model does not have (such as position ids) is dropped."""
+def filled(
+    path: Path,
+    part: str,
+    model: _Model,
+    converted: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    prefix: str = "",
+) -> _Model:
+    """The model with the converted weights.
+
+    Args:
+        path: of the file, for the message.
+        part: what it is, for the message.
+        model: of the config.
+        converted: weights by the model's names.
+        tensors: what they were converted from.
+        prefix: that the part's keys begin with there.
+
+    Raises:
+        AdapterError: weights that are missing, do not fit the config, or that nothing reads.
+    """
     expected = model.state_dict()
     refuse_missing(f"the {part} of {path}", set(expected) - set(converted))
     wrong = [
@@ -249,8 +271,10 @@ def filled(path: Path, part: str, model: Any, converted: dict[str, Tensor]) -> A
     ]
     if wrong:
         raise AdapterError(f"the {part} of {path} does not fit its config: {wrong[0]}; give --base-config")
+    layers = getattr(model.config, "num_hidden_layers", None)
+    found = unread(tensors, (converted[name] for name in expected), prefix)
+    refuse_unexpected(f"the {part} of {path}", [key for key in found if not without_meaning(key, layers)])
     state = {name: converted[name].to(torch.float32) for name in expected}
-    assert isinstance(model, nn.Module)
     model.load_state_dict(state, strict=True)
     return model
 

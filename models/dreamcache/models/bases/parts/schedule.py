@@ -38,9 +38,18 @@ KNOWN: dict[str, str] = {
 }
 """Classes whose configs describe noise added by betas, and the module of diffusers that each lives in."""
 
+READ_AS = {
+    "DPMSolverSDEScheduler": "HeunDiscreteScheduler",
+    "SASolverScheduler": "DPMSolverMultistepScheduler",
+}
+"""Further such classes, which no bundle samples with and which need packages of their own; and one of `KNOWN` whose
+config has the same entries and defaults, as far as they describe the noise."""
+
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
+# Classes of models that were trained on another kind of noise, whatever the config says.
+_OTHER_NOISE = ("FlowM", "EDM", "Cosine", "CM", "ScoreSde")
 # What DDIM takes and another class may not know: diffusers' value where that class samples by itself.
 _UNSAID = {"clip_sample": False, "set_alpha_to_one": False, "timestep_spacing": "linspace"}
 # Entries that change what the UNet was trained on; only these values are the ordinary ones.
@@ -69,7 +78,8 @@ def read_schedule(name: str, config: Mapping[str, Any], *, repaired: bool = True
     """
     kind = str(config.get("_class_name", DDIMScheduler.__name__))
     check_scheduler_class(name, kind)
-    scheduler = getattr(import_module(f"diffusers.schedulers.scheduling_{KNOWN[kind]}"), kind)
+    reader = READ_AS.get(kind, kind)
+    scheduler = getattr(import_module(f"diffusers.schedulers.scheduling_{KNOWN[reader]}"), reader)
     # Refused by the words of the config, before the class may raise its own.
     for entry, allowed in (("beta_schedule", BETA_SCHEDULES), ("prediction_type", PREDICTION_TYPES)):
         if (value := config.get(entry, allowed[0])) not in allowed:
@@ -77,11 +87,14 @@ def read_schedule(name: str, config: Mapping[str, Any], *, repaired: bool = True
     for entry in ("beta_start", "beta_end"):
         if not isinstance(value := config.get(entry, 0.5), float) or not 0 < value < 1:
             raise AdapterError(_refusal(name, entry, value, "a number between 0 and 1"))
+    steps = config.get("num_train_timesteps", 1)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise AdapterError(_refusal(name, "num_train_timesteps", steps, "a whole number above 0"))
     try:
         with quiet_diffusers():
             # diffusers only looks at the class's name; the entries may be another class's.
             # Beta sigmas need a package that only those who draw with them have.
-            plain = {**config, "_class_name": kind, "use_beta_sigmas": False}
+            plain = {**config, "_class_name": reader, "use_beta_sigmas": False}
             read = {**scheduler.from_config(plain).config, **_kept(config, "use_beta_sigmas")}
     except Exception as error:  # whatever arithmetic on a wrong value raises
         raise AdapterError(
@@ -98,12 +111,15 @@ def read_schedule(name: str, config: Mapping[str, Any], *, repaired: bool = True
 
 
 def check_scheduler_class(name: str, kind: str) -> None:
-    """Raises: AdapterError for a class of another kind of model."""
-    if kind not in KNOWN:
-        raise AdapterError(
-            f"the scheduler of {name} is a {kind}, expected one of {', '.join(KNOWN)}; give a Stable Diffusion 1.x or "
-            "2.x base"
-        )
+    """Raises: AdapterError for a class whose config does not say what noise the UNet was trained on."""
+    if kind in KNOWN or kind in READ_AS:
+        return
+    mend = "give a Stable Diffusion 1.x or 2.x base"
+    if not kind.startswith(_OTHER_NOISE):
+        mend = f"copy the scheduler's files of the base that it was made from, or {mend}"
+    raise AdapterError(
+        f"the scheduler of {name} is a {kind}, expected one of {', '.join(sorted({*KNOWN, *READ_AS}))}; {mend}"
+    )
 
 
 def ddim_of(schedule: Mapping[str, Any]) -> DDIMScheduler:
@@ -126,11 +142,13 @@ def _refusal(name: str, entry: str, value: object, expected: str) -> str:
 
 @contextmanager
 def quiet_diffusers() -> Iterator[None]:
-    """Without diffusers' warnings: of entries of other classes, and of what is refused here in one line."""
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without both libraries' warnings: of entries of other classes, and of what is refused in one line."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,13 @@ _SCALES = (
     ".scales",
     ".qzeros",
 )
+
+# Buffers, what a whole CLIP has besides, and what an autoencoder was trained with.
+_IDLE = re.compile(
+    r"(?:^|\.)(?:position_ids|attn_mask|logit_scale|(?:text|visual)_projection(?:\.weight)?)$"
+    r"|(?:^|\.)(?:vision_model|visual|loss|model_ema)\."
+)
+_LAYER = re.compile(r"\.(?:layers|resblocks)\.(\d+)\.")
 
 
 def check_config(part: Path, kind: str) -> None:
@@ -110,6 +118,28 @@ def refuse_non_finite(name: str, parts: Mapping[str, nn.Module]) -> None:
                     f"the {part} of {name} has values that are not finite numbers in {key}; download it again, "
                     "or give another"
                 )
+
+
+def refuse_missing(name: str, missing: Iterable[str]) -> None:
+    """Raises: AdapterError where weights are missing, which loaders fill with random numbers."""
+    if keys := sorted(missing):
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise AdapterError(
+            f"{name} lacks {', '.join(keys[:3])}{more}; the base is incomplete: download it again"
+        )
+
+
+def without_meaning(key: str, layers: int | None = None) -> bool:
+    """Whether a weight that nothing reads changes no picture of Stable Diffusion.
+
+    Args:
+        key: its name, in the words of diffusers and transformers or in the original ones.
+        layers: of a text encoder: how many its config asks for. Layers beyond are left out on purpose: Stable
+            Diffusion 2 leaves its last one, and a smaller number is how some bases say what diffusers' ``clip_skip``
+            says.
+    """
+    beyond = None if layers is None else _LAYER.search(key)
+    return _IDLE.search(key) is not None or (beyond is not None and int(beyond[1]) >= (layers or 0))
 
 
 def refuse_unexpected(name: str, keys: Iterable[str]) -> None:

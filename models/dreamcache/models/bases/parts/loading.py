@@ -1,0 +1,83 @@
+"""One part of a diffusers folder as a model: every entry of its config and every weight accounted for."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import torch
+
+from dreamcache.models.bases.files import read_json
+from dreamcache.models.bases.parts.schedule import quiet_diffusers
+from dreamcache.models.bases.parts.soundness import refuse_missing, refuse_unexpected, without_meaning
+from dreamcache.models.errors import AdapterError, reason
+
+
+def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
+    """A model in float32.
+
+    Args:
+        kind: its class, of diffusers or transformers.
+        part: its folder, with ``config.json``.
+        variant: of its weight files, "" for the plain ones.
+        dtype: what the class calls that argument: transformers has renamed what diffusers still calls torch_dtype.
+
+    Raises:
+        AdapterError: a config that the class cannot read, or weights that are not those that the config asks for.
+        OSError: a file cannot be read (diffusers and transformers say which).
+    """
+    _check_numbers(kind, part)
+    _check_shards(part, variant)
+    arguments = {"use_safetensors": True, "variant": variant or None, dtype: torch.float32}
+    try:
+        with quiet_diffusers():
+            model, report = kind.from_pretrained(
+                part, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+            )
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+    ) as error:  # the class's arithmetic on a wrong entry
+        raise _unreadable(part, reason(error)) from error
+    refuse_missing(str(part), report["missing_keys"])
+    for key in report["mismatched_keys"]:
+        name = key if isinstance(key, str) else key[0]
+        raise _unreadable(part, f"{name} has another shape than {list(model.state_dict()[name].shape)}")
+    layers = getattr(model.config, "num_hidden_layers", None)
+    refuse_unexpected(
+        str(part), [key for key in report["unexpected_keys"] if not without_meaning(key, layers)]
+    )
+    return model
+
+
+def _unreadable(part: Path, why: str) -> AdapterError:
+    return AdapterError(f"{part} cannot be read ({why}); correct its config.json, or download it again")
+
+
+def _check_numbers(kind: Any, part: Path) -> None:
+    """Raises: AdapterError naming an entry that is no number where the class only takes one."""
+    config = read_json(part / "config.json")
+    for name, hint in get_type_hints(inspect.unwrap(kind.__init__)).items():
+        if hint is int and not isinstance(value := config.get(name, 0), (int, float)):
+            raise _unreadable(part, f"{name} is {json.dumps(value)[:40]}, expected a whole number")
+
+
+def _check_shards(part: Path, variant: str) -> None:
+    """Raises: AdapterError for shards without their index, an index of no use, or one that names absent shards."""
+    held = {path.name for path in part.iterdir()}
+    ending = f".{variant}.safetensors" if variant else ".safetensors"
+    words = {*ending.split(".")[1:], "index", "json"}
+    indexes = [name for name in sorted(held) if set(name.split(".")[1:]) == words]
+    if not indexes and not held & {f"{stem}{ending}" for stem in ("diffusion_pytorch_model", "model")}:
+        raise AdapterError(f"{part} holds shards of weights without their index; download the base again")
+    for name in indexes:
+        index = read_json(part / name)
+        shards, notes = index.get("weight_map"), index.get("metadata")
+        if not isinstance(shards, dict) or not isinstance(notes, dict):
+            raise AdapterError(f"{part / name} lacks weight_map or metadata; download the base again")
+        if absent := sorted({str(shard) for shard in shards.values()} - held):
+            raise AdapterError(f"{part / name} names {absent[0]}, which is absent; download the base again")
