@@ -20,9 +20,9 @@ const answers = {
   combine: ({ guidance, predictions }) =>
     Array.from(combine(guidance, predictions.map((one) => Float32Array.from(one)))),
   branches: ({ guidance, reference }) => branches(guidance, reference),
-  tokens: async ({ library, rules, text, length, prompts }) => {
+  tokens: async ({ library, rules, text, length, chunks, prompts }) => {
     const { Tokenizer } = await import(pathToFileURL(library).href);
-    const tokenizer = new PromptTokenizer(new Tokenizer(JSON.parse(rules), {}), text, length);
+    const tokenizer = new PromptTokenizer(new Tokenizer(JSON.parse(rules), {}), text, length, chunks);
     return prompts.map((prompt) => tokenizer.encode(prompt));
   },
   trajectory: async ({ scheduler, kind, steps, guidance, seed, count }) => {

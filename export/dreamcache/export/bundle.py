@@ -49,6 +49,7 @@ def export_bundle(
     resolution: PictureSize | int | str | None = None,
     batch: int = 1,
     max_references: int = 1,
+    text_chunks: int = 1,
     scheduler: SchedulerKind | None = None,
     overwrite: bool = False,
     progress: StageProgress | None = None,
@@ -64,6 +65,7 @@ def export_bundle(
         resolution: of the picture, such as ``"768x512"``; a number is the side of a square, None the base's own.
         batch: fixed batch of the denoiser.
         max_references: how many references the denoiser for ONNX Runtime takes at once.
+        text_chunks: how many times the text encoder's length the denoiser reads of a prompt.
         scheduler: default sampler of the bundle; None is what the adapters recommend, else the base's own.
         overwrite: replace an existing bundle.
         progress: called as each stage begins.
@@ -72,7 +74,8 @@ def export_bundle(
         ExportError: nothing is asked for, the model cannot be exported, or a gate fails.
         OutputError: the place is taken or cannot be written.
     """
-    check_targets(onnx, coreml, max_references)
+    check_targets(onnx, coreml, max_references, text_chunks)
+    source = replace(source, base=replace(source.base, text_chunks=text_chunks))
     check_place(out, overwrite)
     stages = Stages(progress)
     stages("checking the model")

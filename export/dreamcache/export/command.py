@@ -77,6 +77,7 @@ def export(
     kv_downsample: command_options.KvDownsample = 1,
     reference_downsample: command_options.ReferenceDownsample = 1,
     max_references: command_options.MaxReferences = 1,
+    text_chunks: command_options.TextChunks = 1,
     resolution: command_options.Resolution = None,
     batch: command_options.Batch = 1,
     attention: command_options.AttentionName = "both",
@@ -88,13 +89,12 @@ def export(
 ) -> None:
     """Export a base and its adapters from PyTorch to a bundle, checked against PyTorch."""
     overrides = Overrides(cast("Prediction | None", prediction), zero_terminal_snr, clip_skip, ema)
-    way = cast("Sampling | None", sampling)
+    way, sampler = _checked_words(sampling, scheduler, prediction)
     own = base_config, variant, way, None if overrides == AS_CONFIGURED else overrides
     _check_model(base, architecture, adapters, lora or textual_inversion, *own)
-    _check_words(sampling, scheduler, prediction)
     onnx_options = _onnx_options(target, precision, attention, calibration_prompts, segmenter)
     coreml_options = _coreml_options(target, coreml)
-    check_targets(onnx_options, coreml_options, max_references)
+    check_targets(onnx_options, coreml_options, max_references, text_chunks)
     _quiet_imports()
     from dreamcache.export.atomic_folder import check_place
     from dreamcache.export.bundle import export_bundle
@@ -129,7 +129,8 @@ def export(
             resolution=size,
             batch=batch,
             max_references=max_references,
-            scheduler=cast(SchedulerKind | None, scheduler),
+            text_chunks=text_chunks,
+            scheduler=sampler,
             overwrite=overwrite,
             progress=progress,
         )
@@ -154,14 +155,21 @@ def _check_model(
         raise typer.BadParameter("belong to --base", param_hint="'--lora' / '--textual-inversion'")
 
 
-def _check_words(sampling: str | None, scheduler: str | None, prediction: str | None) -> None:
-    """Raises: ExportError for an unknown one."""
+def _checked_words(
+    sampling: str | None, scheduler: str | None, prediction: str | None
+) -> tuple[Sampling | None, SchedulerKind | None]:
+    """The first two, typed.
+
+    Raises:
+        ExportError: an unknown one.
+    """
     if sampling is not None:
         refuse_unknown("--sampling", sampling, _SAMPLINGS)
     if scheduler is not None:
         refuse_unknown("--scheduler", scheduler, get_args(SchedulerKind))
     if prediction is not None:
         refuse_unknown("--prediction", prediction, _PREDICTIONS)
+    return cast("Sampling | None", sampling), cast(SchedulerKind | None, scheduler)
 
 
 def _onnx_options(

@@ -91,6 +91,12 @@ ReferenceDownsample = Annotated[
 MaxReferences = Annotated[
     int, speed(help="References that the denoiser takes at once; more than 1 needs ONNX and fused attention.")
 ]
+TextChunks = Annotated[
+    int,
+    speed(
+        help="Chunks of a prompt, each as long as the text encoder reads (75 tokens for Stable Diffusion); default: 1."
+    ),
+]
 Resolution = Annotated[
     str | None,
     speed(

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dreamcache.export.errors import ExportError, refuse_unknown
+from dreamcache.runtime.bundle.architecture import MAX_TEXT_CHUNKS
 from dreamcache.runtime.bundle.contract import Precision
 from dreamcache.runtime.reference.salient import open_salient
 
@@ -133,11 +134,14 @@ class CoreMLOptions(BaseModel):
         return self
 
 
-def check_targets(onnx: OnnxOptions | None, coreml: CoreMLOptions | None, max_references: int = 1) -> None:
+def check_targets(
+    onnx: OnnxOptions | None, coreml: CoreMLOptions | None, max_references: int = 1, text_chunks: int = 1
+) -> None:
     """Check, before any work, that these parts of a bundle can be made.
 
     Raises:
-        ExportError: nothing to make, a missing package, or several references where one is possible.
+        ExportError: nothing to make, a missing package, several references where one is possible, or no such number
+            of chunks.
         SettingsError: a segmenter that cannot be used.
     """
     if onnx is None and coreml is None:
@@ -152,5 +156,7 @@ def check_targets(onnx: OnnxOptions | None, coreml: CoreMLOptions | None, max_re
         raise ExportError(
             f"--max-references {max_references}: several references go with --target onnx and --attention mha or both"
         )
+    if not 1 <= text_chunks <= MAX_TEXT_CHUNKS:
+        raise ExportError(f"--text-chunks is {text_chunks}; give 1 to {MAX_TEXT_CHUNKS}")
     if onnx is not None and onnx.segmenter is not None:
         open_salient(onnx.segmenter)

@@ -160,3 +160,35 @@ def test_rules_that_are_not_clip_s_are_refused(
 def test_a_prompt_of_megabytes_is_refused(tokenizer: PromptTokenizer) -> None:
     with pytest.raises(SettingsError, match="at most 20000 characters are expected, received 5000000"):
         tokenizer.encode("a" * 5_000_000)
+
+
+def test_chunks_have_their_own_start_and_end_and_short_prompts_are_repeated(
+    pristine: Path, tokenizer: PromptTokenizer
+) -> None:
+    bundle = open_bundle(pristine)
+    files = {name: bundle.path(f"tokenizer/{name}") for name in ("vocab.json", "merges.txt")}
+    three = PromptTokenizer(files, bundle.contract.text, 8, chunks=3)
+    first, second, third = ("a robot on the beach toy", "the toy on a beach robot", "снег toy")
+    rows = [tokenizer.encode(prompt)[0].tolist() for prompt in (first, second, third)]
+    empty = tokenizer.encode("")[0].tolist()
+    assert three.encode(f"{first} {second} {third}").tolist() == rows
+    assert three.encode(f"{first} {second}").tolist() == [*rows[:2], empty]
+    assert three.encode(first).tolist() == rows[:1] * 3
+    assert three.encode("").tolist() == [empty] * 3
+    weights = three.tokens("a robot on the beach toy (the:1.5)", weighted=True)[1]
+    assert np.argwhere(weights != 1).tolist() == [[1, 1]]
+    with pytest.warns(PromptWarning, match=r"has 19 tokens, 3 chunks read 18; lost: 'a' .*--text-chunks 4"):
+        three.encode(f"{first} {second} {second} a")
+
+
+@pytest.mark.parametrize("pad", ["!", "<|endoftext|>"])
+def test_a_token_that_pads_is_one_by_itself_as_transformers_has_it(pristine: Path, pad: str) -> None:
+    """SD 2.x and SDXL pad with "!"; without that rule "toy!!" ends in another token."""
+    transformers = pytest.importorskip("transformers")
+    places = [pristine / "tokenizer" / name for name in ("vocab.json", "merges.txt")]
+    theirs = transformers.CLIPTokenizerFast(*map(str, places), pad_token=pad)
+    text = open_bundle(pristine).contract.text.model_copy(update={"pad_id": theirs.pad_token_id})
+    ours = PromptTokenizer({place.name: place for place in places}, text, 12)
+    ids = ours.encode("a toy!! on the! beach")[0].tolist()
+    assert ids == theirs("a toy!! on the! beach", padding="max_length", max_length=12).input_ids
+    assert (ids[3:5] == [theirs.convert_tokens_to_ids("!")] * 2) is (pad == "!")

@@ -231,8 +231,12 @@ def test_the_page_checks_its_device_by_golden_tensors(
         page.context.close()
 
 
-def test_tokens_are_pythons(javascript: dict[str, Path]) -> None:
-    ours = PromptTokenizer.of(open_bundle(MINI_FOLDER))
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_tokens_are_pythons(javascript: dict[str, Path], chunks: int) -> None:
+    bundle = open_bundle(MINI_FOLDER)
+    files = {"tokenizer.json": bundle.path("tokenizer/tokenizer.json")}
+    length = bundle.contract.architecture.text_length
+    ours = PromptTokenizer(files, bundle.contract.text, length, chunks)
     sentence = "A toy ROBOT's in the snöw, 1234! 雪 — <|endoftext|> don't naïve 😀 can't über-fluffy ½"
     words = sentence.split()
     prompts = [
@@ -241,15 +245,15 @@ def test_tokens_are_pythons(javascript: dict[str, Path]) -> None:
         "naïve\tsnow\n",
         *words,
         *(" ".join(words[i:] + words[:i]) for i in range(len(words))),
+        *(" ".join(words * times) for times in (2, 3, 9)),
     ]
     case = {"ask": "tokens", "library": str(javascript["tokenizers.min.mjs"]), "rules": ours.as_json()}
-    contract = open_bundle(MINI_FOLDER).contract
-    case |= {"text": contract.text.model_dump() | {"vectors": {}}, "prompts": prompts}
-    (answer,) = ask_page([{**case, "length": contract.architecture.text_length}])
+    case |= {"text": bundle.contract.text.model_dump() | {"vectors": {}}, "prompts": prompts}
+    (answer,) = ask_page([{**case, "length": length, "chunks": chunks}])
     with warnings.catch_warnings(record=True) as cut:
         warnings.simplefilter("always")
-        expected = [ours.encode(prompt)[0].tolist() for prompt in prompts]
-    assert [one["ids"] for one in answer] == expected
+        expected = [ours.encode(prompt).tolist() for prompt in prompts]
+    assert [one["chunks"] for one in answer] == expected
     assert sum(one["lost"] > 0 for one in answer) == len(cut) > 0
 
 

@@ -100,6 +100,7 @@ def declare_architecture(
             latent_height=side, latent_width=side, image_height=picture.side, image_width=picture.side
         ),
         pooled_width=None if base.second is None else int(base.second.encoder.config.projection_dim),
+        text_chunks=base.text_chunks,
     )
 
 

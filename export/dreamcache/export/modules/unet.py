@@ -13,6 +13,7 @@ with A = (Wf1 - I)·Wo1, B = Wf2·Wo, c = (Wf1 - I)·bo1 + Wf2·bo + bf. So s = 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 from diffusers.models.attention import BasicTransformerBlock
@@ -39,7 +40,8 @@ from dreamcache.runtime.bundle.architecture import ADDED_CONDITIONS, Architectur
 def caching_condition(base: Base, conditioned: ConditionedUNet, architecture: Architecture) -> Conditioning:
     """What the UNet reads while a reference is cached: the caching prompt, and of SDXL the reference's size."""
     side = architecture.reference_side
-    return base.condition([conditioned.config.cache_prompt], (side, side), null=True)
+    # Of several chunks all would be alike, which attention does not notice.
+    return replace(base, text_chunks=1).condition([conditioned.config.cache_prompt], (side, side), null=True)
 
 
 class CachingGraph(nn.Module):

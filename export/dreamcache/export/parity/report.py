@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,7 @@ def _component_psnr(folder: Path, graphs: Graphs, base: Base, precision: Precisi
 
 def text_cases(base: Base) -> dict[str, tuple[NDArray[Any], tuple[Array, ...]]]:
     """Token ids of the prompt and what PyTorch's text encoders make of them, by graph."""
+    base = replace(base, text_chunks=1)
     ids = base.token_ids([PROMPT])
     if base.second is None:
         return {"text_encoder": (ids[0].numpy(), (base.encode_text([PROMPT]).numpy(),))}

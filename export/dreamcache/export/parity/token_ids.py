@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dreamcache.export.errors import ExportError
 from dreamcache.models.bases.base import Base
-from dreamcache.models.bases.parts.clip_tokenizer import expanded
+from dreamcache.models.bases.parts.clip_tokenizer import chunks_of
 from dreamcache.runtime.bundle.contract import TextSpec
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.sampling.prompts import PromptTokenizer, PromptWarning
@@ -47,20 +47,16 @@ def check_token_ids(base: Base, folder: Path, text: TextSpec) -> None:
 
 
 def _compare(base: Base, files: Sequence[Path], text: TextSpec, prompts: Sequence[str]) -> None:
-    wanted = base.tokenizer(
-        [expanded(prompt, base.tokenizer) for prompt in prompts],
-        padding="max_length",
-        max_length=base.text_length,
-        truncation=True,
-    ).input_ids
+    length, chunks = base.text_length, base.text_chunks
     try:
-        tokenizer = PromptTokenizer({file.name: file for file in files}, text, base.text_length)
+        tokenizer = PromptTokenizer({file.name: file for file in files}, text, length, chunks)
     except BundleError as error:
         raise ExportError(f"the runner cannot read the base's tokenizer: {error}") from error
-    for prompt, expected in zip(prompts, wanted, strict=True):
+    for prompt in prompts:
+        expected = [token for chunk in chunks_of(prompt, base.tokenizer, length, chunks) for token in chunk]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PromptWarning)
-            received = tokenizer.encode(prompt)[0].tolist()
+            received = tokenizer.encode(prompt).flatten().tolist()
         if received != expected:
             place = next(
                 i for i, pair in enumerate(zip(received, expected, strict=True)) if pair[0] != pair[1]

@@ -24,7 +24,7 @@ from dreamcache.models.bases.joined.additions import NOTHING, Additions, JoinedF
 from dreamcache.models.bases.joined.other_vae import load_vae, own_config
 from dreamcache.models.bases.original.single_file import load_single_file
 from dreamcache.models.bases.parts.autoencoder import Autoencoder, encode_mean, factor_of, latent_shift
-from dreamcache.models.bases.parts.clip_tokenizer import expanded
+from dreamcache.models.bases.parts.clip_tokenizer import chunks_of
 from dreamcache.models.bases.parts.overrides import AS_CONFIGURED, Overrides, skip_layers
 from dreamcache.models.bases.parts.schedule import ddim_of, read_schedule
 from dreamcache.models.bases.parts.second_text import Conditioning, SecondText, penultimate, time_ids
@@ -51,6 +51,7 @@ class Base:
         second: text side that SDXL has in addition; None for others.
         few_steps: what a few-step LoRA that was joined wants; comes before what the adapters recommend.
         folded: of a latent consistency model, what `fold_guidance` returned.
+        text_chunks: how many times the text encoder's length a prompt may have.
     """
 
     vae: Autoencoder
@@ -65,6 +66,7 @@ class Base:
     second: SecondText | None = None
     few_steps: FewSteps | None = None
     folded: Tensor | None = None
+    text_chunks: int = 1
 
     @classmethod
     def of(
@@ -122,7 +124,7 @@ class Base:
 
     @property
     def text_length(self) -> int:
-        """Tokens of a prompt embedding."""
+        """Tokens that the text encoder reads at once; a prompt embedding has `text_chunks` times as many."""
         return int(self.text_encoder.config.max_position_embeddings)
 
     @property
@@ -137,22 +139,22 @@ class Base:
         return factor_of(self.vae.config)
 
     def token_ids(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Ids [b, n] of each text encoder; longer prompts are cut at its length."""
+        """Ids [b · chunks, n] of each text encoder, chunk by chunk; longer prompts are cut."""
         tokenizers = [self.tokenizer, *([] if self.second is None else [self.second.tokenizer])]
         return [
-            tokenizer(
-                [expanded(prompt, tokenizer) for prompt in prompts],
-                padding="max_length",
-                max_length=self.text_length,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids
+            torch.tensor(
+                [
+                    chunk
+                    for prompt in prompts
+                    for chunk in chunks_of(prompt, tokenizer, self.text_length, self.text_chunks)
+                ]
+            )
             for tokenizer in tokenizers
         ]
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Prompt embeddings [b, n, c] of a base with one text encoder.
+        """Prompt embeddings [b, chunks · n, c] of a base with one text encoder.
 
         Raises:
             AdapterError: SDXL, whose UNet reads more (`condition`).
@@ -163,7 +165,7 @@ class Base:
                 "give such a base, or export this one"
             )
         (ids,) = self.token_ids(prompts)
-        return cast(Tensor, self.text_encoder(ids.to(self.text_encoder.device))[0])
+        return self._joined(cast(Tensor, self.text_encoder(ids.to(self.text_encoder.device))[0]))
 
     @torch.no_grad()
     def condition(self, prompts: Sequence[str], size: tuple[int, int], null: bool = False) -> Conditioning:
@@ -181,12 +183,16 @@ class Base:
             penultimate(self.text_encoder, first),
             penultimate(self.second.encoder, other),
         )
-        text = torch.cat([narrow, wide], dim=-1)
+        text, pooled = self._joined(torch.cat([narrow, wide], dim=-1)), pooled[:: self.text_chunks]
         if null and self.second.force_zeros_for_empty_prompt:
             kept = torch.tensor([float(prompt != "") for prompt in prompts], device=text.device)
             text, pooled = text * kept[:, None, None], pooled * kept[:, None]
         sizes = torch.tensor([time_ids(*size)], dtype=text.dtype, device=text.device).expand(len(prompts), -1)
         return Conditioning(text, {"text_embeds": pooled, "time_ids": sizes.contiguous()})
+
+    def _joined(self, embeddings: Tensor) -> Tensor:
+        """[b · chunks, n, c] to [b, chunks · n, c]."""
+        return embeddings.reshape(-1, self.text_chunks * self.text_length, embeddings.shape[-1])
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from dreamcache.runtime.bundle.tensors import ContractModel, TensorSpec
 # Far above what a UNet has, far below what a number alone could cost.
 Side = Annotated[int, Field(ge=1, le=8192)]
 Count = Annotated[int, Field(ge=1, le=64)]
+MAX_TEXT_CHUNKS = 16
+"""1,200 tokens of a prompt, whose 20,000 characters are not read further."""
+TextChunks = Annotated[int, Field(ge=1, le=MAX_TEXT_CHUNKS)]
 
 
 class SiteSpec(ContractModel):
@@ -109,9 +112,10 @@ class Architecture(ContractModel):
     tokens reads keys and values averaged over as many rows and columns; 1 is exact. max_references: how many
     references the denoiser reads at once. reference: size of the reference where the picture is not square; else
     it is the picture's. pooled_width: of SDXL's pooled prompt embedding; None for bases with one text encoder.
+    text_chunks: how many times `text_length` tokens the denoiser reads of a prompt.
     """
 
-    newer = ("reference", "pooled_width")
+    newer = ("reference", "pooled_width", "text_chunks")
 
     name: str
     latent_channels: PositiveInt
@@ -129,6 +133,7 @@ class Architecture(ContractModel):
     max_references: Count = 1
     reference: ReferenceSpec | None = None
     pooled_width: PositiveInt | None = None
+    text_chunks: TextChunks = 1
 
     @model_validator(mode="after")
     def _sites_are_distinct(self) -> Architecture:
@@ -205,7 +210,7 @@ def caching_graph_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
 
 
 def denoiser_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """latent [b,z,h,w], timestep [b], text [b,n,c], reference_strength [b], added conditions, keys and values.
+    """latent [b,z,h,w], timestep [b], text [b,chunks·n,c], reference_strength [b], added conditions, keys and values.
 
     The last may hold the tokens of up to `max_references` references.
     """
@@ -230,9 +235,9 @@ def denoiser_outputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
 
 
 def plain_inputs(architecture: Architecture) -> tuple[TensorSpec, ...]:
-    """The stock UNet's inputs: latent [b,z,h,w], timestep [b], text [b,n,c]; of SDXL `ADDED_CONDITIONS`."""
+    """The stock UNet's inputs: latent [b,z,h,w], timestep [b], text [b,chunks·n,c]; of SDXL `ADDED_CONDITIONS`."""
     b, dtype = architecture.batch, architecture.float_dtype
-    text = (b, architecture.text_length, architecture.text_width)
+    text = (b, architecture.text_chunks * architecture.text_length, architecture.text_width)
     latent = (b, *architecture.latent_shape[1:])
     return (
         TensorSpec(name="latent", shape=latent, dtype=dtype, meaning="scaled noisy latent"),

@@ -235,15 +235,16 @@ def needed_format(
 ) -> int:
     """The oldest format that can say what a bundle needs.
 
-    2 where the reference has a size of its own, for SDXL, where the default sampler is newer, something was joined to
-    or said of the base, a part has entries that 0.1 does not know, there is a segmenter, or a graph has two forms.
+    2 where the default sampler is newer, something was joined to or said of the base, the architecture (a reference of
+    its own size, SDXL, prompts of several chunks) or a part has entries that 0.1 does not know, there is a segmenter,
+    or a graph has two forms.
     """
     specs = [] if graphs is None else graphs.by_name().values()
     segmenter = graphs is not None and graphs.segmenter is not None
     portable = any(spec.portable is not None for spec in specs)
-    newer = any(part.model_dump().keys() & set(part.newer) for part in parts if part is not None)
-    old = architecture.reference is None and architecture.pooled_width is None and sampler in _OF_FORMAT_1
-    return 1 if old and not (newer or said or segmenter or portable) else 2
+    asked = [part for part in (architecture, *parts) if part is not None]
+    newer = any(part.model_dump().keys() & set(part.newer) for part in asked)
+    return 1 if sampler in _OF_FORMAT_1 and not (newer or said or segmenter or portable) else 2
 
 
 def dump_contract(contract: Contract) -> str:

@@ -127,6 +127,7 @@ def _model(bundle: Bundle) -> dict[str, str]:
         "reference": f"{side} x {side} px",
         "latent": " x ".join(str(size) for size in shape.latent_shape[1:]),
         "text": f"{shape.text_length} tokens of width {shape.text_width}"
+        + ("" if shape.text_chunks == 1 else f", {shape.text_chunks} chunks of a prompt")
         + ("" if shape.pooled_width is None else f", two encoders, pooled {shape.pooled_width}"),
         "denoiser batch": str(shape.batch),
         "prediction": contract.scheduler.prediction_type,

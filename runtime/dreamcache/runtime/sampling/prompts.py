@@ -39,15 +39,19 @@ class PromptWarning(UserWarning):
 
 
 class PromptTokenizer:
-    """Token ids of prompts, padded and cut to the text encoder's length; text: None is the first encoder's."""
+    """Token ids of prompts in chunks that are padded to the text encoder's length; longer ones are cut.
 
-    def __init__(self, files: Mapping[str, Path], text: TextSpec, length: int) -> None:
-        """files: of the tokenizer's folder, by name. length: tokens that the text encoder reads.
+    A prompt of fewer chunks is repeated as often as it fits whole: to attention, tokens that all come twice are tokens
+    that come once, so such a prompt draws what it draws without chunks. What is left then are empty chunks.
+    """
+
+    def __init__(self, files: Mapping[str, Path], text: TextSpec, length: int, chunks: int = 1) -> None:
+        """files: of the tokenizer's folder, by name. length: tokens that the text encoder reads at once.
 
         Raises: BundleError for a tokenizer that is absent or cannot be read, or lacks a special token of `text`.
         """
         self._text = text
-        self._length = length
+        self._length, self._chunks = length, chunks
         self._tokenizer = _load(files, text)
 
     @classmethod
@@ -56,17 +60,18 @@ class PromptTokenizer:
         text = bundle.contract.text if text is None else text
         listed = {name: f"{text.folder}/{name}" for name in _FILES}
         files = {name: bundle.path(place) for name, place in listed.items() if place in bundle.contract.files}
-        return cls(files, text, bundle.contract.architecture.text_length)
+        shape = bundle.contract.architecture
+        return cls(files, text, shape.text_length, shape.text_chunks)
 
     def encode(self, prompt: str) -> NDArray[np.int64]:
-        """Ids [1, n]: start, the prompt's tokens, end, padding. The empty prompt is the unconditional one.
+        """Ids [chunks, n]: start, the prompt's tokens, end, padding. The empty prompt is the unconditional one.
 
         Raises: SettingsError for a prompt of more than 20,000 characters. Warns: PromptWarning when it is cut.
         """
         return self.tokens(prompt)[0]
 
     def tokens(self, prompt: str, weighted: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids as `encode` has them, and the weight of each, [1, n]; 1 at start, end and padding.
+        """Ids as `encode` has them, and the weight of each, [chunks, n]; 1 at start, end and padding.
 
         weighted: the prompt has weights (`prompt_weights.py`); its pieces become tokens each by itself, as that syntax
         has it. Raises: SettingsError also for a weight. Warns: as `encode`.
@@ -75,7 +80,7 @@ class PromptTokenizer:
         parts = weighted_parts(prompt) if weighted else [(prompt, 1.0)]
         ids: list[int] = []
         weights: list[float] = []
-        room, lost = self._length - 2, ""
+        room, lost = (self._length - 2) * self._chunks, ""
         for part, weight in parts:
             text = self._expanded(part)
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
@@ -85,15 +90,28 @@ class PromptTokenizer:
             ids += encoding.ids
             weights += [weight] * len(encoding.ids)
         if lost:
+            reads = "the text encoder reads" if self._chunks == 1 else f"{self._chunks} chunks read"
             warnings.warn(
-                f"the prompt has {len(ids)} tokens, the text encoder reads {room}; lost: {lost!r}",
+                f"the prompt has {len(ids)} tokens, {reads} {room}; lost: {lost!r} (an export with --text-chunks "
+                f"{-(-len(ids) // (self._length - 2))} reads all)",
                 PromptWarning,
                 stacklevel=3,
             )
-        padding = [self._text.pad_id] * (room - len(ids))
-        row = [self._text.bos_id, *ids[:room], self._text.eos_id, *padding]
-        ones = [1.0] * (len(padding) + 1)
-        return np.array([row], np.int64), np.array([[1.0, *weights[:room], *ones]], np.float32)
+        rows = np.array(self._in_chunks(list(zip(ids, weights, strict=True))[:room]))
+        return rows[..., 0].astype(np.int64), rows[..., 1].astype(np.float32)
+
+    def _in_chunks(self, tokens: list[tuple[int, float]]) -> list[list[tuple[int, float]]]:
+        """Rows of ids and weights, as many as the denoiser reads."""
+        room, text = self._length - 2, self._text
+
+        def chunk(start: int) -> list[tuple[int, float]]:
+            part = tokens[start : start + room]
+            padding = [(text.pad_id, 1.0)] * (room - len(part))
+            return [(text.bos_id, 1.0), *part, (text.eos_id, 1.0), *padding]
+
+        rows = [chunk(start) for start in range(0, max(len(tokens), 1), room)]
+        whole, left = divmod(self._chunks, len(rows))
+        return rows * whole + [chunk(len(tokens))] * left
 
     def as_json(self) -> str:
         """The rules as `tokenizer.json` has them, whichever files they were read from."""
@@ -123,14 +141,18 @@ def _check_length(prompt: str) -> None:
 def embedded(
     graph: RunnableGraph, spec: GraphSpec, ids: NDArray[np.int64], weights: NDArray[np.float32]
 ) -> list[NDArray[Any]]:
-    """A text encoder's outputs for ids [1, n]: the embedding [1, n, c] times the tokens' weights [1, n], then others.
+    """A text encoder's outputs for ids [chunks, n], which it reads one by one.
 
+    The embedding [1, chunks · n, c] times the tokens' weights [chunks, n], then the others, of the first chunk.
     Raises: BundleError when the graph fails or gives NaN or infinities.
     """
-    given = graph.run({spec.inputs[0].name: ids})
-    check_finite("text encoder", given)
-    embedding, *pooled = (given[output.name] for output in spec.outputs)
-    return [embedding * weights[..., None], *pooled]
+    made = []
+    for row in ids:
+        given = graph.run({spec.inputs[0].name: row[None]})
+        check_finite("text encoder", given)
+        made.append([given[output.name] for output in spec.outputs])
+    embedding = np.concatenate([outputs[0] for outputs in made], axis=1)
+    return [embedding * weights.reshape(1, -1, 1), *made[0][1:]]
 
 
 def conditioning(contract: Contract, outputs: Sequence[NDArray[Any]], empty_null: bool) -> Conditioning:
@@ -177,7 +199,8 @@ def _load(files: Mapping[str, Path], text: TextSpec) -> Tokenizer:
     if None in special:
         raise BundleError(f"the tokenizer in {text.folder}/ lacks a special token that the contract names")
     if _WHOLE not in files:
-        tokenizer.add_special_tokens([token for token in sorted(special) if token.startswith("<|")])
+        # SD 2.x and SDXL's second tokenizer pad with "!", which then is a token by itself wherever it stands.
+        tokenizer.add_special_tokens(sorted(special))
     return tokenizer
 
 

@@ -139,6 +139,24 @@ def vectors_of(tokenizer: CLIPTokenizerFast) -> dict[str, int]:
     return found
 
 
+def chunks_of(prompt: str, tokenizer: CLIPTokenizerFast, length: int, count: int = 1) -> list[list[int]]:
+    """Token ids of a prompt in `count` chunks of `length`, each with its own start, end and padding; the rest is cut.
+
+    A shorter prompt is repeated as often as it fits whole: to attention, tokens that all come twice are tokens that
+    come once. What is left are empty chunks.
+    """
+
+    def split(text: str) -> list[list[int]]:
+        found: list[list[int]] = tokenizer(
+            text, padding="max_length", max_length=length, truncation=True, return_overflowing_tokens=True
+        ).input_ids
+        return found
+
+    chunks = split(expanded(prompt, tokenizer))[:count]
+    whole, left = divmod(count, len(chunks))
+    return chunks * whole + split("") * left
+
+
 def expanded(prompt: str, tokenizer: CLIPTokenizerFast) -> str:
     """A prompt with such tokens spelled out."""
     vectors = vectors_of(tokenizer)

@@ -37,7 +37,7 @@ class Conditioning:
     """All that a UNet reads of prompts.
 
     Attributes:
-        text: [b, n, c].
+        text: [b, chunks · n, c].
         added: ``text_embeds`` [b, p] and ``time_ids`` [b, 6] of SDXL; empty for others.
     """
 

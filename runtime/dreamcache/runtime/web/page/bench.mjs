@@ -93,7 +93,7 @@ async function loads(pipeline, texts, subject, samples, count) {
  */
 async function stages(pipeline, reference, samples, count) {
   const latent = noiseSource(1n, pipeline.latentSize)();
-  const ids = pipeline.tokenizer.encode(PROMPT).ids;
+  const [ids] = pipeline.tokenizer.encode(PROMPT).chunks;
   const spec = pipeline.contract.graphs.text_encoder.inputs[0];
   const given = spec.dtype === "int32" ? Int32Array.from(ids) : BigInt64Array.from(ids, BigInt);
   await pipeline.sessions.with("text_encoder", (graph) =>

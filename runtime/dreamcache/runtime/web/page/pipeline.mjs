@@ -11,7 +11,7 @@
  * @typedef {{index: number, total: number, preview: Picture | null}} Drawn
  */
 
-import { Denoiser } from "./sampling/denoiser.mjs";
+import { Denoiser, joined } from "./sampling/denoiser.mjs";
 import { noiseSource, noisedReference } from "./sampling/noise.mjs";
 import { PromptTokenizer } from "./sampling/prompts.mjs";
 import { makeScheduler } from "./sampling/schedulers/index.mjs";
@@ -33,7 +33,8 @@ export class Pipeline {
     this.facts = facts;
     this.contract = facts.contract;
     this.sessions = sessions;
-    this.tokenizer = new PromptTokenizer(encoder, this.contract.text, this.contract.architecture.text_length);
+    const { text_length: length, text_chunks: chunks } = this.contract.architecture;
+    this.tokenizer = new PromptTokenizer(encoder, this.contract.text, length, chunks);
     this.observe = observe;
     this.begin = begin;
   }
@@ -91,10 +92,13 @@ export class Pipeline {
     const spec = this.contract.graphs.text_encoder;
     return this.stage("text_encoder", "text", async (graph) => {
       const read = async (/** @type {string} */ prompt) => {
-        const ids = BigInt64Array.from(this.tokenizer.encode(prompt).ids, BigInt);
-        const given = spec.inputs[0].dtype === "int32" ? Int32Array.from(ids, Number) : ids;
-        const outputs = await graph.run({ [spec.inputs[0].name]: given });
-        return outputs[spec.outputs[0].name];
+        /** @type {Float32Array[]} */
+        const made = [];
+        for (const chunk of this.tokenizer.encode(prompt).chunks) {
+          const given = spec.inputs[0].dtype === "int32" ? Int32Array.from(chunk) : BigInt64Array.from(chunk, BigInt);
+          made.push((await graph.run({ [spec.inputs[0].name]: given }))[spec.outputs[0].name]);
+        }
+        return joined(made);
       };
       return { prompt: await read(prompts.prompt), null: await read(prompts.null) };
     });

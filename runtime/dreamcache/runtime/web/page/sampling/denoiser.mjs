@@ -64,8 +64,11 @@ export class Denoiser {
   }
 }
 
-/** @param {Float32Array[]} parts */
-function joined(parts) {
+/**
+ * One after the other.
+ * @param {Float32Array[]} parts
+ */
+export function joined(parts) {
   if (parts.length === 1) return parts[0];
   const whole = new Float32Array(parts.length * parts[0].length);
   parts.forEach((part, i) => whole.set(part, i * part.length));

@@ -3,24 +3,26 @@
 /**
  * @typedef {{encode: (text: string, options: object) => {ids: number[], tokens: string[]}}} Encoder
  * @typedef {{bos_id: number, eos_id: number, pad_id: number, vectors: Record<string, number>}} TextSpec
- * @typedef {{ids: number[], lost: number}} Prompt lost: tokens that the text encoder does not read
+ * @typedef {{chunks: number[][], lost: number}} Prompt lost: tokens that are not read
  */
 
-/** Token ids of prompts, padded and cut to the text encoder's length. */
+/** Token ids of prompts in chunks that are padded to the text encoder's length; longer ones are cut. */
 export class PromptTokenizer {
   /**
    * @param {Encoder} encoder
    * @param {TextSpec} text
    * @param {number} length
+   * @param {number} count of chunks
    */
-  constructor(encoder, text, length) {
+  constructor(encoder, text, length, count) {
     this.encoder = encoder;
     this.text = text;
     this.length = length;
+    this.count = count;
   }
 
   /**
-   * Start, the prompt's tokens, end, padding.
+   * Each chunk: start, the prompt's tokens, end, padding. A prompt of fewer chunks is repeated as often as it fits.
    * @param {string} prompt
    * @returns {Prompt}
    */
@@ -28,8 +30,13 @@ export class PromptTokenizer {
     const { bos_id: bos, eos_id: eos, pad_id: pad } = this.text;
     const found = this.encoded(this.expanded(prompt)).ids;
     const room = this.length - 2;
-    const ids = [bos, ...found.slice(0, room), eos];
-    return { ids: [...ids, ...Array(this.length - ids.length).fill(pad)], lost: Math.max(0, found.length - room) };
+    const chunk = (/** @type {number[]} */ part) => [bos, ...part, eos, ...Array(room - part.length).fill(pad)];
+    const used = Math.min(this.count, Math.max(1, Math.ceil(found.length / room)));
+    const repeated = used * Math.floor(this.count / used);
+    const chunks = Array.from({ length: this.count }, (_, i) =>
+      chunk(i < repeated ? found.slice((i % used) * room, ((i % used) + 1) * room) : []),
+    );
+    return { chunks, lost: Math.max(0, found.length - used * room) };
   }
 
   /**
