@@ -9,6 +9,7 @@ const { makeScheduler } = await load("sampling/schedulers/index.mjs");
 const { trajectory } = await load("sampling/trajectory.mjs");
 const { branches, combine } = await load("sampling/guidance.mjs");
 const { PromptTokenizer } = await load("sampling/prompts.mjs");
+const { unfit } = await load("sessions.mjs");
 
 const answers = {
   noise: ({ seed, count, draws }) => {
@@ -19,6 +20,7 @@ const answers = {
     Array.from(noisedReference(Float32Array.from(latent), scheduler, timestep)),
   combine: ({ guidance, predictions }) =>
     Array.from(combine(guidance, predictions.map((one) => Float32Array.from(one)))),
+  unfit: ({ features, limits, contract }) => unfit({ features: new Set(features), limits }, contract),
   branches: ({ guidance, reference }) => branches(guidance, reference),
   tokens: async ({ library, rules, text, length, chunks, prompts }) => {
     const { Tokenizer } = await import(pathToFileURL(library).href);

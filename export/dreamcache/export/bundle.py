@@ -144,6 +144,7 @@ def _contract(
             settings.text,
             said=joined if overrides is None else (*joined, overrides),
             graphs=graphs,
+            precision="fp32" if onnx is None else onnx.precision,
         ),
         architecture=architecture,
         weights=source.weights,

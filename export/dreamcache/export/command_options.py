@@ -77,7 +77,13 @@ Ema = Annotated[
     bool, model("--ema", help="Averaged (EMA) copy of a checkpoint's UNet; default: the trained one.")
 ]
 AdaptersFile = Annotated[Path | None, model(help="Adapters trained on the base (.safetensors).")]
-PrecisionName = Annotated[str, speed(help="Precision of ONNX graphs: fp32, fp16 (storage) or int8.")]
+PrecisionName = Annotated[
+    str,
+    speed(
+        help="Precision of ONNX graphs: fp32, fp16 (storage), int8, web (fp16 arithmetic, for GPUs) "
+        "or web8 (8-bit weights alone, for browsers)."
+    ),
+]
 CalibrationPrompts = Annotated[
     Path | None, speed(help="Text file, one prompt per line, to calibrate int8; default: a built-in list.")
 ]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.export.declare.settings import DeclaredSettings
-from dreamcache.export.graphs.fp16 import store_components_half
+from dreamcache.export.graphs.fp16_arithmetic import HalfArithmetic, rounded_graphs
 from dreamcache.export.graphs.portable import add_portable
 from dreamcache.export.int8.text_and_vae import quantise_components
 from dreamcache.export.modules.attention import AttentionKind
 from dreamcache.export.options import Approximations, OnnxOptions
-from dreamcache.export.parity.golden import check_portable, write_golden
+from dreamcache.export.parity.browser import FOR_BROWSERS, with_needs
+from dreamcache.export.parity.golden import Stored, check_portable, write_golden
 from dreamcache.export.parity.report import measure_parity
 from dreamcache.export.parity.torch_reference import TorchModel
 from dreamcache.export.parts.decoder import DecoderSpecs, export_decoder
 from dreamcache.export.parts.segmenter import export_segmenter
-from dreamcache.export.parts.text_and_vae import export_components
+from dreamcache.export.parts.text_and_vae import export_components, rewrite_components
 from dreamcache.export.parts.unet import (
+    CHANGES,
     UnetSpecs,
     Written,
     declare_unet,
@@ -32,7 +35,7 @@ from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.parts.autoencoder import latent_shift
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport
-from dreamcache.runtime.bundle.parity import MIN_PSNR_DB_BY_PRECISION
+from dreamcache.runtime.bundle.parity import EIGHT_BITS, MIN_PSNR_DB_BY_PRECISION
 
 
 def write_onnx(
@@ -74,7 +77,7 @@ def write_onnx(
         approximations,
         stages.inside,
         sampling,
-        half=options.precision == "fp16",
+        precision=options.precision,
         judged=source.weights == "trained",
     )
     stages("text encoder and VAE")
@@ -87,33 +90,51 @@ def write_onnx(
         quantise_components(
             folder, graphs, [_unscaled(base, drawn) for drawn in written.drawn], stages.inside
         )
-    if options.precision == "fp16":
-        stages("weights in 16 bits")
-        store_components_half(folder, graphs)
+    change = HalfArithmetic() if options.precision == "web" else CHANGES.get(options.precision)
+    if change is not None:
+        stages("weights of text encoder and VAE")
+        rewrite_components(folder, graphs, change)
     stages("comparing with PyTorch")
-    parity = measure_parity(
-        folder,
-        graphs,
-        architecture,
-        base,
-        conditioned,
-        written.disk,
-        stages.tick,
-        precision=options.precision,
-        enforce=options.precision != "int8" or source.weights == "trained",
-        brief=source.weights == "random",
-        approximations=approximations,
-    )
+    with rounded_graphs(folder, graphs) if options.precision == "web" else nullcontext(folder) as judged:
+        parity = measure_parity(
+            judged,
+            graphs,
+            architecture,
+            base,
+            conditioned,
+            written.disk,
+            stages.tick,
+            precision=options.precision,
+            enforce=options.precision not in EIGHT_BITS or source.weights == "trained",
+            brief=source.weights == "random",
+            approximations=approximations,
+        )
     if (segmenter := export_segmenter(base, folder, options.segmenter)) is not None:
         graphs = graphs.model_copy(update={"segmenter": segmenter[0]})
         parity = parity.model_copy(update={"psnr_db": {**parity.psnr_db, "segmenter": segmenter[1]}})
     stages("golden tensors")
     golden = write_golden(folder, graphs, TorchModel(base, conditioned, architecture, approximations))
+    parity = _with_choice(parity, written)
+    return _further_forms(folder, graphs, parity, golden, options, stages)
+
+
+def _further_forms(
+    folder: Path,
+    graphs: Graphs,
+    parity: ParityReport,
+    golden: Stored,
+    options: OnnxOptions,
+    stages: Stages,
+) -> tuple[Graphs, ParityReport]:
+    """Portable graphs, and what a browser needs."""
+    least_db = MIN_PSNR_DB_BY_PRECISION.get(options.precision)
     if options.attention == "both":
         stages("portable graphs")
         graphs = add_portable(folder, graphs)
-        check_portable(folder, graphs, golden, MIN_PSNR_DB_BY_PRECISION.get(options.precision))
-    return graphs, _with_choice(parity, written)
+        check_portable(folder, graphs, golden, least_db)
+    if options.precision in FOR_BROWSERS:
+        parity = with_needs(parity, folder, graphs, golden, least_db)
+    return graphs, parity
 
 
 def _declare_graphs(unet: UnetSpecs, components: dict[str, GraphSpec], decoder: DecoderSpecs) -> Graphs:

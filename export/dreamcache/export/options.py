@@ -47,8 +47,8 @@ class OnnxOptions:
     """How the graphs for ONNX Runtime are made.
 
     Attributes:
-        precision: ``fp32``; ``fp16``, weights stored in 16 bits; or ``int8``, by layers chosen on the base's own
-            trajectories.
+        precision: ``fp32``; ``fp16``, weights stored in 16 bits; ``int8``, by layers chosen on the base's own
+            trajectories; ``web``, arithmetic in 16 bits for GPUs; or ``web8``, weights alone in 8 bits.
         attention: ``mha``, ONNX Runtime's fused operator; ``plain``, standard operators for providers without it; or
             ``both``, two forms of each graph on the same weights, which version 0.1 does not read.
         prompts: to draw those trajectories with; None takes a list that fits the miniature and photographs.

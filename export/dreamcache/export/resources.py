@@ -28,11 +28,11 @@ from dreamcache.runtime.bundle.contract import Precision
 from dreamcache.runtime.sessions.system import installed_memory
 
 _FLOAT_BYTES = 4
-# The bundle, and while it is made: fp16 and int8 weights lie beside the fp32 ones they are made from.
-_DISK_BYTES: dict[Precision, float] = {"fp32": 4.0, "fp16": 6.0, "int8": 5.0}
+# The bundle, and while it is made: rounded weights lie beside the fp32 ones they are made from.
+_DISK_BYTES: dict[Precision, float] = {"fp32": 4.0, "fp16": 6.0, "int8": 5.0, "web": 6.0, "web8": 5.0}
 # What exporting and comparing take beside the model, in copies of the UNet's fp32 weights; the sessions that compare
 # map theirs. Measured on SD 1.5: 7.5 GB of private memory in fp32, 9.3 GB in int8.
-_WORKING_COPIES: dict[Precision, float] = {"fp32": 0.7, "fp16": 1.2, "int8": 1.2}
+_WORKING_COPIES: dict[Precision, float] = {"fp32": 0.7, "fp16": 1.2, "int8": 1.2, "web": 1.2, "web8": 1.2}
 # Core ML in 16 bits: both functions of the UNet beside their merged package; a conversion takes 10.6 GB on SD 1.5.
 _COREML_UNET_BYTES, _COREML_OTHER_BYTES, _COREML_WORKING_COPIES = 6.0, 4.0, 1.5
 _LIBRARIES_BYTES = 600e6

@@ -23,7 +23,7 @@ from dreamcache.runtime.bundle.folder import (
     non_finite_weights,
     open_contract,
 )
-from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_PSNR_DB_BY_PRECISION
+from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, EIGHT_BITS, MIN_PSNR_DB_BY_PRECISION
 from dreamcache.runtime.errors import BundleError, first_line
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.progress import Progress
@@ -162,7 +162,7 @@ def _device(sessions: SessionOpener) -> Iterator[Check]:
         return
     least = least_device_db(contract.precision)
     # As the exporter does: random weights in 8 bits are for timing, and their figures are said.
-    judged = contract.precision != "int8" or contract.weights == "trained"
+    judged = contract.precision not in EIGHT_BITS or contract.weights == "trained"
     for name, db in figures.psnr_db.items():
         found = f"{db:.1f} dB from PyTorch on this device, at least {least:g} dB are expected"
         yield Check(f"golden {name}", db >= least or not judged, found, round(db, 2))

@@ -172,7 +172,7 @@ def test_whose_word_counts(tiny_base: Path) -> None:
     few = Base(**{**vars(lms), "sampling": "lcm"})
     assert declare_settings(few, adapters, {}).guidance.scheduler == "lcm"
     # Version 0.1 says which version reads what it does not know.
-    shapes: Any = SimpleNamespace(reference=None, pooled_width=None)
+    shapes: Any = SimpleNamespace(newer=(), model_dump=dict)
     formats = [
         needed_format(shapes, *written)
         for written in (("ddim", None), ("heun", None), ("ddim", asked.scheduler))

@@ -6,13 +6,10 @@ in fp16 gain nothing on x86.)
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx_ir as ir
 
-from dreamcache.export.graphs.shared_weights import INLINE_BYTES, rewrite_shared
-from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
+from dreamcache.export.graphs.shared_weights import INLINE_BYTES
 
 
 def store_half(model: ir.Model) -> ir.Model:
@@ -38,15 +35,3 @@ def store_half(model: ir.Model) -> ir.Model:
         ir.convenience.replace_all_uses_with(value, widen.outputs[0])
         del graph.initializers[str(value.name)]
     return copy
-
-
-def store_components_half(folder: Path, graphs: Graphs) -> None:
-    """Rewrite text encoders, VAE encoder and every graph of the VAE decoder, each family on its weights file."""
-    families: dict[Path, list[GraphSpec]] = {}
-    for name, spec in graphs.by_name().items():
-        if name.startswith(("text_encoder", "vae_")):
-            families.setdefault((folder / spec.file).parent, []).append(spec)
-    for place, specs in families.items():
-        (weights_file,) = specs[0].weights
-        models = {Path(spec.file).name: store_half(ir.load(folder / spec.file)) for spec in specs}
-        rewrite_shared(place, models, Path(weights_file).name)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import (
     IdentityEliminationPass,
+    LiftConstantsToInitializersPass,
     RemoveUnusedNodesPass,
     RemoveUnusedOpsetsPass,
     ShapeInferencePass,
@@ -41,6 +42,7 @@ def write_attention_out(model: ir.Model) -> int:
     fused = [node for node in model.graph if node.op_type == _FUSED]
     if not fused:
         return 0
+    state_types(model)
     reshaped = [value for index, node in enumerate(fused) for value in _write_out(node, f"attention_{index}")]
     RemoveUnusedOpsetsPass()(model)
     ShapeInferencePass()(model)
@@ -53,6 +55,19 @@ def write_attention_out(model: ir.Model) -> int:
             assert target is not None
             target.const_value = ir.tensor(np.array(value.shape.numpy(), np.int64), name=target.name)
     return len(fused)
+
+
+def state_types(model: ir.Model) -> None:
+    """Give every value its type and shape, behind fused attention too, of which ONNX knows nothing."""
+    known = model.clone()
+    for node in [node for node in known.graph if node.op_type == _FUSED]:
+        # Queries and result have one shape.
+        like = ir.Node("", "Identity", [node.inputs[0]])
+        ir.convenience.replace_nodes_and_values(known.graph, node, [node], [like], node.outputs, like.outputs)
+    ShapeInferencePass()(known)
+    for node, inferred in zip(model.graph, known.graph, strict=True):
+        for value, source in zip(node.outputs, inferred.outputs, strict=True):
+            value.type, value.shape = source.type, source.shape
 
 
 def without_idle_nodes(model: ir.Model) -> ir.Model:
@@ -77,16 +92,25 @@ def without_idle_nodes(model: ir.Model) -> ir.Model:
     return model
 
 
+def load_simplified(path: Path) -> ir.Model:
+    """A graph whose constants are initializers: optimum's exporter shares equal ones through Identity nodes."""
+    model = ir.load(path)
+    for simplify in (IdentityEliminationPass(), LiftConstantsToInitializersPass()):
+        simplify(model)
+    return model
+
+
 def _write_out(node: ir.Node, name: str) -> list[ir.Value]:
     """As `modules.attention` writes plain attention: [b, n, d], [b, m, d] twice; the values that are reshaped."""
     graph = node.graph
     assert isinstance(graph, ir.Graph)
+    dtype = (node.outputs[0].dtype or ir.DataType.FLOAT).numpy()
     heads, scale = node.attributes["num_heads"].as_int(), node.attributes["scale"].as_float()
     query, key, value = node.inputs[:3]
     made: list[ir.Node] = []
     reshaped: list[ir.Value] = []
 
-    def constant(part: str, array: NDArray[Any] | np.float32) -> ir.Value:
+    def constant(part: str, array: NDArray[Any]) -> ir.Value:
         tensor = ir.tensor(array, name=f"{name}.{part}")
         stored = ir.Value(
             name=tensor.name,
@@ -113,7 +137,7 @@ def _write_out(node: ir.Node, name: str) -> list[ir.Value]:
         return operator(part, "Transpose", by_head, perm=order)
 
     scaled = operator(
-        "scaled", "Mul", split("query", query, [0, 2, 1, 3]), constant("scale", np.float32(scale))
+        "scaled", "Mul", split("query", query, [0, 2, 1, 3]), constant("scale", np.array(scale, dtype))
     )
     scores = operator("scores", "MatMul", scaled, split("key", key, [0, 2, 3, 1]))
     weights = operator("weights", "Softmax", scores, axis=-1)

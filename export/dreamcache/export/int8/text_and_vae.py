@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import IdentityEliminationPass, LiftConstantsToInitializersPass
 
+from dreamcache.export.graphs.portable import load_simplified
 from dreamcache.export.graphs.shared_weights import rewrite_shared
 from dreamcache.export.int8.calibration import (
     Observer,
@@ -100,7 +100,7 @@ def _observing(folder: Path, specs: Mapping[str, GraphSpec]) -> Iterator[tuple[O
     """
     observers = {name: Observer() for name in specs}
     paths = {name: (folder / spec.file).with_suffix(".observed.onnx") for name, spec in specs.items()}
-    models = {name: _load(folder / spec.file) for name, spec in specs.items()}
+    models = {name: load_simplified(folder / spec.file) for name, spec in specs.items()}
     observed = {name: expose_activations(model, paths[name]) for name, model in models.items()}
     ranges: dict[str, Range] = {}
 
@@ -126,7 +126,7 @@ def _rewrite(folder: Path, specs: Mapping[str, GraphSpec], ranges: Mapping[str, 
     shared: dict[str, ir.Model] = {}
     for spec in specs.values():
         path = folder / spec.file
-        model = _load(path)
+        model = load_simplified(path)
         layers, keys = _chosen(model), _keys(model)
         own = {
             place(name): ranges[place(keys[name])]
@@ -140,14 +140,6 @@ def _rewrite(folder: Path, specs: Mapping[str, GraphSpec], ranges: Mapping[str, 
     first = next(iter(specs.values()))
     place, (weights_file,) = (folder / first.file).parent, first.weights
     rewrite_shared(place, shared, Path(weights_file).name)
-
-
-def _load(path: Path) -> ir.Model:
-    """A graph whose constants are initializers: optimum's exporter shares equal ones through Identity nodes."""
-    model = ir.load(path)
-    for simplify in (IdentityEliminationPass(), LiftConstantsToInitializersPass()):
-        simplify(model)
-    return model
 
 
 def _keys(model: ir.Model) -> dict[str, str]:

@@ -100,11 +100,12 @@ def check_portable(folder: Path, graphs: Graphs, golden: Stored, least_db: float
         spec = case.spec
         if spec.portable is None:
             continue
-        least = _worst_db(name, case, folder / spec.file) - _SAME_DB if least_db is None else least_db
-        check_psnr(f"{name} in its portable form", _worst_db(name, case, folder / spec.portable), least)
+        least = worst_db(name, case, folder / spec.file) - _SAME_DB if least_db is None else least_db
+        check_psnr(f"{name} in its portable form", worst_db(name, case, folder / spec.portable), least)
 
 
-def _worst_db(name: str, case: GoldenCase, file: Path) -> float:
+def worst_db(name: str, case: GoldenCase, file: Path) -> float:
+    """Of a golden case, what the worst output of a graph has."""
     made = open_exported(name, file, case.spec).run(case.inputs())
     return min(psnr_db(wish, take_sample(made[out], wish.size)) for out, wish in case.outputs.items())
 

@@ -44,6 +44,7 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.contract import Graphs, GraphSpec, ParityReport, Precision
 from dreamcache.runtime.bundle.parity import (
+    EIGHT_BITS,
     MAX_INT8_STRIPS_LOSS_DB,
     MIN_PSNR_DB_BY_PRECISION,
     MIN_SEAM_DB,
@@ -141,8 +142,8 @@ def _enforce(psnr: dict[str, float], found: UnetParity, precision: Precision) ->
     for name, db in psnr.items():
         check_psnr(name, db, least)
     check_condition(found.findings)
-    check_sensitivity(found.findings, least, 2.0 if precision == "int8" else 10.0)
-    if precision == "int8":
+    check_sensitivity(found.findings, least, 2.0 if precision in EIGHT_BITS else 10.0)
+    if precision in EIGHT_BITS:
         check_final_latent(found.trajectory_db[-1])
 
 

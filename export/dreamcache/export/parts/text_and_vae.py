@@ -5,7 +5,7 @@ TAESD's encoder, which optimum does not know, is traced as the denoiser is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ from torch import nn
 
 from dreamcache.export.declare.components import GraphTensors, declare_text_encoders, declare_vae_encoder
 from dreamcache.export.errors import ExportError
-from dreamcache.export.graphs.portable import without_idle_nodes
+from dreamcache.export.graphs.portable import load_simplified, without_idle_nodes
 from dreamcache.export.graphs.shared_weights import rewrite_shared, write_shared
 from dreamcache.export.graphs.trace import export_graph, quiet_exporters
 from dreamcache.export.modules.text_encoder import sdxl_text_encoders
 from dreamcache.export.modules.vae_encoder import VaeMean
 from dreamcache.models.bases.base import Base
 from dreamcache.runtime.bundle.architecture import Architecture
-from dreamcache.runtime.bundle.contract import GraphSpec
+from dreamcache.runtime.bundle.contract import Graphs, GraphSpec
 from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import first_line
 
@@ -64,6 +64,18 @@ def export_components(base: Base, folder: Path, architecture: Architecture) -> d
             tensors,
         )
     return {**_text_encoders(base, folder), "vae_encoder": encoder}
+
+
+def rewrite_components(folder: Path, graphs: Graphs, change: Callable[[ir.Model], ir.Model]) -> None:
+    """Change text encoders, VAE encoder and every graph of the VAE decoder, each family on its weights file."""
+    families: dict[Path, list[GraphSpec]] = {}
+    for name, spec in graphs.by_name().items():
+        if name.startswith(("text_encoder", "vae_")):
+            families.setdefault((folder / spec.file).parent, []).append(spec)
+    for place, specs in families.items():
+        (weights_file,) = specs[0].weights
+        models = {Path(spec.file).name: change(load_simplified(folder / spec.file)) for spec in specs}
+        rewrite_shared(place, models, Path(weights_file).name)
 
 
 def _text_encoders(base: Base, folder: Path) -> dict[str, GraphSpec]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from dreamcache.export.graphs.derived import derive_plain, derive_shallow
 from dreamcache.export.graphs.fp16 import store_half
+from dreamcache.export.graphs.fp16_arithmetic import HalfArithmetic
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.graphs.trace import export_graph, free_tokens
 from dreamcache.export.int8.layer_search import LayerChoice
 from dreamcache.export.int8.trajectories import PROMPTS, TrajectorySampler
 from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
+from dreamcache.export.int8.weights_alone import with_weights_in_8_bits
 from dreamcache.export.modules.attention import AttentionKind
 from dreamcache.export.modules.unet import CachingGraph, DenoiserGraph, caching_condition
 from dreamcache.export.options import Approximations
@@ -35,7 +37,7 @@ from dreamcache.runtime.bundle.architecture import (
     plain_outputs,
     shallow_inputs,
 )
-from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, SchedulerSpec
+from dreamcache.runtime.bundle.contract import GraphSpec, GuidanceDefaults, Precision, SchedulerSpec
 from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.progress import StageProgress
 
@@ -44,6 +46,12 @@ DENOISER_FILE = "unet/model.onnx"
 PLAIN_FILE = "unet/plain.onnx"
 SHALLOW_FILE = "unet/shallow.onnx"
 WEIGHTS_FILE = "unet/weights.data"
+
+CHANGES: dict[Precision, Callable[[ir.Model], ir.Model]] = {
+    "fp16": store_half,
+    "web8": with_weights_in_8_bits,
+}
+"""Precisions that change each weight by itself."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def export_unet(
     progress: StageProgress,
     sampling: TrajectorySampler | None = None,
     *,
-    half: bool = False,
+    precision: Precision = "fp32",
     judged: bool = True,
 ) -> Written:
     """Write every graph of the UNet below `folder`, on one weights file.
@@ -115,7 +123,7 @@ def export_unet(
         approximations: of attention at the topmost level.
         progress: called with what begins, and how much of how much is done.
         sampling: how to draw the trajectories that decide about 8 bits; None is full precision.
-        half: store weights in 16 bits.
+        precision: of the graphs.
         judged: False for random weights, which draw nothing that 8 bits could lose.
 
     Raises:
@@ -133,9 +141,10 @@ def export_unet(
     place = (folder / DENOISER_FILE).parent
     place.mkdir()
     if sampling is None:
-        if half:
-            denoiser, cache = store_half(denoiser), store_half(cache)
-        return Written(_write(place, denoiser, cache, specs))
+        if precision in CHANGES:
+            denoiser, cache = CHANGES[precision](denoiser), CHANGES[precision](cache)
+        finish = HalfArithmetic() if precision == "web" else None
+        return Written(_write(place, denoiser, cache, specs, finish))
     exact = place / "exact"
     exact.mkdir()
     effort = (LARGE if is_large(base) else SMALL) if judged else UNJUDGED
@@ -166,12 +175,20 @@ def make_sampler(
     )
 
 
-def _write(place: Path, denoiser: ir.Model, cache: ir.Model, specs: UnetSpecs) -> tuple[int, int]:
+def _write(
+    place: Path,
+    denoiser: ir.Model,
+    cache: ir.Model,
+    specs: UnetSpecs,
+    finish: Callable[[ir.Model], ir.Model] | None = None,
+) -> tuple[int, int]:
     free_tokens(denoiser, specs.denoiser.inputs)
     plain = derive_plain(denoiser, specs.plain.inputs, specs.plain.outputs)
     shallow = derive_shallow(denoiser, specs.shallow.inputs, specs.shallow.outputs)
     models = {specs.denoiser: denoiser, specs.cache: cache, specs.plain: plain, specs.shallow: shallow}
-    named = {Path(spec.file).name: model for spec, model in models.items()}
+    named = {
+        Path(spec.file).name: model if finish is None else finish(model) for spec, model in models.items()
+    }
     shared = write_shared(place, named, Path(WEIGHTS_FILE).name)
     sizes = [(place / Path(spec.file).name).stat().st_size for spec in (specs.denoiser, specs.cache)]
     return sum(sizes) + shared.weights_bytes, sizes[0] + shared.first_weights_bytes

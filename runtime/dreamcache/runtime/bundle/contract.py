@@ -72,8 +72,8 @@ FORMAT_VERSION = 2
 """The newest that this version reads; bundles that version 0.1 understands are written as 1."""
 CONTRACT_NAME = "dreamcache.json"
 
-Precision = Literal["fp32", "fp16", "int8"]
-"""How the ONNX graphs store and compute weights."""
+Precision = Literal["fp32", "fp16", "int8", "web", "web8"]
+"""How the ONNX graphs store and compute weights (docs/guides/export.md)."""
 
 
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -195,7 +195,9 @@ class Contract(ContractModel):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Contract:
         said = (*self.joined, *([] if self.overrides is None else [self.overrides]))
-        oldest = needed_format(self.architecture, "ddim", self.text, said=said, graphs=self.onnx)
+        oldest = needed_format(
+            self.architecture, "ddim", self.text, said=said, graphs=self.onnx, precision=self.precision
+        )
         if self.format_version < oldest:
             raise ValueError(f"format version {oldest} is expected, received {self.format_version}")
         dual = self.architecture.pooled_width is not None
@@ -223,6 +225,7 @@ class Contract(ContractModel):
         return self
 
 
+_PRECISIONS_OF_FORMAT_1: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 _OF_FORMAT_1: tuple[SchedulerKind, ...] = ("ddim", "euler", "dpm", "lcm")
 
 
@@ -232,18 +235,20 @@ def needed_format(
     *parts: ContractModel | None,
     said: tuple[ContractModel, ...] = (),
     graphs: Graphs | None = None,
+    precision: Precision = "fp32",
 ) -> int:
     """The oldest format that can say what a bundle needs.
 
     2 where the default sampler is newer, something was joined to or said of the base, the architecture (a reference of
     its own size, SDXL, prompts of several chunks) or a part has entries that 0.1 does not know, there is a segmenter,
-    or a graph has two forms.
+    a graph has two forms, or the precision is newer.
     """
     specs = [] if graphs is None else graphs.by_name().values()
     segmenter = graphs is not None and graphs.segmenter is not None
     portable = any(spec.portable is not None for spec in specs)
     asked = [part for part in (architecture, *parts) if part is not None]
     newer = any(part.model_dump().keys() & set(part.newer) for part in asked)
+    newer |= precision not in _PRECISIONS_OF_FORMAT_1
     return 1 if sampler in _OF_FORMAT_1 and not (newer or said or segmenter or portable) else 2
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from dreamcache.runtime.bundle.tensors import ContractModel
 
@@ -12,8 +12,12 @@ MIN_PSNR_DB = 80.0
 """Each fp32 graph against PyTorch."""
 MIN_FP16_PSNR_DB = 50.0
 """Each fp16 graph."""
-MIN_PSNR_DB_BY_PRECISION = {"fp32": MIN_PSNR_DB, "fp16": MIN_FP16_PSNR_DB}
-"""int8 is judged by the final latent; its graphs are reported."""
+MIN_WEB_PSNR_DB = 55.0
+"""Each graph that computes in 16 bits, with every tensor rounded."""
+MIN_PSNR_DB_BY_PRECISION = {"fp32": MIN_PSNR_DB, "fp16": MIN_FP16_PSNR_DB, "web": MIN_WEB_PSNR_DB}
+"""Weights in 8 bits are judged by the final latent; their graphs are reported."""
+EIGHT_BITS = frozenset({"int8", "web8"})
+"""Precisions with weights in 8 bits."""
 MIN_DEVICE_PSNR_DB = 30.0
 """Each graph on a device, in 8 bits or in the machine's own 16 (bf16), on the golden tensors."""
 MIN_INT8_LATENT_DB = 30.0
@@ -34,6 +38,19 @@ MIN_COREML_COMPONENT_PSNR_DB = 40.0
 """Core ML text encoder and VAE, in 16 bits."""
 
 
+class GraphNeeds(ContractModel):
+    """What a browser's GPU needs for a graph.
+
+    weights_mb: of its weights. largest_mb: of the largest tensor, weight or not, which the GPU must bind at once.
+    nodes: of the graph. on_cpu: by operator, those that ONNX Runtime's WebGPU provider has no kernel for.
+    """
+
+    weights_mb: NonNegativeFloat
+    largest_mb: NonNegativeFloat
+    nodes: NonNegativeInt
+    on_cpu: dict[str, PositiveInt] = Field(default_factory=dict)
+
+
 class ParityReport(ContractModel):
     """What the exporter measured against PyTorch (docs/concepts/method.md, "Gates").
 
@@ -41,7 +58,10 @@ class ParityReport(ContractModel):
     trajectory_db: the latent after each denoising step. disk_ratio: two graphs over the denoiser alone.
     layers: the format of each layer of a quantised UNet. sensitivity_db: what the final latent keeps when a group
     of layers alone is quantised. judged_db: the latent after each step of the trajectories that judged the choice.
+    needs: of the precisions for browsers, per graph name.
     """
+
+    newer = ("needs",)
 
     psnr_db: dict[str, float] = Field(default_factory=dict)
     condition: dict[str, float] = Field(default_factory=dict)
@@ -51,6 +71,7 @@ class ParityReport(ContractModel):
     sensitivity_db: dict[str, float] = Field(default_factory=dict)
     judged_db: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+    needs: dict[str, GraphNeeds] = Field(default={})
 
 
 MAX_DB = 200.0

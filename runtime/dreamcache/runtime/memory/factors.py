@@ -79,3 +79,6 @@ FACTORS: dict[Profile, dict[Precision, Factors]] = {
         "int8": _factors(45, 0.01, 1.62, 26, 5.3, 8.5, 1.02),
     },
 }
+# Not fitted: forms for GPUs, which a processor runs as what they resemble.
+for _of_profile in FACTORS.values():
+    _of_profile["web"], _of_profile["web8"] = _of_profile["fp16"], _of_profile["int8"]

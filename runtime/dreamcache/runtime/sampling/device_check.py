@@ -13,6 +13,7 @@ from dreamcache.runtime.bundle.contract import Precision
 from dreamcache.runtime.bundle.golden import NULL, STOCK, GoldenCase, read_golden, take_sample
 from dreamcache.runtime.bundle.parity import (
     CONDITION_TOLERANCE,
+    EIGHT_BITS,
     MIN_DEVICE_PSNR_DB,
     MIN_FP16_PSNR_DB,
     psnr_db,
@@ -56,7 +57,7 @@ class DeviceFigures:
 
 def least_device_db(precision: Precision) -> float:
     """How near to PyTorch a device must be that computes a bundle exactly, in fp32 or fp16."""
-    return MIN_DEVICE_PSNR_DB if precision == "int8" else MIN_FP16_PSNR_DB
+    return MIN_DEVICE_PSNR_DB if precision in EIGHT_BITS else MIN_FP16_PSNR_DB
 
 
 def check_device(sessions: SessionOpener) -> DeviceFigures | None:

@@ -236,11 +236,13 @@ function listen() {
 
 await busy(async () => {
   client = new WorkerClient(told);
-  ({ facts, engines } = await client.ask("facts"));
+  const answer = await client.ask("facts");
+  ({ facts, engines } = answer);
   fillForm();
   listen();
   if (!globalThis.isSecureContext)
     say("advice", "Plain http: one thread, no GPU, and nothing is kept on this device. Without --http all of it is there.");
+  if (answer.note) say("advice", answer.note);
   await reportKilled(client, facts);
   await start(engines);
   choice("engines").value = String(engines.indexOf(engine));

@@ -142,23 +142,39 @@ export function sizeOf(shape) {
 }
 
 /**
- * Engines that this browser has for a bundle, the likely best first.
- * @param {string} precision of the bundle
+ * Engines that this browser has for a bundle, the likely best first; and what to know of a GPU that is left out.
+ * @param {{precision: string, parity: {needs: Record<string, {largest_mb: number}>}}} contract
  * @param {boolean} checkable whether the bundle holds golden tensors: a GPU is taken at once only if it proves right
  * @param {boolean} isolated whether the page may have threads
- * @returns {Promise<Engine[]>}
+ * @returns {Promise<{engines: Engine[], note: string}>}
  */
-export async function engines(precision, checkable, isolated) {
+export async function engines(contract, checkable, isolated) {
   const cores = Math.max(1, navigator.hardwareConcurrency ?? 1);
   const counts = isolated ? [4, 2, 1].filter((count) => count <= cores) : [1];
   /** @type {Engine[]} */
   const found = counts.map((threads) => ({ provider: "wasm", threads }));
   // 8-bit kernels are not on the GPU: such a bundle would be copied to and fro at every layer.
-  const adapter = precision === "int8" ? null : await gpuAdapter();
-  if (adapter === null) return found;
+  const adapter = contract.precision === "int8" ? null : await gpuAdapter();
+  if (adapter === null) return { engines: found, note: "" };
+  const note = unfit(adapter, contract);
+  if (note) return { engines: found, note };
   /** @type {Engine} */
   const gpu = { provider: "webgpu", threads: 1 };
-  return checkable ? [gpu, ...found] : [...found, gpu];
+  return { engines: checkable ? [gpu, ...found] : [...found, gpu], note };
+}
+
+/**
+ * Why a GPU cannot run a bundle; empty where it may. Sessions would open, and fail when they run.
+ * @param {{features: {has: (name: string) => boolean}, limits: {maxStorageBufferBindingSize: number}}} adapter
+ * @param {{precision: string, parity: {needs: Record<string, {largest_mb: number}>}}} contract
+ */
+export function unfit(adapter, contract) {
+  if (contract.precision === "web" && !adapter.features.has("shader-f16"))
+    return "The GPU of this device has no 16-bit arithmetic: the processor draws. A bundle exported with --precision web8 runs on this GPU.";
+  const largest = Math.max(0, ...Object.values(contract.parity.needs).map((needs) => needs.largest_mb));
+  const bound = adapter.limits.maxStorageBufferBindingSize / 1e6;
+  if (largest <= bound) return "";
+  return `The GPU of this device binds at most ${bound.toFixed(0)} MB at once, and this bundle needs ${largest.toFixed(0)}: the processor draws. Export with --precision web8 or a smaller --resolution.`;
 }
 
 /** @returns {Promise<any>} */

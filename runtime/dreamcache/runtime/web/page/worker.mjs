@@ -29,8 +29,8 @@ const answers = {
   /** Facts of the bundle, and the engines of this browser. */
   async facts() {
     facts = await (await asked(`${root}facts`)).json();
-    const { precision, files: listed } = facts.contract;
-    return { facts, engines: await engines(precision, Object.hasOwn(listed, GOLDEN), globalThis.crossOriginIsolated) };
+    const checkable = Object.hasOwn(facts.contract.files, GOLDEN);
+    return { facts, ...(await engines(facts.contract, checkable, globalThis.crossOriginIsolated)) };
   },
 
   /** Make ready to run on one engine; once in a worker's life. */
