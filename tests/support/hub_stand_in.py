@@ -1,6 +1,7 @@
 """A stand-in of the Hugging Face Hub on this machine: one table of repositories, served and written over HTTP.
 
 It speaks the part of the Hub's interface that `snapshot_download`, `create_repo` and `create_commit` use.
+`HubOfFolders` is `snapshot_download` itself, asking such a stand-in.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def hub_stand_in(repositories: dict[str, dict[str, bytes]]) -> Iterator[str]:
                 tag = f'"{hashlib.sha256(data).hexdigest()}"'
                 self.answer(200, data, ETag=tag, X_Repo_Commit=REVISION)
             else:
-                self.answer(404, b"{}", X_Error_Code="RepoNotFound")
+                self.answer(401, b"{}", X_Error_Code="RepoNotFound")
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -95,3 +96,26 @@ def hub_stand_in(repositories: dict[str, dict[str, bytes]]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class HubOfFolders:
+    """Folders of this machine by "owner/name", in the place of huggingface_hub's `snapshot_download`.
+
+    asked: the further arguments of each call.
+    """
+
+    def __init__(self, folders: dict[str, Path], cache: Path) -> None:
+        self.repositories = {name: files_of(folder) for name, folder in folders.items()}
+        self.cache, self.asked = cache, list[dict[str, Any]]()
+
+    def __call__(self, model_id: str, **wanted: Any) -> str:
+        from huggingface_hub import snapshot_download
+
+        self.asked.append(wanted)
+        with hub_stand_in(self.repositories) as address:
+            return snapshot_download(model_id, endpoint=address, cache_dir=self.cache, token=False, **wanted)
+
+    def held(self, name: str) -> list[str]:
+        """What its cache holds of a model, by path."""
+        (folder,) = (self.cache / f"models--{name.replace('/', '--')}/snapshots").iterdir()
+        return sorted(files_of(folder))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -71,7 +72,7 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
     """
     place = claim_file(path, overwrite)
     temporary = _temporary_path(place)
-    _remove_stale(place)
+    remove_stale(place.absolute().parent, f".{escape(_short(place.name))}.*.part")
     try:
         yield temporary
         check_output(place, overwrite)
@@ -102,11 +103,18 @@ def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> st
     return digest.hexdigest()
 
 
-def _remove_stale(place: Path) -> None:
-    """What killed runs left beside the place, an hour ago or longer: another process may write a younger one."""
-    for left in place.absolute().parent.glob(f".{escape(_short(place.name))}.*.part"):
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Files and folders that killed runs left, an hour ago or longer: another process may be at work on younger ones.
+
+    pattern: of their names, as `Path.glob` takes it.
+    """
+    for left in folder.glob(pattern):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > _STALE_S:
+            if time.time() - left.lstat().st_mtime <= _STALE_S:
+                continue
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
                 left.unlink()
 
 

@@ -189,13 +189,13 @@ class Pipeline:
         """
         if tiled_vae:
             check_tiled(self.contract.graphs)
-        single = num_images is None and options.get("num_images_per_prompt") is None
+        plain, count, told = own_names(options, num_images)
         final: Latent | None = None
-        for step in self.denoise(prompt, subject, num_images=num_images, **options):
+        for step in self.denoise(prompt, subject, num_images=count, callback_on_step_end=told, **plain):
             final = step.latent
         assert final is not None
         images = self.decode(final, tiled_vae)
-        return images[0] if single else images
+        return images[0] if count is None else images
 
     def denoise(
         self,

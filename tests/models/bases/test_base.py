@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, LCMScheduler, TCDScheduler, UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from local_hub import LocalHub
+from hub_stand_in import HubOfFolders
 from tiny_models import MINI_SHAPED, TEXT_WIDTH, save_scheduler, tiny_unet, write_tiny_base
 
 from dreamcache.models.bases import hub
@@ -260,16 +260,17 @@ def test_withdrawn_ids_are_answered_without_the_hub(model_id: str, monkeypatch: 
 def test_an_id_with_half_precision_weights_alone(
     tiny_base: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local = LocalHub({"somebody/plain": tiny_base}, tmp_path / "cache")
+    local = HubOfFolders({"somebody/plain": tiny_base}, tmp_path / "cache")
     monkeypatch.setattr(hub, "snapshot_download", local)
     assert isinstance(load_base("somebody/plain"), Base)
     assert len(local.asked) == 2
     store_half(folder)
     (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
-    half = LocalHub({"somebody/half": folder}, tmp_path / "cache of half")
+    half = HubOfFolders({"somebody/half": folder}, tmp_path / "cache of half")
     monkeypatch.setattr(hub, "snapshot_download", half)
     assert isinstance(load_base("somebody/half"), Base)
     assert len(half.asked) == 3
+    assert len(half.held("somebody/half")) > 10
     assert not list((tmp_path / "cache of half").rglob("*.bin"))
 
 
@@ -277,11 +278,11 @@ def test_an_unsupported_id_costs_its_table_of_contents_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transformer(folder)
-    local = LocalHub({"somebody/sd3": folder}, tmp_path / "cache")
+    local = HubOfFolders({"somebody/sd3": folder}, tmp_path / "cache")
     monkeypatch.setattr(hub, "snapshot_download", local)
     with pytest.raises(AdapterError, match="somebody/sd3 denoises with a transformer"):
         load_base("somebody/sd3")
-    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["model_index.json"]
+    assert local.held("somebody/sd3") == ["model_index.json"]
     with pytest.raises(
         FileNotFoundError, match=r"cannot be fetched from the Hub \(401 Client Error.\)"
     ) as raised:

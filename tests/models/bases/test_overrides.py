@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from hub_stand_in import HubOfFolders
 from ldm_layout import write_ldm_checkpoint
-from local_hub import LocalHub
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel
@@ -108,19 +108,13 @@ def test_averaged_weights_by_choice(tensors: dict[str, Tensor], tiny_base: Path,
 
 
 def test_a_revision_of_the_hub(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str | None] = []
-    served = LocalHub({"owner/name": tiny_base}, tmp_path / "cache")
-
-    def download(model_id: str, revision: str | None = None, **wanted: list[str]) -> str:
-        asked.append(revision)
-        return served(model_id, **wanted)
-
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    served = HubOfFolders({"owner/name": tiny_base}, tmp_path / "cache")
+    monkeypatch.setattr(hub, "snapshot_download", served)
     load_base("owner/name@refs/pr/3")
-    assert set(asked) == {"refs/pr/3"}
-    asked.clear()
+    assert {wanted.get("revision") for wanted in served.asked} == {"refs/pr/3"}
+    served.asked.clear()
     load_base("owner/name")
-    assert set(asked) == {None}
+    assert {wanted.get("revision") for wanted in served.asked} == {None}
     for source in ("owner/name@", "@main", "name@main"):
         with pytest.raises(FileNotFoundError, match="no base at"):
             load_base(source)

@@ -12,6 +12,7 @@ import pytest
 from hub_stand_in import REVISION, files_of, hub_stand_in
 
 from dreamcache.runtime import BundleError, Pipeline
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME
 from dreamcache.runtime.bundle.folder import MINI_FOLDER, open_bundle
 from dreamcache.runtime.bundle.hub import is_hub_id
 
@@ -74,6 +75,12 @@ def test_the_caches_folder_of_links_is_a_bundle_and_a_link_elsewhere_is_refused(
     (snapshot / "unet/model.onnx").symlink_to(foreign)
     with pytest.raises(BundleError, match="leads out of the bundle"):
         open_bundle(snapshot)
+    contract = snapshot / CONTRACT_NAME
+    for elsewhere in (tmp_path / "dreamcache.json", contract):
+        contract.unlink()
+        contract.symlink_to(elsewhere)
+        with pytest.raises(BundleError, match=r"dreamcache\.json is a link out of the bundle"):
+            open_bundle(snapshot)
 
 
 def test_push_writes_every_file_and_a_card_that_says_what_it_is(

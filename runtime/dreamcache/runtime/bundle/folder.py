@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract, FileRecord, GraphSpec, parse_contract
 from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
 from dreamcache.runtime.bundle.graph_files.tensors import StoredTensor, check_location, is_finite
-from dreamcache.runtime.bundle.hub import blobs_of, fetch_bundle, is_hub_id
+from dreamcache.runtime.bundle.hub import fetch_bundle, holds, is_hub_id
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.progress import Progress
@@ -46,8 +46,7 @@ class Bundle:
             raise BundleError(
                 f"{relative} is missing from {self.folder}; export or copy the bundle again"
             ) from error
-        blobs = blobs_of(self.folder)
-        if not real.is_relative_to(self.folder) and (blobs is None or real.parent != blobs):
+        if not holds(self.folder, real):
             raise BundleError(f"{relative} leads out of the bundle to {real}; a bundle holds its own files")
         if not real.is_file():
             raise BundleError(f"{relative} is not a regular file; export or copy the bundle again")
@@ -106,10 +105,8 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
             f"owner/name on the Hub, or `{MINI}`, which comes with the runner"
         )
     contract_path = folder / CONTRACT_NAME
-    if contract_path.is_symlink():
-        place, blobs = contract_path.resolve(), blobs_of(folder.resolve())
-        if not place.is_relative_to(folder.resolve()) and (blobs is None or place.parent != blobs):
-            raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
+    if not holds(folder, contract_path):
+        raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
     try:
         text = read_bounded(contract_path, _MAX_CONTRACT_BYTES)
     except ValueError as error:

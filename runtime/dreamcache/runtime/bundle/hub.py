@@ -40,12 +40,18 @@ def fetch_bundle(hub_id: str) -> Path:
         ) from error
 
 
-def blobs_of(folder: Path) -> Path | None:
-    """Where the files of a folder in the Hub's cache lie, to which the folder holds links; None for other folders.
+def holds(folder: Path, place: Path) -> bool:
+    """Whether a bundle's folder holds a file, wherever links lead.
 
-    The layout is huggingface_hub's: models--OWNER--NAME/snapshots/REVISION beside models--OWNER--NAME/blobs.
+    A folder of the Hub's cache holds links to files beside it. The layout is huggingface_hub's:
+    models--OWNER--NAME/snapshots/REVISION and models--OWNER--NAME/blobs.
     """
+    try:
+        folder, place = folder.resolve(), place.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return False
+    if place.is_relative_to(folder):
+        return True
     snapshots = folder.parent
-    if snapshots.name != "snapshots" or not snapshots.parent.name.startswith("models--"):
-        return None
-    return snapshots.parent / "blobs"
+    cached = snapshots.name == "snapshots" and snapshots.parent.name.startswith("models--")
+    return cached and place.parent == snapshots.parent / "blobs"

@@ -16,10 +16,8 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import sys
 import tempfile
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.bundle.folder import Bundle, check_tensors
 from dreamcache.runtime.bundle.graph_files.contents import tensors_in
 from dreamcache.runtime.errors import DreamCacheError
-from dreamcache.runtime.files import replacing
+from dreamcache.runtime.files import remove_stale, replacing
 from dreamcache.runtime.sessions.overflow import guard_entries
 from dreamcache.runtime.sessions.processor import processor_features, processor_fields
 from dreamcache.runtime.sessions.profiles import Profile, session_options
@@ -40,7 +38,6 @@ _FORMAT = "dreamcache-graph-1"
 # An optimised graph that has weights folded into it would be a second, private copy of the model.
 _MAX_BYTES = 64 << 20
 _SCRATCH = ".dreamcache-optimising-"
-_STALE_S = 3600
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -116,7 +113,7 @@ class OptimisedGraph:
         import onnxruntime
 
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_stale(self.folder)
+        remove_stale(self.folder, f"{_SCRATCH}*")
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as scratch:
             written = Path(scratch) / "model.onnx"
             options = session_options(self.profile, threads, self.repeated)
@@ -175,11 +172,3 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 
     found = (getattr(state, name) for name in dir(state))
     return tuple(kind for kind in found if isinstance(kind, type) and issubclass(kind, Exception))
-
-
-def _remove_stale(folder: Path) -> None:
-    """What killed runs left, an hour ago or longer: another process may be at work on a younger one."""
-    for left in folder.glob(f"{_SCRATCH}*"):
-        with suppress(OSError):
-            if left.is_dir() and not left.is_symlink() and time.time() - left.stat().st_mtime > _STALE_S:
-                shutil.rmtree(left)

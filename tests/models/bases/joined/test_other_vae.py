@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from hub_stand_in import HubOfFolders
 from joined_files import other_kl, tiny_taesd
 from ldm_layout import ldm_vae, write_ldm_checkpoint
-from local_hub import LocalHub
 from safetensors.torch import load_file, save_file
 from stock_pictures import EQUAL_DB, decibels_from_diffusers
 
@@ -74,14 +74,9 @@ def test_every_form_holds_the_same_weights(
     save_file(alone, tmp_path / "original.safetensors")
     shutil.copy(kl / WEIGHTS, tmp_path / "bare.safetensors")
     write_ldm_checkpoint(tmp_path / "checkpoint.safetensors", whole)
-    served = {"somebody/vae": kl, "somebody/base": whole, "somebody/taesd-1.5@v1.0": taesd}
-    caches = {model: LocalHub(served, tmp_path / "hub" / model) for model in served}
-
-    def download(model: str, revision: str | None = None, **wanted: list[str]) -> str:
-        name = model if revision is None else f"{model}@{revision}"
-        return caches[name](name, **wanted)
-
-    monkeypatch.setattr(hub, "snapshot_download", download)
+    folders = {"somebody/vae": kl, "somebody/base": whole, "somebody/taesd-1.5": taesd}
+    served = HubOfFolders(folders, tmp_path / "hub")
+    monkeypatch.setattr(hub, "snapshot_download", served)
     forms = ["original.safetensors", "bare.safetensors", "checkpoint.safetensors", "whole"]
     expected = joined(tiny_base, kl).vae.state_dict()
     for source in (
@@ -98,6 +93,7 @@ def test_every_form_holds_the_same_weights(
         assert torch.equal(found.vae.state_dict()["decoder.layers.0.weight"],
                            load_file(taesd / WEIGHTS)["decoder.layers.0.weight"])  # fmt: skip
     assert found.joined[0].name == "somebody/taesd-1.5@v1.0"
+    assert {wanted.get("revision") for wanted in served.asked} == {None, "v1.0"}
 
 
 def test_a_base_without_a_vae_of_its_own_or_with_a_broken_one(
