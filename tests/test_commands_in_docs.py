@@ -19,6 +19,7 @@ PAGES = {
             ROOT / name
             for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/peers/README.md")
         ),
+        *sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")),
         *sorted((ROOT / "docs").rglob("*.md")),
     ]
 }
