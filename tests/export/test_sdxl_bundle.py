@@ -21,13 +21,13 @@ from dreamcache.export.errors import ExportError
 from dreamcache.export.resources import size_of_architecture
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.errors import AdapterError
+from dreamcache.runtime.budgets.plan import stage_quantities
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, parse_contract
 from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_PSNR_DB, psnr_db
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.cli.inspect import bundle_tables
 from dreamcache.runtime.errors import BundleError
-from dreamcache.runtime.memory.plan import stage_quantities
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sampling.denoiser import Denoiser
 from dreamcache.runtime.sampling.guidance import Branch

@@ -18,11 +18,11 @@ from dreamcache.export.declare.sizes import PictureSize
 from dreamcache.export.errors import ExportError
 from dreamcache.export.int8.trajectories import middle_square
 from dreamcache.export.source import Source
+from dreamcache.runtime.budgets.plan import stage_quantities
 from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_PSNR_DB
 from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.cli.inspect import bundle_tables
-from dreamcache.runtime.memory.plan import stage_quantities
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.subject import load_subject
 

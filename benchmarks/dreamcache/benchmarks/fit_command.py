@@ -38,8 +38,8 @@ def fit(
     """Draw a picture under an enforced memory budget: yes or no (status 1), with the figures."""
     from dreamcache.benchmarks.memory.fit import fit_budget
     from dreamcache.benchmarks.process.child import checked_settings
+    from dreamcache.runtime.budgets.plan import MB, parse_bytes
     from dreamcache.runtime.bundle.folder import open_bundle
-    from dreamcache.runtime.memory.plan import MB, parse_bytes
     from dreamcache.runtime.progress import progress_bar
 
     settings = checked_settings(profile, provider, threads)

@@ -9,9 +9,9 @@ import pytest
 
 from dreamcache.benchmarks.memory.fit import smallest_passing
 from dreamcache.benchmarks.process.limits import CGROUP, WATCHDOG, candidates, run_limited, usable_parent
+from dreamcache.runtime.budgets.plan import MB, parse_bytes
 from dreamcache.runtime.cli.main import main
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.memory.plan import MB, parse_bytes
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 
 from dreamcache.benchmarks.memory.fit_factors import MeasuredPeak, fit_factors
 from dreamcache.benchmarks.memory.stage_peaks import main
+from dreamcache.runtime.budgets.factors import FACTORS, Quantities
+from dreamcache.runtime.budgets.plan import predict_peaks
 from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.folder import open_contract
-from dreamcache.runtime.memory.factors import FACTORS, Quantities
-from dreamcache.runtime.memory.plan import predict_peaks
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

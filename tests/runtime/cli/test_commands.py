@@ -53,6 +53,23 @@ def test_cache_then_generate(
     assert Image.open(picture).format == "PNG"
 
 
+def test_fast_says_what_it_chose_and_takes_no_setting_of_its_own(
+    pristine: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("generate", pristine, "--prompt", "a robot", "--seed", 5, "--reference", toy)
+    assert _status(*common, "--fast", 11, "--out", tmp_path / "a.png", "--json") == 0
+    captured = capsys.readouterr()
+    assert "dreamcache: fast 11: " in captured.err
+    assert json.loads(captured.out)["steps"] == 4 or "steps of" in captured.err
+    assert _status(*common, "--fast", 12, "--out", tmp_path / "b.png") == 0
+    assert "nothing to change, the picture takes 12 calls" in capsys.readouterr().err
+    assert _status(*common, "--fast", 11, "--steps", 3, "--out", tmp_path / "c.png") == 1
+    assert "--fast chooses --steps itself" in _error(capsys)
+    assert _status(*common, "--fast", 1, "--out", tmp_path / "c.png") == 1
+    assert "calls are expected with this bundle" in _error(capsys)
+    assert not (tmp_path / "c.png").exists()
+
+
 def test_a_segmenter_that_is_none_is_one_line(
     pristine: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Fit the factors of `dreamcache.runtime.memory.factors` to measured peaks.
+"""Fit the factors of `dreamcache.runtime.budgets.factors` to measured peaks.
 
 python -m dreamcache.benchmarks.memory.stage_peaks --fit peaks.jsonl
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from dreamcache.benchmarks.process.sampler import MB
+from dreamcache.runtime.budgets.factors import FACTORS, Factors, Quantities
 from dreamcache.runtime.bundle.contract import Precision
-from dreamcache.runtime.memory.factors import FACTORS, Factors, Quantities
 from dreamcache.runtime.sessions.profiles import Profile
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from dreamcache.benchmarks.memory.fit_factors import MeasuredPeak, fitted_lines
 from dreamcache.benchmarks.process.sampler import MB, MemoryPeak, MemorySampler
-from dreamcache.runtime.memory.plan import Stage, stage_quantities
+from dreamcache.runtime.budgets.plan import Stage, stage_quantities
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sessions.profiles import PROFILES, Profile, check_profile
 

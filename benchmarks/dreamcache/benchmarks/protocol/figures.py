@@ -9,7 +9,6 @@ from math import prod
 import numpy as np
 
 from dreamcache.benchmarks.process.sampler import MemoryPeak
-from dreamcache.benchmarks.protocol.calls import unet_calls
 from dreamcache.benchmarks.protocol.case import BenchCase
 from dreamcache.benchmarks.protocol.fidelity import check_fidelity
 from dreamcache.benchmarks.protocol.samples import median, p90, spread_of
@@ -24,6 +23,7 @@ from dreamcache.benchmarks.record import (
     Sustained,
 )
 from dreamcache.benchmarks.runner_settings import runner_settings
+from dreamcache.runtime.budgets.calls import unet_calls
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, cache_tensors
 from dreamcache.runtime.bundle.folder import Bundle
 

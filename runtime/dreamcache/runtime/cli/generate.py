@@ -86,6 +86,15 @@ Preview = Annotated[
     Path | None,
     output("--preview", metavar="PNG", help="Preview; every-5.png is drawn anew every 5 steps."),
 ]
+Fast = Annotated[
+    int | None,
+    speed(
+        "--fast",
+        metavar="N",
+        min=1,
+        help="Denoiser calls a picture at most: the best measured steps, scheduler, guidance interval and step cache.",
+    ),
+]
 NoMetadata = Annotated[bool, output("--no-metadata", help="No prompt, seed and settings inside the PNG.")]
 
 
@@ -115,6 +124,7 @@ def generate(
     max_ram: MaxRam = None,
     tiled_vae: TiledVae = None,
     step_cache: options.StepCache = None,
+    fast: Fast = None,
     provider: options.Provider = None,
     math: options.MathOption = "exact",
     threads: options.Threads = None,
@@ -136,9 +146,8 @@ def generate(
         warnings.warn("--max-pixels has no effect without --reference", stacklevel=1)
     places = claimed_places(out, num_images, overwrite, preview)
     if max_ram is not None:
-        count = max(1, len(subject or ()))
-        shallow = step_cache is not None and step_cache > 1
-        plan = (max_ram, provider, shallow, reference is not None, tiled_vae, count)
+        shallow = fast is not None or (step_cache is not None and step_cache > 1)
+        plan = (max_ram, provider, shallow, reference is not None, tiled_vae, max(1, len(subject or ())))
         profile, tiled_vae = _plan(bundle, *plan)
     pipeline = options.open_pipeline(bundle, provider, threads, profile, math)
     if (done := describe_math(pipeline.sessions.math, platform.machine())) is not None:
@@ -159,7 +168,8 @@ def generate(
         "step_cache": step_cache,
         "prompt_weights": prompt_weights or None,
     }
-    prompt, asked = _with_defaults(prompt, from_picture, asked, pipeline)
+    prompt, wanted = _with_defaults(prompt, from_picture, asked, pipeline)
+    asked = wanted | _fast_settings(pipeline, fast, asked, wanted)
     settings = resolve_settings(pipeline.contract, num_images, **asked)
     subjects = (
         [pipeline.load_subject(file) for file in subject or ()]
@@ -205,6 +215,27 @@ def _with_defaults(
     return before.prompt if prompt is None else prompt, before.options() | given
 
 
+def _fast_settings(
+    pipeline: Pipeline, calls: int | None, given: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of --fast, said on stderr; none without it.
+
+    given: on the command line. wanted: with the defaults of --from.
+    Raises: SettingsError where one that --fast chooses was given.
+    """
+    from dreamcache.runtime.budgets.calls import CHOSEN, settings_within
+
+    if calls is None:
+        return {}
+    for name in CHOSEN:
+        if given[name] is not None:
+            raise SettingsError(f"--fast chooses --{name.replace('_', '-')} itself; leave one of the two out")
+    further = {name: value for name, value in wanted.items() if value is not None and name != "seed"}
+    chosen, line = settings_within(pipeline.contract, calls, further)
+    typer.echo(f"dreamcache: {line}", err=True)
+    return chosen
+
+
 def _check_source(
     reference: Path | None, subject: Sequence[Path] | None, of_the_reference: Mapping[str, object]
 ) -> None:
@@ -228,8 +259,8 @@ def _plan(
     references: int,
 ) -> tuple[str, bool]:
     """Profile and tiling that fit the budget, reported on stderr."""
+    from dreamcache.runtime.budgets.plan import parse_bytes, plan_memory
     from dreamcache.runtime.bundle.folder import open_contract
-    from dreamcache.runtime.memory.plan import parse_bytes, plan_memory
 
     if providers and any(provider.lower() not in ("cpu", "cpuexecutionprovider") for provider in providers):
         raise SettingsError(

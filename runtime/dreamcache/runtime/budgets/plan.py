@@ -15,12 +15,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from dreamcache.runtime.budgets.factors import FACTORS, Quantities
 from dreamcache.runtime.bundle.architecture import cache_tensors, deep_tensor
 from dreamcache.runtime.bundle.contract import Contract, GraphSpec
 from dreamcache.runtime.bundle.decoder_strips import scale_of
 from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.memory.factors import FACTORS, Quantities
 from dreamcache.runtime.sessions.profiles import Profile
 
 MB = 1e6

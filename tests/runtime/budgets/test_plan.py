@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from dreamcache.runtime.budgets.plan import parse_bytes, plan_memory, predict_peaks, stage_quantities
 from dreamcache.runtime.bundle.contract import Contract, FileRecord
 from dreamcache.runtime.bundle.folder import open_contract
 from dreamcache.runtime.cli import main as cli
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.memory.plan import parse_bytes, plan_memory, predict_peaks, stage_quantities
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-"""What fits: how much memory each stage will need."""
