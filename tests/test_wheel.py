@@ -61,7 +61,7 @@ def test_the_console_script_draws(installed: Path, tmp_path: Path) -> None:
     ImageDraw.Draw(image).ellipse((8, 8, 32, 32), fill="red")
     image.save(toy)
     script = str(installed / "dreamcache")
-    assert _run([script, "--version"], tmp_path).strip() == "0.1.0"
+    assert _run([script, "--version"], tmp_path).strip() == "0.2.0"
     _run([script, "verify", str(bundle)], tmp_path)
     command = [
         script,
@@ -87,9 +87,11 @@ def test_the_wheel_is_small_and_its_own_bundle_draws(installed: Path, tmp_path: 
     image.save(scene)
     command = [str(installed / "dreamcache"), "generate", "mini", "--prompt", "a toy robot on the beach"]
     _run([*command, "--reference", str(scene), "--steps", "2", "--out", str(out)], tmp_path)
-    assert Image.open(out).size == (64, 64)
-    program = "from dreamcache.runtime import Pipeline; print(Pipeline.load('mini').contract.precision)"
-    assert _run([str(installed / "python"), "-c", program], tmp_path).strip() == "int8"
+    program = "from dreamcache.runtime import Pipeline; told = Pipeline.load('mini').contract; "
+    program += "print(told.precision, told.architecture.image_width, told.architecture.image_height)"
+    precision, *size = _run([str(installed / "python"), "-c", program], tmp_path).split()
+    assert precision == "int8"
+    assert Image.open(out).size == tuple(map(int, size))
 
 
 def test_a_command_without_its_extra_says_which(installed: Path, tmp_path: Path) -> None:
