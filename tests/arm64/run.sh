@@ -8,6 +8,7 @@ set -euo pipefail
 
 folder=$(realpath -m "${1:-${TMPDIR:-/tmp}/dreamcache-arm64}")
 here=$(cd "$(dirname "$0")" && pwd)
+figures=$here/../support/arm64_figures.py
 python=${PYTHON:-python3}
 mkdir -p "$folder/host/proc"
 cd "$folder"
@@ -35,8 +36,8 @@ arm() {
 }
 int8=$(echo "$folder"/prefix/site/dreamcache/runtime/mini)
 arm verify "$int8" > verify.txt || { cat verify.txt; exit 1; }
-arm "$here/figures.py" make "$folder/arm.npz" "$folder/fp32" "$int8"
-"$python" "$here/figures.py" make "$folder/x86.npz" "$folder/fp32" "$int8"
-"$python" "$here/figures.py" compare "$folder/x86.npz" "$folder/arm.npz"
+arm "$figures" make "$folder/arm.npz" "$folder/fp32" "$int8"
+"$python" "$figures" make "$folder/x86.npz" "$folder/fp32" "$int8"
+"$python" "$figures" compare "$folder/x86.npz" "$folder/arm.npz"
 arm generate "$int8" --prompt "a toy robot on the beach" --steps 2 --out "$folder/picture.png" > /dev/null
 echo "arm64: all checks of verify, equal noise, reference, tokens and samplers, latents within bounds"

@@ -1,7 +1,7 @@
 """What every processor must compute alike, written on one machine and compared with another's.
 
-    python figures.py make OUT.npz FP32_BUNDLE INT8_BUNDLE
-    python figures.py compare X86.npz ARM.npz
+    python arm64_figures.py make OUT.npz FP32_BUNDLE INT8_BUNDLE
+    python arm64_figures.py compare X86.npz ARM.npz
 
 Equal to the bit: noise of a seed, a prepared reference, tokens, every sampler's steps. Nearly: the final
 latent of 4 guided steps, by the bounds below.
