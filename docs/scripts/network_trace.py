@@ -1,9 +1,12 @@
 """What each command asks of the network: every socket of the internet's families that it or a child opens, by strace.
 
-    python docs/scripts/network_trace.py --work DIR --json docs/results/network.json
+    PYTHONPATH=tests/support python docs/scripts/network_trace.py --work DIR --json docs/results/network.json
 
-Linux with strace. Commands run on the shipped miniature, as small as their options allow. A last row shows that the
-method sees a look-up when there is one.
+Linux with strace. Commands run on the shipped miniature, as small as their options allow; `convert` on a tiny base with
+the released layout. `web` serves at this machine's own address with a JavaScript runtime that was fetched before, and
+its page is read once; without --host it asks the system for its address by a datagram socket that sends nothing. Not
+here: `push`, which sends on purpose, and what needs weights of the Hub (`evaluate dreambooth`, other stages of
+`synthesize`). A last row shows that the method sees a look-up when there is one.
 """
 
 from __future__ import annotations
@@ -12,14 +15,26 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
+
+import torch
+from released_layout import as_released
+from tiny_models import SD15_SHAPED, randomise_adapters, write_tiny_base
+
+from dreamcache.models.bases.base import load_base
+from dreamcache.models.conditioned import ConditionedUNet
+from dreamcache.runtime.web.delivery import runtime_files
 
 RUN = [sys.executable, "-m", "dreamcache.runtime.cli"]
 TOY = "docs/images/toy.png"
 SOCKET = re.compile(r"socket\(AF_INET6?,")
 SENT = re.compile(r"(?:connect|sendto|sendmsg)\(.*sa_family=AF_INET6?[,}]")
+RELEASED = "cross_attention-199999.pt"
+STOPPED = 130
 # Training and evaluation at their smallest.
 TINY = "--steps 2 --batch 2"
 
@@ -30,6 +45,7 @@ def commands(work: Path) -> dict[str, str]:
     draw = '--prompt "a toy duck in space" --steps 2 --seed 1'
     return {
         "--help": "--help",
+        "doctor": "doctor",
         "export": f"export --base mini --out {bundle}",
         "cache": f"cache {bundle} --reference {TOY} --out {subject}",
         "generate": f"generate {bundle} --subject {subject} {draw} --out {work / 'p.png'}",
@@ -41,23 +57,47 @@ def commands(work: Path) -> dict[str, str]:
         "evaluate toys": f"evaluate toys --bundle {bundle} --identities 1 --scenes 1 --steps 2",
         "synthesize world": f"synthesize world {work / 'shards'} --samples 8",
         "demo": f"demo --out {work / 'demo'} --toys 3 --steps 2",
+        "convert": f"convert {work / RELEASED} --base {work / 'base'} --out {work / 'converted.safetensors'}",
+        "ablate": f"ablate timestep --run {work / 'ablation'} --samples 64 --identities 1 --scenes 1 {TINY}",
+        "web": f"web {bundle} --http --host 127.0.0.1 --port 0 --records {work / 'records'}",
     }
+
+
+def write_released(work: Path) -> None:
+    """A base with Stable Diffusion's blocks, and adapters for it as their authors store them."""
+    base = write_tiny_base(work / "base", unet=SD15_SHAPED)
+    torch.save(as_released(randomise_adapters(ConditionedUNet(load_base(base).unet))), work / RELEASED)
 
 
 def traced(arguments: list[str], trace: Path) -> dict[str, int]:
     """Exit status of a command, sockets of the internet's families that it opened, and what went to an address.
 
-    A socket that goes nowhere is urllib3's, which asks at import whether the machine has IPv6.
+    A socket that goes nowhere is urllib3's, which asks at import whether the machine has IPv6. Of a command that
+    serves, the page is read once, and Ctrl+C is its end.
     """
     tracer = ["strace", "-f", "-qq", "-e", "trace=socket,connect,sendto,sendmsg", "-o", str(trace)]
-    done = subprocess.run(
-        [*tracer, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+    started = subprocess.Popen(
+        [*tracer, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    if done.returncode:
-        sys.stderr.write(done.stderr.decode(errors="replace")[-600:])
+    status = 0
+    if "web" in arguments:
+        assert started.stdout is not None
+        with urlopen(next(line.strip() for line in started.stdout if line.startswith("http://"))) as page:
+            assert page.status == 200
+        os.killpg(started.pid, signal.SIGINT)
+        status = STOPPED
+    _, said = started.communicate()
+    if started.returncode != status:
+        sys.stderr.write(said[-600:])
     text = trace.read_text(errors="replace")
     found = {"sockets": SOCKET, "connections_or_packets": SENT}
-    return {"status": done.returncode} | {name: len(one.findall(text)) for name, one in found.items()}
+    return {"status": started.returncode - status} | {
+        name: len(one.findall(text)) for name, one in found.items()
+    }
 
 
 def main() -> None:
@@ -67,6 +107,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
+    write_released(given.work)
+    runtime_files(say=sys.stderr.write)
     rows = {}
     for name, line in commands(given.work).items():
         sys.stderr.write(f"{name}\n")
