@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from dreamcache.benchmarks.host import describe_host
-from dreamcache.benchmarks.process.sampler import MemorySampler, read_memory
+from dreamcache.benchmarks.process.sampler import MemorySampler
 from dreamcache.export.graphs.session import open_exported
 from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.sessions.system_memory import read_memory
 
 RESULT = Path(__file__).parents[1] / "results" / "vae-taesd.json"
 

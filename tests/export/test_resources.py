@@ -17,7 +17,6 @@ from dreamcache.export.resources import (
     ModelSize,
     check_resources,
     estimate_needs,
-    free_memory,
     size_of_architecture,
     size_of_files,
     size_of_model,
@@ -25,6 +24,7 @@ from dreamcache.export.resources import (
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.checkpoint import load_adapters
 from dreamcache.models.errors import AdapterError
+from dreamcache.runtime.sessions.system_memory import free_memory
 
 GB = 10**9
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dreamcache.benchmarks.record import Host
 from dreamcache.runtime.sessions.processor import processor_features, processor_fields, processor_name
-from dreamcache.runtime.sessions.system import installed_memory, usable_cores
+from dreamcache.runtime.sessions.system import usable_cores
+from dreamcache.runtime.sessions.system_memory import installed_memory
 
 # What makes kernels choose another path; the rest of the flags say nothing about a benchmark.
 _FEATURES = (

@@ -25,7 +25,7 @@ from dreamcache.models.bases.original.single_file import check_layout, read_shap
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.contract import Precision
-from dreamcache.runtime.sessions.system import installed_memory
+from dreamcache.runtime.sessions.system_memory import free_memory
 
 _FLOAT_BYTES = 4
 # The bundle, and while it is made: rounded weights lie beside the fp32 ones they are made from.
@@ -195,36 +195,6 @@ def check_resources(
             "close other programs, or export on a larger machine"
         )
     return needs
-
-
-def free_memory(meminfo: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Bytes that a new allocation can have: of the machine, and of the process's control group if it is limited.
-
-    None where the system does not say.
-    """
-    found = [bytes_ for bytes_ in (_machine_memory(meminfo), _group_memory(group)) if bytes_ is not None]
-    return min(found) if found else None
-
-
-def _machine_memory(meminfo: Path) -> float | None:
-    if meminfo.is_file():
-        for line in meminfo.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    return installed_memory()
-
-
-def _group_memory(group: Path) -> float | None:
-    """What the control group's limit leaves; cached files count as free, since they are given back."""
-    try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = float((group / "memory.current").read_text(encoding="ascii"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-    except (OSError, ValueError):
-        return None
-    if limit == "max":
-        return None
-    return float(limit) - used + float(stat.get("inactive_file", 0))
 
 
 def _count(model: nn.Module) -> int:

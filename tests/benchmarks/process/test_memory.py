@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dreamcache.benchmarks.process.sampler import MemoryPeak, MemorySampler, parse_status
+from dreamcache.benchmarks.process.sampler import MemoryPeak, MemorySampler
+from dreamcache.runtime.sessions.system_memory import parse_status
 
 HOLD = "import sys, time; {setup}; print('ready', flush=True); sys.stdin.read()"
 MEGABYTES = 200

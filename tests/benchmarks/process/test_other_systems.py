@@ -15,7 +15,7 @@ import pytest
 from dreamcache.benchmarks.process import sampler
 from dreamcache.benchmarks.process.child import MeasurementError
 from dreamcache.benchmarks.process.sampler import MemorySampler
-from dreamcache.runtime.sessions import system
+from dreamcache.runtime.sessions import system, system_memory
 
 
 def refused(*_: Any) -> None:
@@ -23,7 +23,7 @@ def refused(*_: Any) -> None:
 
 
 def test_private_memory_by_psutil() -> None:
-    reading = sampler._read_elsewhere(os.getpid())
+    reading = system_memory._read_elsewhere(os.getpid())
     assert reading.is_private
     assert 1 < reading.private_mb <= reading.resident_mb
     assert reading.file_backed_mb is None
@@ -31,12 +31,12 @@ def test_private_memory_by_psutil() -> None:
 
 def test_where_the_system_refuses_resident_memory_stands_for_private(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil.Process, "memory_full_info", refused)
-    reading = sampler._read_elsewhere(os.getpid())
+    reading = system_memory._read_elsewhere(os.getpid())
     assert not reading.is_private
     assert reading.private_mb == reading.resident_mb > 1
     monkeypatch.setattr(psutil.Process, "memory_info", refused)
     with pytest.raises(ProcessLookupError):
-        sampler._read_elsewhere(os.getpid())
+        system_memory._read_elsewhere(os.getpid())
 
 
 def test_without_psutil_ps_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,14 +44,14 @@ def test_without_psutil_ps_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, stdout=b" 204800\n")
     )
-    reading = sampler._read_elsewhere(os.getpid())
+    reading = system_memory._read_elsewhere(os.getpid())
     assert (reading.resident_mb, reading.is_private) == (pytest.approx(209.7, abs=0.1), False)
 
     def absent(*_: Any, **__: Any) -> None:
         raise FileNotFoundError("ps")
 
     monkeypatch.setattr(subprocess, "run", absent)
-    monkeypatch.setattr(sampler, "read_memory", sampler._read_elsewhere)
+    monkeypatch.setattr(sampler, "read_memory", system_memory._read_elsewhere)
     with pytest.raises(MeasurementError, match=r"install psutil: pip install 'dreamcache\[bench\]'"):
         MemorySampler(os.getpid()).start().stop()
 

@@ -76,7 +76,7 @@ def test_sums_are_whole_in_every_profile(profile: Profile, guard: Any) -> None:
 
 _MEMORY = """
 import os, sys
-from dreamcache.benchmarks.process.sampler import read_memory
+from dreamcache.runtime.sessions.system_memory import read_memory
 from dreamcache.runtime.sessions.overflow import GUARD
 from dreamcache.runtime.sessions.profiles import prepare_process, session_options
 import onnxruntime

@@ -176,7 +176,8 @@ def test_the_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
 _PROGRAM = """
 import gc, os, sys
 import numpy as np
-from dreamcache.benchmarks.process.sampler import MemorySampler, read_memory
+from dreamcache.benchmarks.process.sampler import MemorySampler
+from dreamcache.runtime.sessions.system_memory import read_memory
 from dreamcache.runtime.sessions.allocator import release_freed
 from dreamcache.runtime.sessions.profiles import prepare_process, session_options
 import onnxruntime

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamcache.benchmarks.process.sampler import MB
 from dreamcache.runtime.budgets.factors import FACTORS, Factors, Quantities
 from dreamcache.runtime.bundle.contract import Precision
 from dreamcache.runtime.sessions.profiles import Profile
+from dreamcache.runtime.sessions.system_memory import MB
 
 
 @dataclass(frozen=True)

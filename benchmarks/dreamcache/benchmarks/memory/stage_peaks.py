@@ -17,10 +17,11 @@ import numpy as np
 from PIL import Image
 
 from dreamcache.benchmarks.memory.fit_factors import MeasuredPeak, fitted_lines
-from dreamcache.benchmarks.process.sampler import MB, MemoryPeak, MemorySampler
+from dreamcache.benchmarks.process.sampler import MemoryPeak, MemorySampler
 from dreamcache.runtime.budgets.plan import Stage, stage_quantities
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sessions.profiles import PROFILES, Profile, check_profile
+from dreamcache.runtime.sessions.system_memory import MB
 
 
 def measure_stage_peaks(

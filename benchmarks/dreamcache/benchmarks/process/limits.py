@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamcache.benchmarks.process.child import MeasuredProcess, ProcessDiedError
-from dreamcache.benchmarks.process.sampler import MB, MemoryPeak, MemorySampler
+from dreamcache.benchmarks.process.sampler import MemoryPeak, MemorySampler
 from dreamcache.runtime.sessions.system import KILLED_STATUSES
+from dreamcache.runtime.sessions.system_memory import MB
 
 CGROUP = "cgroup memory.max (private memory and file cache), swap off"
 WATCHDOG = "watchdog on private memory"

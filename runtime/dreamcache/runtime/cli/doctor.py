@@ -16,7 +16,8 @@ import typer
 from dreamcache.runtime.cli import options
 from dreamcache.runtime.sessions.kept_graphs import graph_folder
 from dreamcache.runtime.sessions.processor import processor_features, processor_fields, processor_name
-from dreamcache.runtime.sessions.system import installed_memory, usable_cores, user_caches
+from dreamcache.runtime.sessions.system import usable_cores, user_caches
+from dreamcache.runtime.sessions.system_memory import installed_memory
 
 # What lets kernels take another path.
 _FEATURES = (

@@ -38,14 +38,6 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def installed_memory() -> int | None:
-    """Bytes of memory of the machine; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
 def kill_process(pid: int) -> None:
     """End a process at once; one that is gone already is no error."""
     with suppress(ProcessLookupError):
