@@ -75,13 +75,8 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A headless browser, which is the system's; without a GPU, whose software stand-in would take minutes."""
-    from page_files import need
-    from playwright.sync_api import sync_playwright
+    from page_files import launched
 
-    path = need("chromium", "chromium")
     # A name that leads to this machine, which a browser does not trust as it trusts "localhost".
-    options = ["--no-sandbox", "--host-resolver-rules=MAP desk.test 127.0.0.1"]
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=options)
+    with launched("--host-resolver-rules=MAP desk.test 127.0.0.1") as browser:
         yield browser
-        browser.close()

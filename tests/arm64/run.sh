@@ -39,5 +39,6 @@ arm verify "$int8" > verify.txt || { cat verify.txt; exit 1; }
 arm "$figures" make "$folder/arm.npz" "$folder/fp32" "$int8"
 "$python" "$figures" make "$folder/x86.npz" "$folder/fp32" "$int8"
 "$python" "$figures" compare "$folder/x86.npz" "$folder/arm.npz"
-arm generate "$int8" --prompt "a toy robot on the beach" --steps 2 --out "$folder/picture.png" > /dev/null
+arm generate "$int8" --reference "$here/../../docs/images/toy.png" --prompt "a toy robot on the beach" --steps 2 \
+    --overwrite --out "$folder/picture.png" > /dev/null
 echo "arm64: all checks of verify, equal noise, reference, tokens and samplers, latents within bounds"

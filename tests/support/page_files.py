@@ -80,6 +80,18 @@ def serving(
             thread.join()
 
 
+@contextmanager
+def launched(*options: str) -> Iterator[Browser]:
+    """The system's Chromium, headless."""
+    from playwright.sync_api import sync_playwright
+
+    path = need("chromium", "chromium")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", *options])
+        yield browser
+        browser.close()
+
+
 def visit(browser: Browser, server: PageServer, host: str = "127.0.0.1") -> Page:
     """The page in a profile of its own, when its first work is done."""
     scheme = "https" if isinstance(server.socket, ssl.SSLSocket) else "http"
