@@ -2,8 +2,9 @@
 
     python docs/scripts/cut_out_scores.py --json docs/results/cut-outs.json
 
-Held-out toys of the drawn world, 64 and 256 px. `--segmenter FILE[:FORM]` adds a file; one with the miniature's network
-is made, so that a file's way is measured too. A table is printed.
+Held-out toys of the drawn world, 64 and 256 px, in its scenes and put into ten photographs of scikit-image.
+`--segmenter FILE[:FORM]` adds a file; one with the miniature's network is made, so that a file's way is measured too. A
+table is printed.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
+from cut_outs import FOLDER, NAMES
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 
 from dreamcache.runtime import Pipeline
@@ -26,11 +28,22 @@ from dreamcache.runtime.reference.segmentation import grabcut
 from dreamcache.training.world.dataset import draw_batch
 
 SEED, COUNTS = 98, {64: 300, 256: 100}
+SCENES, PHOTOGRAPHS = "drawn scenes", "ten photographs"
 GOOD = 0.8
 # A part that a square of this share of the picture's side does not fit into is thin.
 THIN = 1 / 21
 Way = Callable[[Image.Image], Image.Image | None]
 Alpha = NDArray[np.float64]
+
+
+def into_photographs(pictures: NDArray[np.uint8], masks: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Subjects of pictures [n, h, w, 3] by masks [n, h, w], each put into the middle of one of the photographs."""
+    found = []
+    for index, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
+        with Image.open(FOLDER / NAMES[index % len(NAMES)]) as photograph:
+            behind = ImageOps.fit(photograph.convert("RGB"), picture.shape[1::-1])
+        found.append(np.asarray(Image.composite(Image.fromarray(picture), behind, Image.fromarray(mask))))
+    return np.stack(found)
 
 
 def by_grabcut(picture: Image.Image) -> Image.Image | None:
@@ -93,16 +106,21 @@ def main() -> None:
         rows = []
         for size, count in COUNTS.items():
             batch = draw_batch(SEED, 0, count, held_out=True, size=size)
+            behind = {SCENES: batch.targets, PHOTOGRAPHS: into_photographs(batch.targets, batch.masks)}
             rows += [
-                {"size": size, "pictures": count, "way": name, **scored(way, batch.targets, batch.masks)}
+                {"size": size, "pictures": count, "behind": place, "way": name}
+                | scored(way, pictures, batch.masks)
+                for place, pictures in behind.items()
                 for name, way in ways.items()
             ]
     given.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    print("| side | pictures | way | IoU | above 0.8 | holes open | thin parts found | error of soft edges |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| side | pictures | in | way | IoU | above 0.8 | holes open | thin parts found | error of soft edges |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         shares = " | ".join(f"{row[name]:.1%}" for name in ("good", "holes_open", "thin_found"))
-        facts = f"{row['size']} px | {row['pictures']} | {row['way']} | {row['iou']:.3f}"
+        facts = f"{row['size']} px | {row['pictures']} | {row['behind']} | {row['way']} | {row['iou']:.3f}"
         print(f"| {facts} | {shares} | {row['soft_edge_error']:.3f} |")
 
 
