@@ -85,7 +85,7 @@ class Attachment:
         if not all(bool(torch.isfinite(tokens).all()) for tokens in cache.values()):
             raise AdapterError(
                 f"the reference's features are not finite numbers in {self._pipe.unet.dtype}; load the pipeline in "
-                "float32 or bfloat16, or give it a VAE that is made for float16"
+                "float32, or give it a VAE that is made for float16"
             )
         return cache
 

@@ -147,8 +147,13 @@ def chunks_of(prompt: str, tokenizer: CLIPTokenizerFast, length: int, count: int
     """
 
     def split(text: str) -> list[list[int]]:
+        # A diffusers pipeline's tokenizer is the one in Python, which gives no further chunks.
         found: list[list[int]] = tokenizer(
-            text, padding="max_length", max_length=length, truncation=True, return_overflowing_tokens=True
+            [text],
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_overflowing_tokens=count > 1,
         ).input_ids
         return found
 
