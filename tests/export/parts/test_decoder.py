@@ -40,7 +40,8 @@ from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.sampling.decoding import RowMap, StripState, decode_in_strips, run_strip
+from dreamcache.runtime.sampling.decoding import decode_in_strips
+from dreamcache.runtime.sampling.strips import HELD_BYTES, RowMap, StripState, chain_length, run_strip
 
 Array = NDArray[np.float32]
 
@@ -74,7 +75,7 @@ def latent(vae: AutoencoderKL) -> Tensor:
     return mean
 
 
-def in_strips(vae: AutoencoderKL, latent: Tensor, window_bytes: int) -> Array:
+def in_strips(vae: AutoencoderKL, latent: Tensor, window_bytes: int, held_bytes: int = HELD_BYTES) -> Array:
     """The strips' modules in PyTorch, through the runner's own code."""
     specs = plan_decoder(vae, *latent.shape[2:], cut_bytes=1, window_bytes=window_bytes)
     assert specs.head is not None
@@ -87,7 +88,7 @@ def in_strips(vae: AutoencoderKL, latent: Tensor, window_bytes: int) -> Array:
     def open_graph(name: str) -> Iterator[TorchGraph]:
         yield opened[names.index(name)]
 
-    return decode_in_strips(graphs, open_graph, latent.numpy())  # type: ignore[arg-type]
+    return decode_in_strips(graphs, open_graph, latent.numpy(), held_bytes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("window_bytes", [1, 20_000, 1 << 30])
@@ -97,6 +98,30 @@ def test_strips_of_any_height_give_the_whole_decoders_picture(
     expected = vae.decode(latent).sample.numpy()
     # Rounding alone; the miniature's weights were measured at 127 dB.
     assert psnr_db(expected, in_strips(vae, latent, window_bytes)) > 100.0
+
+
+def test_maps_that_are_made_again_give_the_same_picture_bit_for_bit(
+    vae: AutoencoderKL, latent: Tensor
+) -> None:
+    stored = in_strips(vae, latent, 20_000)
+    for held_bytes in (0, 1 << 16):  # all of them, or the large ones
+        assert np.array_equal(in_strips(vae, latent, 20_000, held_bytes), stored)
+
+
+def test_sd_stores_the_maps_of_its_last_block_at_half_size_alone() -> None:
+    from dreamcache.models.bases.architectures import VAE_CONFIG
+
+    with torch.device("meta"):
+        specs = plan_decoder(AutoencoderKL(**VAE_CONFIG), 64, 64)
+    assert specs.head is not None
+    side, index, lengths = specs.head.outputs[0].shape[3], 0, []
+    while index < len(specs.strips):
+        lengths.append(chain_length(specs.strips[index:], side, side, HELD_BYTES))
+        side *= scale_of(specs.strips[index].kind)
+        index += lengths[-1]
+    # An upsampler and three layers at 256 px, the same at 512 px, the output.
+    assert lengths == [1] * 7 + [3, 2, 2, 1]
+    assert chain_length(specs.strips[7:], 256, 256, 1 << 40) == 1
 
 
 def test_tiles_with_their_own_statistics_show_seams(latent: Tensor) -> None:

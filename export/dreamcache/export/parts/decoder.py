@@ -1,9 +1,9 @@
 """Writing the VAE decoder: whole, and in strips where its maps are large; one weights file for all.
 
 How it is cut is decided by size: the strips begin at the first upsampler that makes a map of more than
-`CUT_BYTES`, and each run reads as many rows as make `WINDOW_BYTES`. A decoder without so large a map gets no
-strips, since there is nothing to gain: Stable Diffusion's has one from 256 px on, the miniature none. TAESD, whose
-whole decoder takes a fifth of the plain one's memory, gets none either.
+`CUT_BYTES`, and each run reads as many rows as make `WINDOW_BYTES`, at least `WINDOW_ROWS`. A decoder without so
+large a map gets no strips, since there is nothing to gain: Stable Diffusion's has one from 256 px on, the miniature
+none. TAESD, whose whole decoder takes a fifth of the plain one's memory, gets none either.
 """
 
 from __future__ import annotations
@@ -39,8 +39,10 @@ VAE_DECODER_WEIGHTS = "vae_decoder/weights.data"
 
 CUT_BYTES = 1 << 25
 """A map of at most 32 MiB is small beside the weights of the layers that make it."""
-WINDOW_BYTES = 1 << 24
-"""A run holds a handful of maps of this size; the rows computed twice are a few in a hundred."""
+WINDOW_BYTES = 1 << 23
+"""A run holds a handful of maps of this size."""
+WINDOW_ROWS = 16
+"""Rows of a result that a window of a large picture gives at least, so that few are computed twice."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def export_decoder(
     attention: AttentionKind,
     *,
     cut_bytes: int = CUT_BYTES,
-    window_bytes: int = WINDOW_BYTES,
+    window_bytes: int | None = None,
 ) -> DecoderSpecs:
     """Write every graph of the decoder below `folder`.
 
@@ -90,7 +92,7 @@ def plan_decoder(
     latent_width: int,
     *,
     cut_bytes: int = CUT_BYTES,
-    window_bytes: int = WINDOW_BYTES,
+    window_bytes: int | None = None,
 ) -> DecoderSpecs:
     """The graphs as the contract declares them, before any is written."""
     tensors = declare_vae_decoder(vae, latent_height, latent_width)
@@ -126,11 +128,12 @@ def find_cut(vae: Autoencoder, latent_height: int, latent_width: int, cut_bytes:
 
 
 def _declare(
-    strip: CutStrip, file: str, latent_height: int, latent_width: int, window_bytes: int
+    strip: CutStrip, file: str, latent_height: int, latent_width: int, window_bytes: int | None
 ) -> StripSpec:
     height, width, k = latent_height * strip.scale, latent_width * strip.scale, scale_of(strip.kind)
     row_bytes = 4 * max(strip.channels, strip.out_channels * k * k) * width
-    rows = even_rows(height, window_bytes // row_bytes, k)
+    usual = max(WINDOW_BYTES // row_bytes, WINDOW_ROWS // k)
+    rows = even_rows(height, usual if window_bytes is None else window_bytes // row_bytes, k)
     shortcut = getattr(strip.module, "shortcut", None) is not None
     return StripSpec(
         file=file,

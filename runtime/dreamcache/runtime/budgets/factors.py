@@ -21,7 +21,8 @@ class Quantities:
 
     mapped, inline: weights in weights files and inside the graph. unet: features of the widest site times the
     batch. attention: attention's scores, where they are written out. encoder, decoder: one map of the VAE at the
-    picture's size. strips: the maps that a decoder in strips holds at once. held: tensors of ours, counted as they are.
+    picture's size. strips: maps and windows that a decoder in strips holds at once. held: tensors of ours, counted as
+    they are.
     """
 
     process: float = 1.0

@@ -8,7 +8,7 @@ meanwhile.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import Literal, get_args
@@ -17,10 +17,11 @@ import numpy as np
 
 from dreamcache.runtime.budgets.factors import FACTORS, Quantities
 from dreamcache.runtime.bundle.architecture import cache_tensors, deep_tensor
-from dreamcache.runtime.bundle.contract import Contract, GraphSpec
+from dreamcache.runtime.bundle.contract import Contract, GraphSpec, StripSpec
 from dreamcache.runtime.bundle.decoder_strips import scale_of
 from dreamcache.runtime.bundle.tensors import TensorSpec
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.sampling.strips import HELD_BYTES, chain_length
 from dreamcache.runtime.sessions.profiles import Profile
 
 MB = 1e6
@@ -30,6 +31,8 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 # Stable Diffusion's decoder, by which a decoder's width at the picture's size is judged from its weights.
 _DECODER_WIDTH, _DECODER_BYTES = 128, 198e6
 _SHALLOW_SHARE = 0.1
+# Graphs of a chain run in turn; each holds its windows and what it makes of them.
+_WINDOW_SHARE = 1.65
 
 
 def stage_quantities(
@@ -211,14 +214,27 @@ def _picture_map(contract: Contract) -> float:
 
 
 def _strip_maps(contract: Contract) -> float:
-    """The most that two maps in a row take together: the one that is read and the one that is made."""
-    head = contract.graphs.vae_decoder_head
+    """The most that a decoder in strips holds at once: stored maps, and the windows of the graphs that are open."""
+    head, strips = contract.graphs.vae_decoder_head, contract.graphs.vae_decoder_strips
     assert head is not None
-    _, channels, height, width = head.outputs[0].shape
-    most = 0.0
-    for strip in contract.graphs.vae_decoder_strips:
-        read = channels * height * width
-        k, channels = scale_of(strip.kind), strip.outputs[0].shape[1]
-        height, width = k * height, k * width
-        most = max(most, 4.0 * (read + channels * height * width))
+    _, _, height, width = head.outputs[0].shape
+    most, index = 0.0, 0
+    while index < len(strips):
+        chain = strips[index : index + chain_length(strips[index:], width, height, HELD_BYTES)]
+        stored = _stored_maps(chain, height, width)
+        windows = sum(_bytes((*strip.inputs, *strip.outputs)) for strip in chain)
+        most = max(most, stored + _WINDOW_SHARE * windows)
+        k = scale_of(chain[0].kind)
+        height, width, index = k * height, k * width, index + len(chain)
     return most
+
+
+def _stored_maps(chain: Sequence[StripSpec], height: int, width: int) -> float:
+    """Bytes of the maps that lie beside each other; what is read goes as what is made comes, but for residuals."""
+    first, last, k = chain[0], chain[-1], scale_of(chain[0].kind)
+    read = 4.0 * first.inputs[0].shape[1] * height * width
+    made = 4.0 * last.outputs[0].shape[1] * k * height * k * width
+    if len(chain) > 1 or first.kind in ("upsample", "output"):
+        return max(read, made)
+    shortcut = any(spec.name == "shortcut" for spec in first.outputs)
+    return max(read, 2 * made) if shortcut else read + made

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from dreamcache.runtime.bundle.contract import Graphs, StripSpec, strip_name
-from dreamcache.runtime.bundle.decoder_strips import next_start, scale_of, windows
+from dreamcache.runtime.bundle.contract import Graphs, strip_name
+from dreamcache.runtime.bundle.decoder_strips import scale_of
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.sampling.strips import (
+    HELD_BYTES,
+    Pixels,
+    RowMap,
+    StripState,
+    chain_length,
+    run_chain,
+    run_strip,
+)
 from dreamcache.runtime.sessions.allocator import map_large_blocks, release_freed
 from dreamcache.runtime.sessions.session import GraphSession
-
-Pixels = NDArray[np.float32]
-
 
 OpenGraph = Callable[[str], AbstractContextManager[GraphSession]]
 """Opens a graph by its name in the contract, as `SessionOpener.open` does."""
@@ -56,10 +59,12 @@ def check_tiled(graphs: Graphs) -> None:
         )
 
 
-def decode_in_strips(graphs: Graphs, open_graph: OpenGraph, latent: Pixels) -> Pixels:
-    """The picture [1, 3, H, W] of an unscaled latent [1, z, h, w], one graph after the other, strip by strip.
+def decode_in_strips(
+    graphs: Graphs, open_graph: OpenGraph, latent: Pixels, held_bytes: int = HELD_BYTES
+) -> Pixels:
+    """The picture [1, 3, H, W] of an unscaled latent [1, z, h, w], one graph or chain after the other, strip by strip.
 
-    It is the whole decoder's picture but for rounding.
+    It is the whole decoder's picture but for rounding. held_bytes: see `strips.HELD_BYTES`.
     """
     head = graphs.vae_decoder_head
     assert head is not None
@@ -69,95 +74,17 @@ def decode_in_strips(graphs: Graphs, open_graph: OpenGraph, latent: Pixels) -> P
         given = graph.run({head.inputs[0].name: latent})
     release_freed()
     state = StripState(RowMap([given.pop(head.outputs[0].name)]))
-    for index, strip in enumerate(graphs.vae_decoder_strips):
-        with open_graph(strip_name(index)) as graph:
-            state = run_strip(graph, strip, state)
+    _, _, _, width = head.outputs[0].shape
+    strips, index = graphs.vae_decoder_strips, 0
+    while index < len(strips):
+        count = chain_length(strips[index:], width, state.features.height, held_bytes)
+        chain = strips[index : index + count]
+        with ExitStack() as opened:
+            sessions = [opened.enter_context(open_graph(strip_name(index + i))) for i in range(count)]
+            state = (
+                run_strip(sessions[0], chain[0], state) if count == 1 else run_chain(sessions, chain, state)
+            )
         release_freed()
+        width *= scale_of(chain[0].kind)
+        index += count
     return state.features.rows(0, state.features.height)
-
-
-class RowMap:
-    """A feature map [1, c, h, w] in strips of rows, made and given up a strip at a time from the top."""
-
-    def __init__(self, strips: list[Pixels] | None = None) -> None:
-        self._strips: deque[Pixels] = deque(strips or [])
-        self._top = 0
-        self.height = sum(strip.shape[2] for strip in self._strips)
-
-    def append(self, strip: Pixels) -> None:
-        """Add rows below."""
-        self._strips.append(strip)
-        self.height += strip.shape[2]
-
-    def rows(self, start: int, end: int) -> Pixels:
-        """A copy of rows [start, end), none of which may have been given up."""
-        assert self._top <= start < end <= self.height
-        parts, above = [], self._top
-        for strip in self._strips:
-            below = above + strip.shape[2]
-            if above < end and below > start:
-                parts.append(strip[:, :, max(start - above, 0) : end - above])
-            above = below
-        return np.concatenate(parts, axis=2)
-
-    def give_up(self, row: int) -> None:
-        """Release the strips that lie wholly above a row."""
-        while self._strips and self._top + self._strips[0].shape[2] <= row:
-            self._top += self._strips.popleft().shape[2]
-
-
-@dataclass
-class StripState:
-    """What one strip graph leaves to the next.
-
-    features: the map so far. residual: what its block adds to it at the end.
-    statistics: [2, groups], mean and variance of the features.
-    """
-
-    features: RowMap
-    residual: RowMap | None = None
-    statistics: Pixels = field(default_factory=lambda: np.zeros((2, 0), np.float32))
-
-
-def run_strip(graph: GraphSession, strip: StripSpec, state: StripState) -> StripState:
-    """Run one graph over the whole map; the maps it reads are given up on the way, unless still needed."""
-    features, residual = state.features, state.residual
-    names = {spec.name for spec in strip.outputs}
-    rows, k = strip.inputs[0].shape[2], scale_of(strip.kind)
-    result, shortcut = RowMap(), RowMap()
-    sums: NDArray[np.float64] | float = 0.0
-    height = features.height
-    for window in windows(height, rows, k):
-        feed = {"features": features.rows(window.start, window.start + rows)}
-        if strip.kind != "upsample":
-            feed["statistics"] = state.statistics
-        if strip.kind == "second_convolution":
-            assert residual is not None
-            feed["residual"] = residual.rows(window.start, window.start + rows)
-        given = graph.run(feed)
-        counted = slice(window.first - k * window.start, window.end - k * window.start)
-        # Copies, so that the whole windows are released.
-        result.append(given["result"][:, :, counted].copy())
-        if "shortcut" in names:
-            shortcut.append(given["shortcut"][:, :, counted].copy())
-        if "sums" in names:
-            sums = sums + given["sums"][:, :, counted].sum(axis=-1, dtype=np.float64)
-        above = next_start(window.end, height, rows, k)
-        if strip.kind != "first_convolution" or "shortcut" in names:
-            features.give_up(above)
-        if strip.kind == "second_convolution" and residual is not None:
-            residual.give_up(above)
-    following = StripState(result)
-    if strip.kind == "first_convolution":
-        following.residual = shortcut if "shortcut" in names else features
-    if "sums" in names:
-        _, channels, _, width = strip.outputs[0].shape
-        count = channels * width * result.height / strip.outputs[-1].shape[1]
-        following.statistics = _moments(np.asarray(sums) / count)
-    return following
-
-
-def _moments(means: NDArray[np.float64]) -> Pixels:
-    """[2, groups]: mean and variance from the means of values and of squares."""
-    mean, square = means
-    return np.stack([mean, np.maximum(square - mean**2, 0.0)]).astype(np.float32)
