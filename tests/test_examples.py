@@ -27,25 +27,25 @@ def _in_their_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "Agg")
 
 
-def apart(one: Image.Image, other: Image.Image) -> int:
-    """The largest difference of two pictures, 0 to 255."""
-    return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())
+def apart(one: Image.Image, other: Image.Image) -> float:
+    """The mean difference of two pictures, 0 to 255."""
+    return float(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).mean())
 
 
 def test_the_first_picture() -> None:
     names, shown = run(EXAMPLES / "first_picture.ipynb", STEPS=2)
     assert [picture.size for picture in shown[:2]] == [(128, 128), (128 * 4, 128)]
-    assert apart(names["drawn"][0], names["without"][0]) > 8
+    assert apart(names["drawn"][0], names["without"][0]) > 2
     scene = names["PROMPT"].format(names["SCENES"][0])
     weak = names["pipe"].generate(scene, names["subject"], steps=2, seed=7, strength=0)
-    assert apart(weak, names["without"][0]) <= 1
+    assert apart(weak, names["without"][0]) < 0.5
     assert len(names["features"]) == len(names["pipe"].contract.architecture.sites)
 
 
 def test_your_own_subject() -> None:
     names, _ = run(EXAMPLES / "your_subject.ipynb", STEPS=2)
     assert apart(names["same"], names["drawn"][0]) == 0
-    assert apart(names["everything"].thumbnail, names["subject"].thumbnail) > 8
+    assert apart(names["everything"].thumbnail, names["subject"].thumbnail) > 2
     assert names["by_mask"].background.endswith("the given mask")
 
 
@@ -107,7 +107,7 @@ def test_a_batch_of_subjects_and_prompts(tmp_path: Path) -> None:
         Image.open(second) as other,
         Image.open(tmp_path / "out/sheet.png") as sheet,
     ):
-        assert apart(one, other) > 8
+        assert apart(one, other) > 2
         assert sheet.size == (3 * one.width, one.height)
     with pytest.raises(SystemExit, match="nowhere"):
         main(["mini", "--reference", "nowhere.png", "--prompt", "x", "--out", str(tmp_path / "none")])
@@ -175,7 +175,7 @@ def test_a_service() -> None:
         Image.open(io.BytesIO(png)) as one,
         Image.open(io.BytesIO(ask("GET", "/pictures", **scene)[1])) as other,
     ):
-        assert apart(one, other) > 8
+        assert apart(one, other) > 2
     refused = [
         ask("POST", "/subjects", b"no picture"),
         ask("POST", "/subjects", bytes(20_000_001)),
