@@ -9,7 +9,8 @@ const { makeScheduler } = await load("sampling/schedulers/index.mjs");
 const { trajectory } = await load("sampling/trajectory.mjs");
 const { branches, combine } = await load("sampling/guidance.mjs");
 const { PromptTokenizer } = await load("sampling/prompts.mjs");
-const { unfit } = await load("sessions.mjs");
+const { inOrder, unfit } = await load("engines.mjs");
+const { explained, lowerMemoryWhereRefused } = await load("sessions.mjs");
 
 const answers = {
   noise: ({ seed, count, draws }) => {
@@ -20,6 +21,22 @@ const answers = {
     Array.from(noisedReference(Float32Array.from(latent), scheduler, timestep)),
   combine: ({ guidance, predictions }) =>
     Array.from(combine(guidance, predictions.map((one) => Float32Array.from(one)))),
+  memory: ({ asked, most }) => {
+    // A browser that refuses a maximum above `most` pages.
+    const { Memory } = WebAssembly;
+    WebAssembly.Memory = function (descriptor) {
+      if (descriptor.maximum > most) throw new RangeError("too large");
+      return descriptor;
+    };
+    try {
+      lowerMemoryWhereRefused();
+      return new WebAssembly.Memory(asked);
+    } finally {
+      WebAssembly.Memory = Memory;
+    }
+  },
+  explained: ({ said, graph }) => explained(new Error(said), graph),
+  order: ({ found, threads }) => inOrder(found, threads),
   unfit: ({ features, limits, contract }) => unfit({ features: new Set(features), limits }, contract),
   branches: ({ guidance, reference }) => branches(guidance, reference),
   tokens: async ({ library, rules, text, length, chunks, prompts }) => {

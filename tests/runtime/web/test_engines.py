@@ -28,3 +28,34 @@ def test_a_gpu_that_would_fail_is_left_out_in_a_sentence() -> None:
     assert fits == wide == exact == ""
     assert lacks.startswith("The GPU of this device has no 16-bit arithmetic: the processor draws.")
     assert small.startswith("The GPU of this device binds at most 134 MB at once, and this bundle needs 152:")
+
+
+def test_less_shared_memory_is_asked_for_where_a_browser_refuses_4_gb() -> None:
+    asked = {"initial": 256, "maximum": 65536, "shared": True}
+    whole, quarter, none = ask_page(
+        [{"ask": "memory", "asked": asked, "most": most} for most in (65536, 20000, 200)]
+    )
+    assert whole == asked
+    assert quarter == {**asked, "maximum": 16384}
+    assert none == {"error": "too large"}
+
+
+def test_errors_of_the_engine_say_what_to_do() -> None:
+    said = ["std::bad_alloc", "2147483648", "Device is lost", "Invalid input"]
+    memory, number, gpu, other = ask_page(
+        [{"ask": "explained", "said": one, "graph": "denoiser"} for one in said]
+    )
+    assert memory.startswith("The browser has too little memory for denoiser. Close other tabs")
+    assert number.startswith("The browser has too little memory")
+    assert gpu.startswith("The GPU gave up at denoiser. Reload this page")
+    assert other == "Invalid input"
+
+
+def test_the_number_of_threads_that_was_the_fastest_comes_after_a_checked_gpu() -> None:
+    gpu, *threads = [{"provider": "webgpu", "threads": 1}] + [
+        {"provider": "wasm", "threads": count} for count in (4, 2, 1)
+    ]
+    cases = [([gpu, *threads], 2), (threads, 1), ([*threads, gpu], 4), (threads, 0)]
+    orders = ask_page([{"ask": "order", "found": found, "threads": known} for found, known in cases])
+    four, two, one = threads
+    assert orders == [[gpu, two, four, one], [one, four, two], [four, two, one, gpu], [four, two, one]]

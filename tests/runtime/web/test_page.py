@@ -208,6 +208,24 @@ def test_a_connection_that_breaks_is_taken_up_again_and_a_changed_file_is_not_us
         other.context.close()
 
 
+def test_a_full_storage_is_said_and_the_page_draws_all_the_same(
+    chromium: Browser, pristine: Path, javascript: dict[str, Path], tmp_path: Path
+) -> None:
+    with serving(pristine, javascript, tmp_path, temporary_context(["127.0.0.1"])) as (_, server):
+        context = chromium.new_context(ignore_https_errors=True)
+        page = context.new_page()
+        origin = f"https://127.0.0.1:{server.server_address[1]}"
+        quota = {"origin": origin, "quotaSize": 100}
+        context.new_cdp_session(page).send("Storage.overrideQuotaForOrigin", quota)
+        page.goto(f"{origin}/{server.token}/")
+        settle(page)
+        assert page.inner_text("#advice").startswith("This browser has no room to keep the model")
+        assert "No WebGPU" in page.inner_text("#facts")
+        page.click("summary")
+        assert draw(page, PROMPT, steps=1, seed=1).std() > 1
+        context.close()
+
+
 def test_the_page_checks_its_device_by_golden_tensors(
     chromium: Browser, bundle: Path, javascript: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -220,6 +238,12 @@ def test_the_page_checks_its_device_by_golden_tensors(
         assert len(figures) == 7
         assert all(float(figure.removesuffix(" dB")) > 100 for figure in figures[:5])
         assert figures[5:] == ["1.000", "1.000"]
+        # each number of threads was timed, and the fastest is remembered
+        threads = page.evaluate("localStorage.getItem('dreamcache-threads')")
+        assert page.inner_text("#engine") == f"{threads} thread{'s' if threads > '1' else ''}"
+        page.reload()
+        settle(page)
+        assert page.inner_text("#engine").startswith(threads)
         page.context.close()
     # a device that predicts something else
     golden["denoiser/output/prediction"] = 1.5 * golden["denoiser/output/prediction"]

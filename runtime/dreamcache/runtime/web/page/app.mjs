@@ -1,6 +1,7 @@
 /** The page: from the first visit to a finished picture. What computes is in the worker; what is seen, in `view`. */
 
-import { engineName, measureDevice, rememberStage, reportKilled, shortName, showVerdict } from "./device.mjs";
+import { engineName, fastestThreads, measureDevice, rememberStage, reportKilled, shortName, showVerdict } from "./device.mjs";
+import { inOrder } from "./engines.mjs";
 import { SCHEDULERS } from "./sampling/schedulers/index.mjs";
 import { SUFFIX } from "./subject.mjs";
 import { duration, element, offerFile, pictureFile, progress, say, showPicture, showSubject } from "./view.mjs";
@@ -8,7 +9,7 @@ import { WorkerClient } from "./worker_client.mjs";
 
 /**
  * @typedef {import("./bundle.mjs").Facts} Facts
- * @typedef {import("./sessions.mjs").Engine} Engine
+ * @typedef {import("./engines.mjs").Engine} Engine
  * @typedef {import("./pipeline.mjs").Reference} Reference
  */
 
@@ -88,7 +89,8 @@ async function start(candidates) {
     const last = index + 1 === candidates.length;
     try {
       await load(candidate);
-      if (candidate.provider === "wasm" || verdict?.right) return;
+      if (candidate.provider === "wasm") return await keepFastest(candidates.slice(index + 1));
+      if (verdict?.right) return;
       say("advice", "The GPU of this device is not right, or cannot be checked: the processor draws.");
     } catch (error) {
       const said = error instanceof Error ? error.message : String(error);
@@ -96,6 +98,22 @@ async function start(candidates) {
       say("advice", `${engineName(candidate)} does not run this bundle (${said}); another engine is tried.`);
     }
   }
+}
+
+/**
+ * Fewer threads can be faster, where cores are of two kinds or busy: each number is timed once, and the best is kept.
+ * @param {Engine[]} fewer
+ */
+async function keepFastest(fewer) {
+  if (engine.threads === fastestThreads() || verdict === null) return;
+  for (const candidate of fewer.filter(({ provider }) => provider === "wasm")) {
+    const [kept, took] = [engine, verdict.call_ms];
+    await load(candidate);
+    if (verdict.call_ms < took) continue;
+    await load(kept);
+    break;
+  }
+  fastestThreads(engine);
 }
 
 /** @param {Engine} candidate */
@@ -182,7 +200,9 @@ function fillForm() {
     show();
   }
   const size = `${architecture.image_width} × ${architecture.image_height} px`;
-  say("facts", `${facts.name}, ${facts.contract.precision}, ${size}, DreamCache ${facts.version}`);
+  const gpu = engines.some(({ provider }) => provider === "webgpu") || facts.contract.precision === "int8";
+  const none = gpu || !globalThis.isSecureContext ? "" : ". No WebGPU: a newer Chrome, Edge or Safari draws on the GPU";
+  say("facts", `${facts.name}, ${facts.contract.precision}, ${size}, DreamCache ${facts.version}${none}`);
 }
 
 function listen() {
@@ -244,7 +264,7 @@ await busy(async () => {
     say("advice", "Plain http: one thread, no GPU, and nothing is kept on this device. Without --http all of it is there.");
   if (answer.note) say("advice", answer.note);
   await reportKilled(client, facts);
-  await start(engines);
+  await start(inOrder(engines, fastestThreads()));
   choice("engines").value = String(engines.indexOf(engine));
   await takeReference(null);
 });

@@ -25,6 +25,8 @@ export class TransferError extends Error {}
 const TRIES = 6;
 const PAUSE_MS = 500;
 const FOLDER = "dreamcache";
+const NOTHING_KEPT =
+  "This browser has no room to keep the model (its storage is full, or this is a private window): it draws, and fetches the model anew on every visit.";
 
 /**
  * An answer of the desk; its own sentence when it refuses.
@@ -76,6 +78,7 @@ export class BundleFiles {
     const data = await this.fetched(name, record.size);
     if ((await sha256(data)) !== record.sha256 && crypto.subtle !== undefined)
       throw new TransferError(`${name} arrived damaged or was changed; start dreamcache web again and reload this page.`);
+    if (folder === null && globalThis.isSecureContext) this.note = NOTHING_KEPT;
     if (folder === null || !(await this.keep(folder, record.sha256, data))) this.held.set(name, data);
     return data;
   }
@@ -137,7 +140,7 @@ export class BundleFiles {
         const full = error instanceof DOMException && error.name === "QuotaExceededError";
         if (!full) return false;
         if (again) await this.forgetOthers(folder);
-        else this.note = "The storage of this browser is full: the model is fetched anew on every visit.";
+        else this.note = NOTHING_KEPT;
       }
     }
     return false;

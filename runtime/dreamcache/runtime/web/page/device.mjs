@@ -6,10 +6,11 @@ import { duration, element, say, showFigures } from "./view.mjs";
 /**
  * @typedef {import("./bundle.mjs").Facts} Facts
  * @typedef {import("./check.mjs").Verdict} Verdict
- * @typedef {import("./sessions.mjs").Engine} Engine
+ * @typedef {import("./engines.mjs").Engine} Engine
  */
 
 const STAGE_KEY = "dreamcache-stage";
+const THREADS_KEY = "dreamcache-threads";
 const SUSTAINED_S = 120;
 const TITLES = {
   text_encoder: "Text",
@@ -96,6 +97,19 @@ export function rememberStage(state) {
     else localStorage.setItem(STAGE_KEY, JSON.stringify(state));
   } catch {
     // private windows may refuse
+  }
+}
+
+/**
+ * The number of threads that was the fastest on an earlier visit; 0: none is known.
+ * @param {Engine} [fastest] remember this one
+ */
+export function fastestThreads(fastest) {
+  try {
+    if (fastest !== undefined) localStorage.setItem(THREADS_KEY, String(fastest.threads));
+    return Number(localStorage.getItem(THREADS_KEY) ?? 0);
+  } catch {
+    return 0;
   }
 }
 

@@ -4,7 +4,7 @@
  * A figure that was not measured is null, with the reason under `absent`.
  *
  * @typedef {import("./bundle.mjs").Facts} Facts
- * @typedef {import("./sessions.mjs").Engine} Engine
+ * @typedef {import("./engines.mjs").Engine} Engine
  * @typedef {{samples: Record<string, number[]>, absent: Record<string, string>, sustained: number[] | null, calls: number}} Measured
  */
 
@@ -42,7 +42,7 @@ export async function toRecord(facts, engine, plan, measured, selfCheck) {
     schema_version: SCHEMA_VERSION,
     created: new Date().toISOString(),
     quick: plan.quick,
-    host: await describeHost(),
+    host: await describeHost(engine),
     versions: { dreamcache: facts.version, "onnxruntime-web": "1.30.0" },
     bundle: bundleFacts(facts),
     fidelity: { ...fidelity(facts), self_check_db: selfCheck },
@@ -141,8 +141,11 @@ function sustained(ends) {
   return { minutes: total / 60, window_s: window, first_per_s: first, last_per_s: last, ratio: last / first, ends_s: ends };
 }
 
-/** The device, as far as its browser tells. */
-async function describeHost() {
+/**
+ * The device, as far as its browser tells.
+ * @param {Engine} engine
+ */
+async function describeHost(engine) {
   const told = /** @type {any} */ (navigator).userAgentData;
   const more = await told?.getHighEntropyValues(["model", "platformVersion", "architecture"]).catch(() => null);
   const browser = told?.brands?.filter((/** @type {any} */ one) => !/not.*brand/i.test(one.brand)) ?? [];
@@ -152,11 +155,23 @@ async function describeHost() {
   return {
     system: more ? `${told.platform} ${more.platformVersion}`.trim() : navigator.platform || "unknown",
     machine: more?.architecture || "unknown",
-    cpu: [more?.model || told?.platform || navigator.platform || "device", shown].join(", "),
+    cpu: [more?.model || told?.platform || navigator.platform || "device", shown, ...(await gpuName(engine))].join(", "),
     cores,
     usable_cores: cores,
     ram_bytes: memory ? memory * 2 ** 30 : null,
   };
+}
+
+/**
+ * The GPU of an engine that has one; a software adapter says so, since its speed is no device's.
+ * @param {Engine} engine
+ */
+async function gpuName(engine) {
+  if (engine.provider !== "webgpu") return [];
+  const info = (await /** @type {any} */ (navigator).gpu.requestAdapter())?.info ?? {};
+  const name = [info.vendor, info.architecture, info.description].filter(Boolean).join(" ") || "unnamed GPU";
+  const software = info.isFallbackAdapter || /swiftshader|llvmpipe|basic render/i.test(name);
+  return [software ? `${name}: software, not a device` : name];
 }
 
 /** Name and version of a browser that has no better way to say them. */

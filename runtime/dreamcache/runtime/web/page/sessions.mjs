@@ -3,8 +3,7 @@
  *
  * @typedef {import("./bundle.mjs").BundleFiles} BundleFiles
  * @typedef {import("./bundle.mjs").GraphSpec} GraphSpec
- * @typedef {"wasm" | "webgpu"} Provider
- * @typedef {{provider: Provider, threads: number}} Engine
+ * @typedef {import("./engines.mjs").Engine} Engine
  */
 
 const BUILDS = {
@@ -38,7 +37,9 @@ export class Session {
     const feeds = {};
     for (const { name, shape, dtype } of this.spec.inputs) feeds[name] = new this.ort.Tensor(dtype, inputs[name], shape);
     const names = wanted ?? this.spec.outputs.map((output) => output.name);
-    const results = await this.session.run(feeds, names);
+    const results = await this.session.run(feeds, names).catch((/** @type {unknown} */ error) => {
+      throw new Error(explained(error, this.spec.file));
+    });
     /** @type {Record<string, Float32Array>} */
     const outputs = {};
     for (const name of names) {
@@ -80,6 +81,7 @@ export class SessionOpener {
   static async load(root, engine, files, graphs) {
     const build = BUILDS[engine.provider];
     if (engine.provider === "webgpu") hideNarrowSubgroups();
+    lowerMemoryWhereRefused();
     const ort = await import(`${root}runtime/${build.module}`);
     ort.env.wasm.numThreads = engine.threads;
     ort.env.wasm.wasmPaths = {
@@ -100,11 +102,13 @@ export class SessionOpener {
     const externalData = [];
     for (const path of spec.weights)
       externalData.push({ path: path.slice(folder.length), data: await this.files.bytes(path) });
-    const session = await this.ort.InferenceSession.create(await this.files.bytes(spec.file), {
-      executionProviders: [this.engine.provider],
-      externalData,
-    });
-    return new Session(this.ort, session, spec);
+    const graph = await this.files.bytes(spec.file);
+    const options = { executionProviders: [this.engine.provider], externalData };
+    try {
+      return new Session(this.ort, await this.ort.InferenceSession.create(graph, options), spec);
+    } catch (error) {
+      throw new Error(explained(error, name));
+    }
   }
 
   /**
@@ -141,51 +145,6 @@ export function sizeOf(shape) {
   return shape.reduce((product, side) => product * side, 1);
 }
 
-/**
- * Engines that this browser has for a bundle, the likely best first; and what to know of a GPU that is left out.
- * @param {{precision: string, parity: {needs: Record<string, {largest_mb: number}>}}} contract
- * @param {boolean} checkable whether the bundle holds golden tensors: a GPU is taken at once only if it proves right
- * @param {boolean} isolated whether the page may have threads
- * @returns {Promise<{engines: Engine[], note: string}>}
- */
-export async function engines(contract, checkable, isolated) {
-  const cores = Math.max(1, navigator.hardwareConcurrency ?? 1);
-  const counts = isolated ? [4, 2, 1].filter((count) => count <= cores) : [1];
-  /** @type {Engine[]} */
-  const found = counts.map((threads) => ({ provider: "wasm", threads }));
-  // 8-bit kernels are not on the GPU: such a bundle would be copied to and fro at every layer.
-  const adapter = contract.precision === "int8" ? null : await gpuAdapter();
-  if (adapter === null) return { engines: found, note: "" };
-  const note = unfit(adapter, contract);
-  if (note) return { engines: found, note };
-  /** @type {Engine} */
-  const gpu = { provider: "webgpu", threads: 1 };
-  return { engines: checkable ? [gpu, ...found] : [...found, gpu], note };
-}
-
-/**
- * Why a GPU cannot run a bundle; empty where it may. Sessions would open, and fail when they run.
- * @param {{features: {has: (name: string) => boolean}, limits: {maxStorageBufferBindingSize: number}}} adapter
- * @param {{precision: string, parity: {needs: Record<string, {largest_mb: number}>}}} contract
- */
-export function unfit(adapter, contract) {
-  if (contract.precision === "web" && !adapter.features.has("shader-f16"))
-    return "The GPU of this device has no 16-bit arithmetic: the processor draws. A bundle exported with --precision web8 runs on this GPU.";
-  const largest = Math.max(0, ...Object.values(contract.parity.needs).map((needs) => needs.largest_mb));
-  const bound = adapter.limits.maxStorageBufferBindingSize / 1e6;
-  if (largest <= bound) return "";
-  return `The GPU of this device binds at most ${bound.toFixed(0)} MB at once, and this bundle needs ${largest.toFixed(0)}: the processor draws. Export with --precision web8 or a smaller --resolution.`;
-}
-
-/** @returns {Promise<any>} */
-async function gpuAdapter() {
-  try {
-    return (await /** @type {any} */ (navigator).gpu?.requestAdapter()) ?? null;
-  } catch {
-    return null;
-  }
-}
-
 /** Hide subgroups from ONNX Runtime where they are too narrow for its attention. */
 function hideNarrowSubgroups() {
   const gpu = /** @type {any} */ (navigator).gpu;
@@ -202,4 +161,37 @@ function hideNarrowSubgroups() {
       },
     });
   };
+}
+
+/**
+ * Ask for less shared memory where a browser refuses as much as ONNX Runtime declares (4 GB, which some Safari does).
+ * It is the most that may ever be used, not what is taken.
+ */
+export function lowerMemoryWhereRefused() {
+  const { Memory } = WebAssembly;
+  WebAssembly.Memory = new Proxy(Memory, {
+    construct(target, [asked]) {
+      for (let most = asked.maximum; ; most /= 2) {
+        try {
+          return new target(most === undefined ? asked : { ...asked, maximum: most });
+        } catch (error) {
+          if (most === undefined || most / 2 < asked.initial) throw error;
+        }
+      }
+    },
+  });
+}
+
+/**
+ * What a person can do about an error of ONNX Runtime, in whose words it ends.
+ * @param {unknown} error
+ * @param {string} graph
+ */
+export function explained(error, graph) {
+  const said = error instanceof Error ? error.message : String(error);
+  if (/bad_alloc|out of memory|allocation failed|could not allocate|not enough memory/i.test(said) || /^\d+$/.test(said))
+    return `The browser has too little memory for ${graph}. Close other tabs and apps, or take a smaller bundle. (${said})`;
+  if (/device.{0,20}lost|lost.{0,20}device/i.test(said))
+    return `The GPU gave up at ${graph}. Reload this page; if it happens again, choose the processor under More. (${said})`;
+  return said;
 }

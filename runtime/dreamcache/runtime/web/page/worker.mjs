@@ -4,7 +4,8 @@ import { BundleFiles, asked } from "./bundle.mjs";
 import { measure } from "./bench.mjs";
 import { GOLDEN, selfCheck } from "./check.mjs";
 import { Pipeline } from "./pipeline.mjs";
-import { SessionOpener, engines } from "./sessions.mjs";
+import { engines } from "./engines.mjs";
+import { SessionOpener } from "./sessions.mjs";
 import { loadSubject, saveSubject } from "./subject.mjs";
 
 /** @typedef {import("./subject.mjs").Subject} Subject */
