@@ -100,7 +100,7 @@ def test_four_notebooks_and_what_they_should_not_hold() -> None:
 def test_a_batch_of_subjects_and_prompts(tmp_path: Path) -> None:
     main = runpy.run_path(str(EXAMPLES / "batch.py"))["main"]
     scenes = ["--prompt", "a toy duck in space", "--prompt", "a toy duck on a stage"]
-    main(["mini", "--reference", TOY, *scenes, "--out", str(tmp_path / "out"), "--steps", "1"])
+    main(["mini", "--reference", TOY, *scenes, "--out", str(tmp_path / "out"), "--steps", "2"])
     first, second = (tmp_path / "out" / f"subject-0-prompt-{j}.png" for j in (0, 1))
     with (
         Image.open(first) as one,
@@ -167,7 +167,7 @@ def test_a_service() -> None:
     ask = Client(runpy.run_path(str(EXAMPLES / "service.py"))["create_app"]("mini"))
     status, answer = ask("POST", "/subjects", Path(TOY).read_bytes())
     assert (status, json.loads(answer)) == (201, {"subject": 1})
-    scene = {"subject": 1, "prompt": "a toy duck in space", "steps": 1}
+    scene = {"subject": 1, "prompt": "a toy duck in space", "steps": 2}
     status, png = ask("GET", "/pictures", **scene, seed=3)
     assert (status, png) == ask("GET", "/pictures", **scene, seed=3)
     assert status == 200
