@@ -13,8 +13,6 @@ import typer
 from dreamcache.runtime.cli.options import RenamedGroup
 
 if TYPE_CHECKING:
-    from dreamcache.training.adapters.preset import Preset
-    from dreamcache.training.adapters.run import Finished
     from dreamcache.training.miniature.recipe import Recipe
 
 ORDER = ("data", "autoencoder", "latents", "base", "adapters", "judge", "segmenter", "ship")
@@ -67,12 +65,17 @@ def adapters(
     as_json: Annotated[bool, typer.Option("--json", help="Outcome as JSON.")] = False,
 ) -> None:
     """Train the conditioning adapters for a base (the paper's method)."""
+    from dreamcache.training.adapters.data import open_pairs, open_source
     from dreamcache.training.adapters.preset import choose_preset
+    from dreamcache.training.adapters.run import finetune, resolved
 
     chosen = choose_preset(
         preset, assignments or (), steps=steps, batch=batch, learning_rate=learning_rate, seed=seed
     )
-    done = _train_adapters(base, data, run, chosen, encoded)
+    chosen = resolved(chosen, base)
+    assert chosen.resolution is not None
+    source, pairs = open_source(data, chosen.resolution), open_pairs(data, chosen.resolution)
+    done = finetune(base, source, run, chosen, encoded, pairs)
     if done.main:
         typer.echo(json.dumps(done.as_dict()) if as_json else done.as_line())
 
@@ -106,11 +109,12 @@ def miniature(
         raise typer.BadParameter(
             f"{stage!r} is not one of {', '.join((*ORDER, 'all'))}", param_hint="'STAGE'"
         )
-    from dreamcache.training.miniature.recipe import Recipe, continue_stage
+    from dreamcache.training.miniature.recipe import continue_stage, usual_recipe
 
     counts: dict[str, Any] = {"samples": samples, "pairs": pairs, "stylised": stylised, "size": size}
     schedule = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    recipe = Recipe(**{name: value for name, value in counts.items() if value is not None})
+    counts = {name: value for name, value in counts.items() if value is not None}
+    recipe = replace(usual_recipe(), **counts)
     changed = {name: value for name, value in schedule.items() if value is not None}
     for name in ORDER if stage == "all" else (stage,):
         if name == "adapters":
@@ -123,20 +127,14 @@ def miniature(
 
 def _train_miniature_adapters(run: Path, recipe: Recipe, schedule: dict[str, Any]) -> None:
     """As `train adapters --preset miniature`, on the base of the run."""
+    from dreamcache.training.adapters.data import StoredWorld
     from dreamcache.training.adapters.preset import choose_preset
+    from dreamcache.training.adapters.run import finetune
+    from dreamcache.training.miniature.latents import FOLDERS
     from dreamcache.training.miniature.recipe import BASE_FOLDER, check_run_size
 
     check_run_size(run, recipe)
     preset = choose_preset("miniature", resolution=recipe.size, **schedule)
-    data = f"world:{recipe.samples}+{recipe.pairs}"
-    _train_adapters(str(run / BASE_FOLDER), data, run / "adapters", preset, None)
-
-
-def _train_adapters(base: str, data: str, run: Path, preset: Preset, encoded: Path | None) -> Finished:
-    from dreamcache.training.adapters.data import open_pairs, open_source
-    from dreamcache.training.adapters.run import finetune, resolved
-
-    preset = resolved(preset, base)
-    assert preset.resolution is not None
-    source, pairs = open_source(data, preset.resolution), open_pairs(data, preset.resolution)
-    return finetune(base, source, run, preset, encoded, pairs)
+    ones = StoredWorld(recipe.samples, recipe.size, "one", recipe.seed, run / FOLDERS["one"][0])
+    twos = StoredWorld(recipe.pairs, recipe.size, "two", recipe.seed, run / FOLDERS["two"][0])
+    finetune(str(run / BASE_FOLDER), ones, run / "adapters", preset, None, twos if recipe.pairs else None)

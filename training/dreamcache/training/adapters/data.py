@@ -19,7 +19,7 @@ from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.reference.images import load_image
 from dreamcache.runtime.reference.prepare import prepare_reference
-from dreamcache.training.world.dataset import Of, draw_parallel
+from dreamcache.training.world.dataset import Of, draw_parallel, read_shards
 
 Picture = NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -91,6 +91,21 @@ class DrawnWorld:
     def __iter__(self) -> Iterator[PlainTriplet]:
         for number, drawn in enumerate(draw_parallel(self.seed, self.samples, self.of, self.resolution)):
             yield PlainTriplet(f"{number:08d}", drawn.prompt, drawn.target, drawn.reference)
+
+
+@dataclass(frozen=True)
+class StoredWorld(DrawnWorld):
+    """The same samples where they were rendered before: `folder` holds their shards."""
+
+    folder: Path = Path()
+
+    def __iter__(self) -> Iterator[PlainTriplet]:
+        numbers = iter(range(self.samples))
+        for batch in read_shards(self.folder, self.samples):
+            drawn = zip(batch.prompts, batch.targets, batch.references, strict=True)
+            # numbers last, so that none is taken for a shard's end; the last shard holds more than is asked for
+            for (prompt, target, reference), number in zip(drawn, numbers, strict=False):
+                yield PlainTriplet(f"{number:08d}", str(prompt), target, reference)
 
 
 class TripletFolder:

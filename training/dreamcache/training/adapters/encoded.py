@@ -156,8 +156,9 @@ def _rows(source: TripletSource, number: int) -> int:
 
 def _write(path: Path, group: list[Triplet], start: int, base: Base, preset: Preset) -> None:
     parts: dict[str, list[Tensor]] = {name: [] for name in sorted(NAMES)}
-    for first in range(0, len(group), ENCODED_AT_ONCE):
-        part = group[first : first + ENCODED_AT_ONCE]
+    at_once = ENCODED_AT_ONCE if next(base.vae.parameters()).device.type == "cpu" else FILE_SAMPLES
+    for first in range(0, len(group), at_once):
+        part = group[first : first + at_once]
         references = [
             augmented
             for i, sample in enumerate(part)
@@ -202,8 +203,9 @@ def _latents(base: Base, pictures: Sequence[Picture]) -> Tensor:
     """Pictures uint8 [r, r, 3] as scaled latents float16 [n, z, h, w]."""
     weight = next(base.vae.parameters())
     parts = []
-    for first in range(0, len(pictures), ENCODED_AT_ONCE):
-        values: NDArray[np.uint8] = np.stack(pictures[first : first + ENCODED_AT_ONCE])
+    at_once = ENCODED_AT_ONCE if weight.device.type == "cpu" else FILE_SAMPLES
+    for first in range(0, len(pictures), at_once):
+        values: NDArray[np.uint8] = np.stack(pictures[first : first + at_once])
         pixels = to_tensor(values).to(weight.device, weight.dtype)
         parts.append(base.encode_images(pixels).half().cpu())
     return torch.cat(parts)

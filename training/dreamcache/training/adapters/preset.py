@@ -93,6 +93,9 @@ class Preset(BaseModel):
         description="Precision of base and forward pass; adapters stay in fp32. auto = bf16 where it is fast.",
     )
     recompute: bool = Field(default=False, description="Gradient checkpointing: less memory, more time.")
+    workers: int = Field(
+        default=0, ge=0, description="Processes that read samples ahead; 0 = the training's own, in between."
+    )
     checkpoint_every: int = Field(default=1000, ge=1, description="Steps between checkpoints.")
     log_every: int = Field(default=10, ge=1, description="Steps between lines of the log.")
     validation: int = Field(
@@ -146,7 +149,7 @@ class Preset(BaseModel):
 
 FREE = frozenset(
     {
-        "steps", "batch", "accumulation", "recompute", "checkpoint_every", "log_every", "validate_every",
+        "steps", "batch", "accumulation", "recompute", "workers", "checkpoint_every", "log_every", "validate_every",
         "sheet_every", "sheet_rows", "sheet_steps", "guidance_mode", "guidance", "reference_guidance",
         "recommend", "tensorboard",
     }

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from dreamcache.models.bases.base import Base
 from dreamcache.models.checkpoint import save_adapters
@@ -31,7 +33,7 @@ from dreamcache.training.adapters.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from dreamcache.training.adapters.encoded import EncodedData
+from dreamcache.training.adapters.encoded import Encoded, EncodedData
 from dreamcache.training.adapters.logs import Logs, write_curve
 from dreamcache.training.adapters.objective import AdapterLoss, first_not_finite, plain_products
 from dreamcache.training.adapters.optimizers import make_optimizers
@@ -58,6 +60,33 @@ class ForwardPass:
     data: EncodedData
     drawn: Drawn
     losses: Tensor
+
+
+@dataclass
+class _Passes(Dataset[tuple[bool, Drawn, Encoded]]):
+    """The passes of this process by their numbers: whether of two subjects, what is random, the samples.
+
+    They are numbered through: step, then accumulated pass. Those with two subjects are numbered by themselves.
+    """
+
+    singles: SampleStream
+    pairs: SampleStream | None
+    preset: Preset
+    process: int
+    processes: int
+
+    def __getitem__(self, number: int) -> tuple[bool, Drawn, Encoded]:
+        step, accumulated = divmod(number, self.preset.accumulation)
+        stream, of_two = self.singles, False
+        if self.pairs is not None:
+            earlier, place = divmod(step, self.preset.pairs_every)
+            of_two = place == self.preset.pairs_every - 1
+            stream, step = (self.pairs, earlier) if of_two else (self.singles, step - earlier)
+        passes = step * self.preset.accumulation + accumulated
+        drawn = stream.order.draw(
+            (passes * self.processes + self.process) * self.preset.batch, self.preset.batch
+        )
+        return of_two, drawn, stream.data.take(drawn.rows, drawn.variants)
 
 
 class Trainer:
@@ -116,10 +145,11 @@ class Trainer:
         main, preset = self.accelerator.is_main_process, self.preset
         logs = Logs(self.folder, self.step, preset.tensorboard) if main else None
         try:
+            passes = self._passes()
             with progress_bar("adapters", shown=main) as advance:
                 while self.step < preset.steps:
                     started = time.perf_counter()
-                    values = self._update()
+                    values = self._update(passes)
                     self.step += 1
                     advance(self.step, preset.steps, loss=values["loss"])
                     if logs is not None:
@@ -138,7 +168,7 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.preset.steps
 
-    def _update(self) -> dict[str, float]:
+    def _update(self, passes: Iterator[tuple[bool, Drawn, Encoded]]) -> dict[str, float]:
         """One step of the optimizer; loss and gradient norm over all its samples."""
         preset, accelerator = self.preset, self.accelerator
         rate = preset.rate(self.step)
@@ -146,23 +176,23 @@ class Trainer:
             group["lr"] = rate
         total = torch.zeros((), device=accelerator.device)
         norm = math.nan
-        passes: list[ForwardPass] = []
-        for number in range(preset.accumulation):
-            data, drawn = self._draw(number)
-            encoded = on_device(data.take(drawn.rows, drawn.variants), accelerator.device)
+        done: list[ForwardPass] = []
+        for of_two, drawn, samples in islice(passes, preset.accumulation):
+            data = self.pairs.data if of_two and self.pairs is not None else self.data
+            encoded = on_device(samples, accelerator.device)
             # the products are computed again on the way back: by the same kernel
             with accelerator.accumulate(self.model), plain_products(accelerator.device):
                 losses = self.model(encoded, drawn)
-                passes.append(ForwardPass(data, drawn, losses.detach()))
+                done.append(ForwardPass(data, drawn, losses.detach()))
                 total += losses.detach().mean() / preset.accumulation
                 accelerator.backward(losses.mean())
                 if accelerator.sync_gradients:
                     total = accelerator.reduce(total, "mean")
-                    self._check("loss", float(total), passes)
+                    self._check("loss", float(total), done)
                     norm = float(
                         accelerator.clip_grad_norm_(list(self.state.parameters.values()), preset.clip)
                     )
-                    self._check("gradient norm", norm, passes)
+                    self._check("gradient norm", norm, done)
                 for optimizer in self.optimizers:
                     optimizer.step()
                     optimizer.zero_grad()
@@ -173,17 +203,19 @@ class Trainer:
                     value.lerp_(self.state.parameters[name], 1 - decay)
         return {"loss": float(total), "gradient_norm": norm, "learning_rate": rate}
 
-    def _draw(self, number: int) -> tuple[EncodedData, Drawn]:
-        """The samples of this process in a pass of the step; those with two subjects are numbered by themselves."""
+    def _passes(self) -> Iterator[tuple[bool, Drawn, Encoded]]:
+        """Those that remain."""
         preset, accelerator = self.preset, self.accelerator
-        stream, step = self.singles, self.step
-        if self.pairs is not None:
-            earlier, place = divmod(self.step, preset.pairs_every)
-            of_two = place == preset.pairs_every - 1
-            stream, step = (self.pairs, earlier) if of_two else (self.singles, self.step - earlier)
-        passes = step * preset.accumulation + number
-        start = (passes * accelerator.num_processes + accelerator.process_index) * preset.batch
-        return stream.data, stream.order.draw(start, preset.batch)
+        passes = _Passes(
+            self.singles, self.pairs, preset, accelerator.process_index, accelerator.num_processes
+        )
+        numbers = range(self.step * preset.accumulation, preset.steps * preset.accumulation)
+        own = (
+            torch.Generator()
+        )  # the loader draws a seed for its workers, which need none: not from the run's
+        return iter(
+            DataLoader(passes, batch_size=None, sampler=numbers, num_workers=preset.workers, generator=own)
+        )
 
     def _check(self, what: str, value: float, passes: list[ForwardPass]) -> None:
         if math.isfinite(value):

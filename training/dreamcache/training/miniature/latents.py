@@ -36,8 +36,9 @@ class Latents:
     scale: float
 
 
-def _encode(vae: AutoencoderKL, pictures: NDArray[np.uint8], batch: int = 16) -> NDArray[np.float16]:
+def _encode(vae: AutoencoderKL, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
     weight = next(vae.parameters())
+    batch = 16 if weight.device.type == "cpu" else 250
     with torch.no_grad(), autocast(weight.device):
         parts = [
             vae.encode(to_tensor(pictures[i : i + batch]).to(weight.device, weight.dtype)).latent_dist.mode()

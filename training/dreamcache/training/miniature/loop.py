@@ -188,8 +188,8 @@ class Run:
 
     def _round_back(self) -> None:
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.masters[name].view_as(parameter))
+            masters = [self.masters[name].view_as(parameter) for name, parameter in self.parameters.items()]
+            torch._foreach_copy_(list(self.parameters.values()), masters)
 
     def load_average(self) -> None:
         """Put the averaged weights into the parameters, for sampling and shipping."""

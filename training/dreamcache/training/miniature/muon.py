@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -33,26 +33,34 @@ class Muon(torch.optim.Muon):
         if closure is not None:
             raise ValueError("a closure was given, and this loop takes none")
         for group in self.param_groups:
+            by_shape: dict[torch.Size, list[Tensor]] = {}
             for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
-                state = self.state[matrix]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(matrix)
-                average = state["momentum_buffer"]
-                average.lerp_(matrix.grad, 1 - group["momentum"])
-                update = orthogonalised(matrix.grad.lerp(average, group["momentum"]), self.dtype)
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
+                if matrix.grad is not None:
+                    by_shape.setdefault(matrix.shape, []).append(matrix)
+            for matrices in by_shape.values():
+                self._update(matrices, **{name: group[name] for name in ("lr", "momentum", "weight_decay")})
+
+    def _update(self, matrices: list[Tensor], *, lr: float, momentum: float, weight_decay: float) -> None:
+        """Matrices of one shape, whose iterations are one batch of products: few launches on a GPU."""
+        averages = [
+            self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix)) for matrix in matrices
+        ]
+        gradients = torch._foreach_add([cast(Tensor, matrix.grad) for matrix in matrices], 0.0)
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        torch._foreach_lerp_(gradients, averages, momentum)
+        updates = orthogonalised(torch.stack(gradients), self.dtype).to(matrices[0].dtype)
+        torch._foreach_mul_(matrices, 1 - lr * weight_decay)
+        scale = -lr * 0.2 * math.sqrt(max(matrices[0].shape))
+        torch._foreach_add_(matrices, list(updates.unbind()), alpha=scale)
 
 
-def orthogonalised(matrix: Tensor, dtype: torch.dtype) -> Tensor:
-    """About U Vᵀ of a matrix U S Vᵀ [m, n], by five quintic Newton-Schulz iterations in `dtype`."""
+def orthogonalised(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """About U Vᵀ of each of the matrices U S Vᵀ [n, m, k], by five quintic Newton-Schulz iterations in `dtype`."""
     a, b, c = COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
-    wide = (matrix.T if tall else matrix).to(dtype)
-    wide = wide / wide.norm().clamp(min=SMALLEST_NORM)
+    tall = matrices.shape[1] > matrices.shape[2]
+    wide = (matrices.mT if tall else matrices).to(dtype)
+    wide = wide / wide.flatten(1).norm(dim=1)[:, None, None].clamp(min=SMALLEST_NORM)
     for _ in range(ITERATIONS):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide.T if tall else wide
+        gram = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.mT if tall else wide

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from dreamcache.models.bases.parts.segmenter import FILE as SEGMENTER_FILE
 from dreamcache.models.bases.parts.segmenter import save_segmenter
+from dreamcache.training.device import training_device
 from dreamcache.training.errors import CheckpointError
 from dreamcache.training.miniature.latents import (
     FOLDERS,
@@ -72,8 +74,17 @@ BASE = Schedule(
 SEGMENTER = Schedule(
     steps=1500, batch=24, learning_rate=3e-3, warmup=30, ema=0.99, checkpoint_every=50, muon=True
 )
-SEGMENTER_SAMPLES = 4000
+SEGMENTER_SAMPLES = 16_000
 JUDGE = Schedule(steps=3000, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
+ON_GPU: dict[str, Any] = {
+    "autoencoder": replace(AUTOENCODER, steps=6000, batch=256, checkpoint_every=1000),
+    "base": replace(
+        BASE, steps=4000, batch=1024, parts=1, learning_rate=3.5e-3, ema=0.995, checkpoint_every=500
+    ),
+    "judge": replace(JUDGE, steps=4000, checkpoint_every=1000),
+    "segmenter": replace(SEGMENTER, steps=3000, batch=48, checkpoint_every=1000),
+}
+"""The schedules that differ where there is a GPU: larger batches, and fewer checkpoints for the same time."""
 OF_ANY_SIZE = ("data", "judge", "segmenter")
 """Stages that need no base."""
 BASE_FOLDER = Path("base", "pipeline")
@@ -97,6 +108,12 @@ class Recipe:
     base: Schedule = BASE
     judge: Schedule = JUDGE
     segmenter: Schedule = SEGMENTER
+
+
+def usual_recipe() -> Recipe:
+    """That of this machine."""
+    recipe = Recipe()
+    return recipe if training_device().type == "cpu" else replace(recipe, **ON_GPU)
 
 
 def _write_json(path: Path, record: object) -> None:
@@ -135,7 +152,7 @@ def _autoencoder(run: Path) -> AutoencoderKL:
 
 def stage_latents(run: Path, recipe: Recipe) -> None:
     """Encode the targets."""
-    vae, tokenizer = _autoencoder(run), make_tokenizer()
+    vae, tokenizer = _autoencoder(run).to(training_device()), make_tokenizer()
     for rendered, latents, samples in _kinds(run, recipe).values():
         encode_dataset(rendered, latents, samples, vae, tokenizer)
 

@@ -57,7 +57,9 @@ def sampling_settings(adapters: Path | None, options: Options) -> SamplingSettin
 
 def cache_batch(pipeline: DreamCachePipeline, references: NDArray[np.uint8]) -> Cache:
     """The caches of prepared references uint8 [n, 64, 64, 3]."""
-    return pipeline.cache_latent(pipeline.base.encode_images(to_tensor(references)))
+    return pipeline.cache_latent(
+        pipeline.base.encode_images(to_tensor(references).to(pipeline.base.unet.device))
+    )
 
 
 def paint_batch(
@@ -77,7 +79,7 @@ def paint_batch(
     *_, last = denoise_batch(
         pipeline.conditioned,
         base.scheduler,
-        torch.from_numpy(latent),
+        torch.from_numpy(latent).to(base.unet.device),
         base.encode_text(prompts),
         base.encode_text([""]),
         cache,

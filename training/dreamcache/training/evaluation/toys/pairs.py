@@ -115,8 +115,8 @@ def own_halves(cache: Cache, batch: int) -> dict[str, Tensor]:
     for name, tokens in cache.items():
         count = tokens.shape[1] // 2
         side = round(count**0.5)
-        right = torch.arange(count) % side >= side // 2
-        of_right = torch.arange(2 * count) >= count
+        right = torch.arange(count, device=tokens.device) % side >= side // 2
+        of_right = torch.arange(2 * count, device=tokens.device) >= count
         found[name] = (right[:, None] == of_right[None]).expand(batch, -1, -1)
     return found
 

@@ -11,6 +11,7 @@ import typer
 
 from dreamcache.runtime.files import claim_file, replacing
 from dreamcache.runtime.settings import Options
+from dreamcache.training.device import training_device
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,7 +104,7 @@ def _torch_painter(request: ToyRequest) -> tuple[TorchPainter, dict[str, Any]]:
     from dreamcache.models.pipeline import DreamCachePipeline
     from dreamcache.training.evaluation.toys.painter import TorchPainter, sampling_settings
 
-    pipeline = DreamCachePipeline.load(request.base, request.adapters)
+    pipeline = DreamCachePipeline.load(request.base, request.adapters, str(training_device()))
     how = sampling_settings(request.adapters, request.options)
     return TorchPainter(pipeline, how), {"from": "pytorch", **asdict(how)}
 

@@ -7,6 +7,7 @@ this size learns shapes from fewer samples than noise prediction does.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -23,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dreamcache.models.bases.pixels import to_pictures
 from dreamcache.models.pipeline import denoise_batch
-from dreamcache.training.device import compile_blocks, training_device, training_dtype
+from dreamcache.training.device import compile_unet, training_device, training_dtype
 from dreamcache.training.miniature.convolution import quicken
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Run, Schedule, step_generator
@@ -108,7 +109,9 @@ def noised(scheduler: DDIMScheduler, clean: Tensor, noise: Tensor, timestep: Ten
 def draw_step(
     latents: Latents, schedule: Schedule, step: int, drop: float, null: Tensor
 ) -> tuple[Tensor, ...]:
-    """What a step trains on: rows [b], noise, timesteps [b] uniform in 0..999, tokens with some dropped."""
+    """What a step trains on: clean latents and noise [b, z, h, w], timesteps [b] uniform in 0..999, tokens with some
+    dropped. Latents and noise lie, and the noise is drawn, where the latents are.
+    """
     generator = step_generator(schedule.seed, step)
     chosen = torch.randint(len(latents.targets), (schedule.batch,), generator=generator)
     # stratified over the batch: uniform, with less variance
@@ -121,10 +124,15 @@ def draw_step(
         .long()
         .clamp(max=999)
     )  # a sum just below the batch may round up to it
-    noise = torch.randn(latents.targets[chosen].shape, generator=generator)
+    device = latents.targets.device
+    clean = latents.targets[chosen.to(device)].float()
+    if device.type == "cpu":
+        noise = torch.randn(clean.shape, generator=generator)
+    else:
+        noise = torch.randn(clean.shape, device=device, generator=step_generator(schedule.seed, step, device))
     dropped = torch.rand(schedule.batch, generator=generator) < drop
     tokens = torch.where(dropped[:, None], null, latents.tokens[chosen])
-    return chosen, noise, timestep, tokens
+    return clean, noise, timestep, tokens
 
 
 def null_tokens(tokenizer: CLIPTokenizer) -> Tensor:
@@ -151,17 +159,17 @@ def train_text_to_image(
     if device.type == "cpu":
         quicken(unet)
     if schedule.compiled:
-        compile_blocks(unet)
+        compile_unet(unet)
+    latents = replace(latents, targets=latents.targets.to(device))
 
     def loss(step: int) -> Iterator[Tensor]:
         drawn = draw_step(latents, schedule, step, CAPTION_DROP, null)
         for part in zip(*(t.chunk(schedule.parts) for t in drawn), strict=True):
-            chosen, noise, timestep, tokens = (t.to(device) for t in part)
-            clean = latents.targets[chosen.cpu()].to(device).float()
+            clean, noise, timestep, tokens = (t.to(device) for t in part)
             noisy, velocity = noised(scheduler, clean, noise, timestep)
             text = text_encoder(tokens).last_hidden_state
             predicted = unet(noisy.to(dtype), timestep, text).sample
-            yield functional.mse_loss(predicted.float(), velocity) * (len(chosen) / schedule.batch)
+            yield functional.mse_loss(predicted.float(), velocity) * (len(clean) / schedule.batch)
 
     def sheet(path: Path) -> None:
         pipeline = assemble(vae, text_encoder, tokenizer, unet, scheduler)
@@ -171,7 +179,8 @@ def train_text_to_image(
                 f"a toy {KINDS[(row * 6 + i) % 12]} {SCENES[SCENE_NAMES[(row * 5 + i) % 13]].words[0]}"
                 for i in range(8)
             ]
-            rows.append(list(sample(pipeline, prompts, seed=row)))
+            with torch.compiler.set_stance("force_eager"):  # compiled for another number of pictures
+                rows.append(list(sample(pipeline, prompts, seed=row)))
         save_sheet(rows, path)
 
     run.train(loss, sheet, sheet_every=10 * schedule.checkpoint_every)
@@ -217,4 +226,4 @@ def sample(
     )
     decoder = next(pipeline.vae.parameters())
     scaled = last.latent / pipeline.vae.config.scaling_factor
-    return to_pictures(pipeline.vae.decode(scaled.to(decoder.dtype)).sample)
+    return to_pictures(pipeline.vae.decode(scaled.to(decoder.device, decoder.dtype)).sample)

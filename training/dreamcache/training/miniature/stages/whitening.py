@@ -24,8 +24,9 @@ def whiten(vae: AutoencoderKL, batch: Batch) -> None:
 
     The posterior's variance is left as it was and no longer means anything: take the mode.
     """
+    device = next(vae.parameters()).device
     parts = [
-        vae.encode(to_tensor(batch.targets[i : i + 100])).latent_dist.mode()
+        vae.encode(to_tensor(batch.targets[i : i + 100]).to(device)).latent_dist.mode()
         for i in range(0, len(batch.targets), 100)
     ]
     mean, forward, back = zca(torch.cat(parts).movedim(1, -1).flatten(0, -2))
