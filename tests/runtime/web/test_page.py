@@ -64,6 +64,7 @@ def test_the_picture_of_a_photograph_is_pythons(page: Page, served: Served, toy:
     apart = np.abs(received.astype(int) - expected)
     assert (apart <= 1).mean() >= 0.999
     assert apart.max() <= 2
+    plain = expected
     # another seed and another sampler are other pictures
     assert (np.abs(draw(page, PROMPT, steps=4, seed=8).astype(int) - expected) > 1).mean() > 0.5
     page.select_option("#scheduler", "dpmpp_2m_sde")
@@ -71,6 +72,13 @@ def test_the_picture_of_a_photograph_is_pythons(page: Page, served: Served, toy:
     received = draw(page, PROMPT, steps=4, seed=7)
     assert (np.abs(received.astype(int) - expected) <= 1).mean() >= 0.999
     page.select_option("#scheduler", pipeline.contract.guidance.scheduler)
+    # the shallow graph at every second step
+    cached = np.asarray(pipeline.generate(PROMPT, subject, steps=4, seed=7, step_cache=2))
+    page.select_option("#step-cache", "2")
+    received = draw(page, PROMPT, steps=4, seed=7)
+    assert (np.abs(received.astype(int) - cached) <= 1).mean() >= 0.999
+    assert (np.abs(received.astype(int) - plain) > 1).mean() > 0.02
+    page.select_option("#step-cache", "1")
     with page.expect_download() as download:
         press(page, "save")
     assert download.value.suggested_filename.endswith(".png")

@@ -159,6 +159,7 @@ function settings() {
     seed: /^[0-9]{1,18}$/.test(seed) ? seed : String(crypto.getRandomValues(new Uint32Array(1))[0]),
     steps: Number(field("steps").value),
     scheduler: choice("scheduler").value,
+    step_cache: Number(choice("step-cache").value),
     guidance: {
       mode: choice("mode").value,
       guidance_scale: Number(field("guidance-scale").value),
@@ -199,6 +200,7 @@ function fillForm() {
     field(id).addEventListener("input", show);
     show();
   }
+  element("step-caching", HTMLElement).hidden = !facts.contract.graphs.shallow;
   const size = `${architecture.image_width} × ${architecture.image_height} px`;
   const gpu = engines.some(({ provider }) => provider === "webgpu") || facts.contract.precision === "int8";
   const none = gpu || !globalThis.isSecureContext ? "" : ". No WebGPU: a newer Chrome, Edge or Safari draws on the GPU";

@@ -7,7 +7,8 @@
  * @typedef {import("./sessions.mjs").Session} Session
  * @typedef {{side: number, pixels: string, background: string, thumbnail: string}} Reference as the desk prepared it
  * @typedef {{width: number, height: number, pixels: Uint8ClampedArray<ArrayBuffer>}} Picture RGBA
- * @typedef {{prompt: string, negative_prompt: string, seed: string, steps: number, scheduler: string, guidance: Guidance}} Settings
+ * @typedef {{prompt: string, negative_prompt: string, seed: string, steps: number, scheduler: string, guidance: Guidance, step_cache?: number}} Settings step_cache: steps per run of
+ *   the whole denoiser
  * @typedef {{index: number, total: number, preview: Picture | null}} Drawn
  */
 
@@ -117,10 +118,14 @@ export class Pipeline {
     const noise = noiseSource(BigInt(settings.seed), this.latentSize);
     /** @type {Float32Array} */
     let latent = new Float32Array();
+    const every = settings.step_cache ?? 1;
+    const between = (/** @type {(shallow: Session | null) => Promise<void>} */ use) =>
+      every > 1 ? this.sessions.with("shallow", use) : use(null);
     const steps = async (/** @type {Session | null} */ decoder) =>
-      this.stage("denoiser", "denoise", async (graph) => {
+      this.stage("denoiser", "denoise", (graph) => between(async (shallow) => {
         const batch = this.contract.architecture.batch;
-        const denoiser = new Denoiser(graph, batch, texts, subject?.tensors ?? null, this.facts.cache_tensors);
+        const { cache_tensors: specs } = this.facts;
+        const denoiser = new Denoiser(graph, batch, texts, subject?.tensors ?? null, specs, shallow, every);
         let began = performance.now();
         for await (const step of trajectory(denoiser, scheduler, settings.guidance, noise)) {
           this.observe("step", performance.now() - began);
@@ -132,7 +137,7 @@ export class Pipeline {
           }
           began = performance.now();
         }
-      });
+      }));
     // A small decoder stands by for previews; a large one would not fit beside the denoiser.
     if (tell !== null && this.decoderBytes <= SMALL_DECODER_BYTES) await this.sessions.with("vae_decoder", steps);
     else await steps(null);

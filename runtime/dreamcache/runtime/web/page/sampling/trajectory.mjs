@@ -10,7 +10,7 @@ import { scaled } from "./schedulers/base.mjs";
  * @typedef {{index: number, total: number, latent: Float32Array, preview: Float32Array}} Step
  * @typedef {object} Predictor
  * @property {boolean} hasReference
- * @property {(latent: Float32Array, timestep: number, branches: Branch[]) => Promise<Float32Array[]>} predict
+ * @property {(latent: Float32Array, timestep: number, branches: Branch[], step: number) => Promise<Float32Array[]>} predict
  */
 
 /**
@@ -29,7 +29,7 @@ export async function* trajectory(denoiser, scheduler, guidance, noise) {
   for (let call = 0; call < calls; call++) {
     const index = scheduler.stepOf(call);
     const input = scheduler.scaleInput(latent, call);
-    const combined = combine(guidance, await denoiser.predict(input, scheduler.timesteps[call], asked));
+    const combined = combine(guidance, await denoiser.predict(input, scheduler.timesteps[call], asked, index));
     const preview = scheduler.predictedOriginal(combined, call, latent);
     latent = scheduler.step(combined, call, latent, noise);
     if (call + 1 === calls || scheduler.stepOf(call + 1) > index) yield { index, total, latent, preview };
