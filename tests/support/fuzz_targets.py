@@ -111,6 +111,8 @@ def contract_target(folder: Path) -> Case:
     """`dreamcache.json`; read, and a picture drawn with it."""
     bundle = tiny_bundle.build(folder / "contract")
     whole = json.loads((bundle / CONTRACT_NAME).read_text(encoding="utf-8"))
+    # What is written only where it is not the default.
+    whole["architecture"] |= {"text_chunks": 1, "pooled_width": None, "reference": None}
 
     def case(rng: random.Random) -> None:
         (bundle / CONTRACT_NAME).write_text(json.dumps(changed_json(whole, rng)), encoding="utf-8")

@@ -48,7 +48,7 @@ _OTHER_WEIGHTS = {"embedding", "position", "encoder", "decoder"}
 _WORDS = ["a", "robot", "on", "the", "beach", "toy", "снег"]
 
 
-def architecture(batch: int = 1, shallow: bool = True) -> Architecture:
+def architecture(batch: int = 1, shallow: bool = True, text_chunks: int = 1) -> Architecture:
     return Architecture(
         name="tiny",
         latent_channels=4,
@@ -58,6 +58,7 @@ def architecture(batch: int = 1, shallow: bool = True) -> Architecture:
         image_width=16,
         text_length=8,
         text_width=6,
+        text_chunks=text_chunks,
         batch=batch,
         sites=(
             SiteSpec(name="mid_block.attentions.0", width=8, heads=2, token_height=2, token_width=2),
@@ -75,18 +76,19 @@ def build(
     seed: int = 0,
     shallow: bool = True,
     segmenter: bool = False,
+    text_chunks: int = 1,
     **changes: Any,
 ) -> Path:
     """Write the whole bundle into a fresh folder.
 
     shallow: with the graphs of step caching and of the stock model. segmenter: with one that finds what is red.
-    changes: fields of the contract to set otherwise.
+    text_chunks: of a prompt, each of 8 tokens. changes: fields of the contract to set otherwise.
     """
-    shape = architecture(batch, shallow)
+    shape = architecture(batch, shallow, text_chunks)
     for part in ("unet", "text_encoder", "vae_encoder", "vae_decoder", "tokenizer"):
         (folder / part).mkdir(parents=True)
     vocabulary = _write_tokenizer(folder / "tokenizer")
-    weights = _weights(np.random.default_rng(seed), len(vocabulary))
+    weights = _weights(np.random.default_rng(seed), len(vocabulary), text_chunks)
     graphs = Graphs(
         **tiny_unet.write_unet(
             folder / "unet", shape, {n: weights[n] for n in weights if n not in _OTHER_WEIGHTS}
@@ -154,7 +156,7 @@ def _records(folder: Path) -> dict[str, FileRecord]:
     }
 
 
-def _weights(random: np.random.Generator, vocabulary: int) -> Weights:
+def _weights(random: np.random.Generator, vocabulary: int, text_chunks: int) -> Weights:
     def normal(*shape: int, scale: float = 0.3) -> NDArray[np.float32]:
         return (random.standard_normal(shape) * scale).astype(np.float32)
 
@@ -166,7 +168,7 @@ def _weights(random: np.random.Generator, vocabulary: int) -> Weights:
         "up_blocks.1.attentions.1.to_k": normal(4, 4),
         "up_blocks.1.attentions.1.to_v": normal(4, 4),
         "up_blocks.1.attentions.1.to_out": normal(64, 64),
-        "text_to_out": normal(48, 64, scale=0.1),
+        "text_to_out": normal(48 * text_chunks, 64, scale=0.1),
         "time_to_out": normal(1, 64, scale=0.001),
         "to_deep": normal(64, 32, scale=0.1),
         "from_deep": normal(32, 64, scale=0.1),

@@ -90,9 +90,14 @@ def _denoiser(
     outputs: tuple[TensorSpec, ...],
 ) -> onnx.GraphProto:
     """The denoiser, the stock model ("plain": no site) or the shallow graph ("shallow": deep features given)."""
-    b = shape.batch
+    b, text = shape.batch, shape.text_chunks * shape.text_length * shape.text_width
     middle, upper = shape.sites
-    constants = {"flat_shape": [b, 64], "text_shape": [b, 48], "column": [b, 1], "latent_shape": [b, 4, 4, 4]}
+    constants = {
+        "flat_shape": [b, 64],
+        "text_shape": [b, text],
+        "column": [b, 1],
+        "latent_shape": [b, 4, 4, 4],
+    }
     used = ["shared", "text_to_out", "time_to_out", "from_deep"]
     nodes = [
         helper.make_node("Reshape", ["latent", "flat_shape"], ["flat"]),

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -287,6 +288,23 @@ def test_tokens_are_pythons(javascript: dict[str, Path], chunks: int) -> None:
         expected = [ours.encode(prompt).tolist() for prompt in prompts]
     assert [one["chunks"] for one in answer] == expected
     assert sum(one["lost"] > 0 for one in answer) == len(cut) > 0
+
+
+def test_a_prompt_of_two_chunks_draws_pythons_picture(
+    chromium: Browser, javascript: dict[str, Path], tiny: ModuleType, toy: Path, tmp_path: Path
+) -> None:
+    bundle = tiny.build(tmp_path / "bundle", text_chunks=2)
+    first = "a robot on the beach toy"
+    with serving(bundle, javascript, tmp_path / "records", temporary_context(["127.0.0.1"])) as made:
+        pipeline, server = made
+        page = visit(chromium, server)
+        give_file(page, "photograph", toy)
+        received, subject = draw(page, f"{first} the toy", steps=2, seed=3), pipeline.cache(toy)
+        for prompt in (f"{first} the toy", first):
+            expected = np.asarray(pipeline.generate(prompt, subject, steps=2, seed=3)).astype(int)
+            apart = np.abs(received - expected) > 1
+            assert (apart.mean() < 0.001) == (prompt != first)
+        page.context.close()
 
 
 def test_the_shipped_miniature_draws(chromium: Browser, javascript: dict[str, Path], tmp_path: Path) -> None:
