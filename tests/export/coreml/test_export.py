@@ -94,6 +94,7 @@ def test_the_page_for_app_developers(both: Path) -> None:
     assert part is not None
     names = [spec.name.replace(".", "_") for spec in part.models["Unet"].functions["denoise"].inputs]
     assert all(f"`{name}`" in page for name in names)
+    assert "A prompt becomes 16 ids: 514, its tokens, 515" in page
     assert "Not compiled where this was written" in page
     assert 'functionName = "cache"' in page
     assert "$" not in page

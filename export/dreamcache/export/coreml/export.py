@@ -16,6 +16,7 @@ from dreamcache.export.coreml.fitting import WritePackages, written_to_fit
 from dreamcache.export.coreml.guide import write_guide
 from dreamcache.export.coreml.modules import CoreMLModule, component_modules, unet_modules
 from dreamcache.export.coreml.packages import FOLDER, UNET, write_component, write_unet
+from dreamcache.export.coreml.text_files import describe_text, write_tokenizer
 from dreamcache.export.coreml.weights.mixed import find_recipe
 from dreamcache.export.coreml.weights.recipe import WeightRecipe
 from dreamcache.export.declare.architecture import declare_architecture
@@ -88,8 +89,8 @@ def export_coreml(
         if options.weights == "mixed":
             recipe = find_recipe(place, parts["denoise"], recording, architecture, options, progress)
         writers = _writers(place, parts, components, options, recipe, progress)
-        # vocab.json and merges.txt, of what tokenizer.json holds; SDXL's second one has the same.
-        source.base.tokenizer.backend_tokenizer.model.save(str(place))
+        # SDXL's second one has the same words.
+        added = write_tokenizer(place, source.base.tokenizer)
         part = written_to_fit(folder, writers, options, recipe, architecture, recording, progress)
         guide = write_guide(
             part,
@@ -98,6 +99,7 @@ def export_coreml(
             settings.guidance,
             settings.vae,
             source.conditioned.config.cache_timestep,
+            describe_text(architecture.text_length, settings.text, settings.text_2, added),
         )
         (place / "README.md").write_text(guide, encoding="utf-8")
     return part

@@ -17,6 +17,10 @@ Made by `dreamcache export`; `../dreamcache.json` has the same facts for program
 $compute, UNet weights as $weights, attention `$attention`. Shapes are fixed.$pieces
 
 $tables
+## Text
+
+$prompts
+
 ## The constants
 
 | | |
@@ -79,8 +83,9 @@ def write_guide(
     guidance: GuidanceDefaults,
     vae: VaeSpec,
     cache_timestep: int,
+    prompts: str,
 ) -> str:
-    """The page's text."""
+    """The page's text; `prompts` says how a prompt becomes ids."""
     merged = any("cache" in model.functions for model in part.models.values())
     units = ".cpuAndNeuralEngine" if part.attention == "split_einsum" else ".cpuAndGPU"
     swift = Template((_TWO_FUNCTIONS if merged else _TWO_PACKAGES) + "\n" + _LOOP).substitute(
@@ -100,6 +105,7 @@ def write_guide(
         beta_end=f"{scheduler.beta_end:g}",
         train_steps=scheduler.num_train_timesteps,
         cache_timestep=cache_timestep,
+        prompts=prompts,
         scaling=f"{vae.scaling_factor:g}",
         shift=f"{vae.shift_factor or 0.0:g}",
         guidance=_guidance(guidance),
