@@ -77,6 +77,14 @@ def _weights() -> Iterator[AlteredBase]:
         yield weight(file, f"{part} with a weight more", lambda tensors: tensors.update(spare=torch.zeros(1)))
     # A buffer that transformers once saved, and what a whole CLIP has besides.
     yield weight(TEXT, "text encoder with idle weights", _idle)
+    yield weight(VAE, "VAE with the names of diffusers 0.2", _renamed_attention)
+    yield weight(UNET, "UNet as torch.compile names it", _prefixed)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    for file, text in ((UNET, pointer), (VAE, "<!DOCTYPE html>")):
+        yield AlteredBase(
+            f"{file} is {text[:23]!r} …",
+            lambda folder, file=file, text=text: (folder / file).write_text(text),
+        )
     yield weight(UNET, "UNet half in fp16 and half in bf16", _mixed)
     for kind in (torch.int8, torch.bool):
         yield weight(UNET, f"UNet with a bias in {kind}", lambda tensors, kind=kind: _as(tensors, kind))
@@ -119,6 +127,18 @@ def _mixed(tensors: dict[str, torch.Tensor]) -> None:
 
 def _as(tensors: dict[str, torch.Tensor], kind: torch.dtype) -> None:
     tensors["conv_in.bias"] = tensors["conv_in.bias"].to(kind)
+
+
+def _renamed_attention(tensors: dict[str, torch.Tensor]) -> None:
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for new, old in names.items():
+        for name in [name for name in tensors if f".attentions.0.{new}." in name]:
+            tensors[name.replace(f".{new}.", f".{old}.")] = tensors.pop(name)
+
+
+def _prefixed(tensors: dict[str, torch.Tensor]) -> None:
+    for name in list(tensors):
+        tensors[f"_orig_mod.{name}"] = tensors.pop(name)
 
 
 def _sharded(path: Path) -> list[Path]:

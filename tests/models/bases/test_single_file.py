@@ -168,7 +168,7 @@ def more(name: str) -> Callable[[dict[str, torch.Tensor]], None]:
         (more("first_stage_model.decoder.spare"), "the vae of .* reads: first_stage_model.decoder.spare;"),
         (more("cond_stage_model.transformer.text_model.spare"), r"the text encoder of .* reads: cond_stage"),
         (drop("model.diffusion_model.out.2.weight"), "the unet of .* lacks conv_out.weight; the base is inc"),
-        (drop("first_stage_model."), "the vae of .* lacks .* and [0-9]+ more"),
+        (drop("first_stage_model."), "the vae of .* lacks .* and [0-9]+ more; .*, or give --vae$"),
         (drop("cond_stage_model."), "the text encoder of .* lacks"),
         (drop("model.diffusion_model.input_blocks.0"), "holds no UNet in the original layout"),
     ],

@@ -69,6 +69,8 @@ def test_a_statement_is_read_and_a_contradiction_is_one_line(
         ([], {"modelspec.prediction_type": "epsilon"}, Statement("epsilon")),
         ([], {"modelspec.architecture": "stable-diffusion-v2-768-v"}, Statement("v_prediction")),
         ([], {"ss_v_parameterization": "True"}, Statement("v_prediction")),
+        ([], {"ss_zero_terminal_snr": "True"}, Statement(zero_snr=True)),
+        ([], {"ss_zero_terminal_snr": "False"}, Statement()),
         (["v_pred"], {"modelspec.prediction_type": "epsilon"}, "contradicts itself"),
         ([], {"modelspec.prediction_type": "x0"}, "expected epsilon or v"),
     ],

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dreamcache.models.errors import AdapterError
+from dreamcache.models.errors import AdapterError, reason
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")
 """Endings of weights that can run code when they are opened, or that PyTorch does not read."""
@@ -18,6 +18,14 @@ TO_SAFETENSORS = (
     "'model.safetensors')\""
 )
 """Command for a pickle, with its weights at the top or under ``state_dict``; weights that share memory are copied."""
+
+_INSTEAD = (
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the weights with git lfs pull"),
+    (b"GGUF", "GGUF, packed by a quantiser", "give the weights in 16 bits that it was made from"),
+    (b"PK\x03\x04", "a pickle by another name", f"where you trust it, convert it: {TO_SAFETENSORS}"),
+    (b"<", "a web page", "download it again"),
+)
+"""First bytes of what people have in the place of weights, its name, and what mends it."""
 
 
 def refuse_pickle(source: str | Path) -> None:
@@ -33,6 +41,24 @@ def pickles_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix in PICKLE_SUFFIXES)
 
 
+def no_safetensors(path: Path, error: Exception) -> str:
+    """What is in the place of weights, and what mends it: for the end of a message.
+
+    Args:
+        path: of the file.
+        error: what reading it raised.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError:
+        head = b""
+    for start, found, mend in _INSTEAD:
+        if head.startswith(start):
+            return f"({found}); {mend}"
+    return f"({reason(error)}); download it again"
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
@@ -40,6 +66,8 @@ def read_json(path: Path) -> dict[str, Any]:
         AdapterError: not a JSON object.
         OSError: the file is absent.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is absent; download the base again")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from dreamcache.models.bases.files import PICKLE_SUFFIXES
+from dreamcache.models.bases.files import PICKLE_SUFFIXES, no_safetensors
 from dreamcache.models.bases.parts.soundness import refuse_packed
 from dreamcache.models.errors import AdapterError
 
@@ -118,7 +118,7 @@ def read_addition(option: str, path: Path) -> dict[str, Tensor]:
             tensors = {name: stored.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise AdapterError(
-            f"{option} {path} is not a safetensors file ({error}); download it again"
+            f"{option} {path} is not a safetensors file {no_safetensors(path, error)}"
         ) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):

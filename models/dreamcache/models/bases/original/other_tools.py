@@ -11,7 +11,6 @@ from torch import Tensor
 from dreamcache.models.errors import AdapterError
 
 UNET = "model.diffusion_model."
-VAE = "first_stage_model."
 TEXT_ENCODER = "cond_stage_model."
 TEXT = "cond_stage_model.transformer."
 

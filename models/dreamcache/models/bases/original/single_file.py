@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers.loaders.single_file_utils import (
+    LDM_VAE_KEYS,
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
@@ -27,11 +28,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
 from dreamcache.models.bases.diffusers_folder import known_entries, read_scheduler
-from dreamcache.models.bases.files import read_json
+from dreamcache.models.bases.files import no_safetensors, read_json
 from dreamcache.models.bases.original.other_tools import (
     TEXT_ENCODER,
     UNET,
-    VAE,
     averaged_copy,
     is_scale,
     is_weight,
@@ -56,6 +56,7 @@ _GUIDANCE = "time_embed.cond_proj.weight"
 _SILENT = Statement()
 _CONV_IN = f"{UNET}input_blocks.0.0.weight"
 _TEXT_WIDTH = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+_SD2_TEXT_WIDTH = 1024
 _OPEN_CLIP = "cond_stage_model.model."
 _TOKENIZER = "openai/clip-vit-large-patch14"
 _TRANSFORMERS = ("joint_blocks.", "double_blocks.", "transformer_blocks.", "double_stream_blocks.")
@@ -103,7 +104,7 @@ def load_single_file(
     return Parts(
         vae=autoencoder_of(path, vae, tensors) if other_vae is None else other_vae,
         text_encoder=_text_encoder(path, text, tensors),
-        tokenizer=_tokenizer(folder, pads_with_zero=f"{_OPEN_CLIP}token_embedding.weight" in tensors),
+        tokenizer=_tokenizer(folder, pads_with_zero=text.hidden_size == _SD2_TEXT_WIDTH),
         unet=_unet(path, unet, tensors),
         scheduler=scheduler,
     )
@@ -119,7 +120,7 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
         with safe_open(path, framework="pt") as stored:
             return {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{path} is not a safetensors checkpoint ({error}); download it again") from error
+        raise AdapterError(f"{path} is not a safetensors checkpoint {no_safetensors(path, error)}") from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -186,9 +187,9 @@ def recognise(path: Path, shapes: Shapes, statement: Statement = _SILENT) -> str
     width = shapes.get(_TEXT_WIDTH, [0])[-1]
     if width == 768:
         return "lcm" if f"{UNET}{_GUIDANCE}" in shapes else "sd15"
-    if width == 1024 and statement.prediction_type is not None:
+    if width == _SD2_TEXT_WIDTH and statement.prediction_type is not None:
         return "sd21" if statement.prediction_type == "v_prediction" else "sd21-base"
-    if width == 1024:
+    if width == _SD2_TEXT_WIDTH:
         raise AdapterError(
             f"{path} is an SD 2.x checkpoint, which does not say whether it predicts noise or velocity; give "
             "--base-config sd21 (768 px, velocity), sd21-base (512 px, noise), sd-turbo or a diffusers folder, or "
@@ -228,7 +229,7 @@ def autoencoder_of(path: Path, config: Mapping[str, Any], tensors: dict[str, Ten
     """
     model = AutoencoderKL(**known_entries(config))
     converted = convert_ldm_vae_checkpoint(tensors, model.config)
-    prefix = VAE if any(name.startswith(VAE) for name in tensors) else ""
+    prefix = next((known for known in LDM_VAE_KEYS if any(name.startswith(known) for name in tensors)), "")
     return filled(path, "vae", model, converted, tensors, prefix)
 
 
@@ -263,7 +264,7 @@ def filled(
         AdapterError: weights that are missing, do not fit the config, or that nothing reads.
     """
     expected = model.state_dict()
-    refuse_missing(f"the {part} of {path}", set(expected) - set(converted))
+    refuse_missing(f"the {part} of {path}", set(expected) - set(converted), vae=part == "vae")
     wrong = [
         f"{name} is {list(converted[name].shape)}, expected {list(tensor.shape)}"
         for name, tensor in expected.items()

@@ -25,7 +25,7 @@ class Statement(NamedTuple):
 
 
 def read_statement(path: object, names: Iterable[str], metadata: Mapping[str, str] | None) -> Statement:
-    """The keys ``v_pred`` and ``ztsnr``, and the header's ``modelspec.prediction_type`` and ``.architecture``.
+    """The keys ``v_pred`` and ``ztsnr``, and the header's ``modelspec.*`` and ``ss_*`` entries on both.
 
     Raises:
         AdapterError: the file contradicts itself, or predicts what no bundle does.
@@ -47,7 +47,8 @@ def read_statement(path: object, names: Iterable[str], metadata: Mapping[str, st
         raise AdapterError(
             f"{path} contradicts itself ({words}); give --base-config only once it is corrected"
         )
-    return Statement(next(iter(said.values()), None), "ztsnr" in keys)
+    zero_snr = "ztsnr" in keys or header.get("ss_zero_terminal_snr", "").lower() == "true"
+    return Statement(next(iter(said.values()), None), zero_snr)
 
 
 def agreed(path: object, statement: Statement, prediction: str | None) -> Statement:
@@ -91,8 +92,8 @@ def joined(
     if statement.zero_snr:
         if config is not None and scheduler.get("rescale_betas_zero_snr") is False:
             raise AdapterError(
-                f"{path} says of itself that its last step holds no signal (key ztsnr), and --base-config {config} "
-                "says rescale_betas_zero_snr false; correct its scheduler_config.json"
+                f"{path} says of itself that its last step holds no signal (key ztsnr or ss_zero_terminal_snr), and "
+                f"--base-config {config} says rescale_betas_zero_snr false; correct its scheduler_config.json"
             )
         result["rescale_betas_zero_snr"] = True
     return result

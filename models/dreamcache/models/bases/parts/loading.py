@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
+from transformers import PreTrainedModel
 
 from dreamcache.models.bases.files import read_json
 from dreamcache.models.bases.parts.schedule import quiet_diffusers
 from dreamcache.models.bases.parts.soundness import refuse_missing, refuse_unexpected, without_meaning
 from dreamcache.models.errors import AdapterError, reason
+
+# transformers 5 has no text_model in CLIPTextModel.
+_CLIP_NAMES = {r"^(embeddings|encoder|final_layer_norm)\.": r"text_model.\1."}
 
 
 def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
@@ -30,7 +34,9 @@ def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
     """
     _check_numbers(kind, part)
     _check_shards(part, variant)
-    arguments = {"use_safetensors": True, "variant": variant or None, dtype: torch.float32}
+    arguments: dict[str, Any] = {"use_safetensors": True, "variant": variant or None, dtype: torch.float32}
+    if issubclass(kind, PreTrainedModel):
+        arguments["key_mapping"] = _CLIP_NAMES
     try:
         with quiet_diffusers():
             model, report = kind.from_pretrained(
@@ -42,15 +48,15 @@ def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
         KeyError,
         RuntimeError,
     ) as error:  # the class's arithmetic on a wrong entry
-        raise _unreadable(part, reason(error)) from error
-    refuse_missing(str(part), report["missing_keys"])
+        unknown = f"{error} is not known" if isinstance(error, KeyError) else reason(error)
+        raise _unreadable(part, unknown) from error
+    layers = getattr(model.config, "num_hidden_layers", None)
+    unread = [key for key in report["unexpected_keys"] if not without_meaning(key, layers)]
+    refuse_missing(str(part), report["missing_keys"], unread, vae=part.name == "vae")
     for key in report["mismatched_keys"]:
         name = key if isinstance(key, str) else key[0]
         raise _unreadable(part, f"{name} has another shape than {list(model.state_dict()[name].shape)}")
-    layers = getattr(model.config, "num_hidden_layers", None)
-    refuse_unexpected(
-        str(part), [key for key in report["unexpected_keys"] if not without_meaning(key, layers)]
-    )
+    refuse_unexpected(str(part), unread)
     return model
 
 
@@ -59,10 +65,10 @@ def _unreadable(part: Path, why: str) -> AdapterError:
 
 
 def _check_numbers(kind: Any, part: Path) -> None:
-    """Raises: AdapterError naming an entry that is no number where the class only takes one."""
+    """Raises: AdapterError naming an entry that is nothing or text where the class only takes a number."""
     config = read_json(part / "config.json")
     for name, hint in get_type_hints(inspect.unwrap(kind.__init__)).items():
-        if hint is int and not isinstance(value := config.get(name, 0), (int, float)):
+        if hint is int and ((value := config.get(name, 0)) is None or isinstance(value, str)):
             raise _unreadable(part, f"{name} is {json.dumps(value)[:40]}, expected a whole number")
 
 

@@ -44,7 +44,9 @@ def skip_layers(name: str, text_encoder: CLIPTextModel, layers: int, *, alone: b
     Raises:
         AdapterError: not a number of layers that leaves one, or one of two text encoders.
     """
-    if layers and not alone:
+    if not layers:
+        return
+    if not alone:
         raise AdapterError(
             f"--clip-skip: {name} has two text encoders, as SDXL does, and takes none; leave it out"
         )
@@ -53,7 +55,6 @@ def skip_layers(name: str, text_encoder: CLIPTextModel, layers: int, *, alone: b
         raise AdapterError(
             f"--clip-skip: a number of layers from 0 to {most} is expected for {name}, received {layers}"
         )
-    if layers:
-        encoder = text_encoder.text_model.encoder
-        encoder.layers = encoder.layers[: most + 1 - layers]
-        text_encoder.config.num_hidden_layers = most + 1 - layers
+    encoder = text_encoder.text_model.encoder
+    encoder.layers = encoder.layers[: most + 1 - layers]
+    text_encoder.config.num_hidden_layers = most + 1 - layers

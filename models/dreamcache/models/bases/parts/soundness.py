@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dreamcache.models.bases.files import read_json
+from dreamcache.models.bases.files import no_safetensors, read_json
 from dreamcache.models.bases.parts.autoencoder import AUTOENCODERS
 from dreamcache.models.errors import AdapterError
 
@@ -89,7 +89,7 @@ def check_stored(name: str, files: Iterable[Path]) -> None:
             with safe_open(file, framework="pt") as stored:
                 kinds = {key: stored.get_slice(key).get_dtype() for key in stored.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise AdapterError(f"{file} is not a safetensors file ({error}); download it again") from error
+            raise AdapterError(f"{file} is not a safetensors file {no_safetensors(file, error)}") from error
         refuse_packed(name, kinds)
         for key in kinds:
             if key.endswith(_SCALES):
@@ -120,13 +120,30 @@ def refuse_non_finite(name: str, parts: Mapping[str, nn.Module]) -> None:
                 )
 
 
-def refuse_missing(name: str, missing: Iterable[str]) -> None:
-    """Raises: AdapterError where weights are missing, which loaders fill with random numbers."""
-    if keys := sorted(missing):
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+def refuse_missing(
+    name: str, missing: Iterable[str], others: Iterable[str] = (), *, vae: bool = False
+) -> None:
+    """Refuse weights that are missing, which loaders fill at random.
+
+    Args:
+        name: of the part, for the message.
+        missing: their names.
+        others: names that nothing reads.
+        vae: it is a VAE, which a base may go without.
+
+    Raises:
+        AdapterError: some are missing.
+    """
+    if not (keys := sorted(missing)):
+        return
+    if other := sorted(others):
         raise AdapterError(
-            f"{name} lacks {', '.join(keys[:3])}{more}; the base is incomplete: download it again"
+            f"{name} lacks {_some(keys)}, and has {_some(other)} instead; the base is incomplete, of another class, or "
+            "named by another tool: download it again, or save it again with diffusers"
         )
+    raise AdapterError(
+        f"{name} lacks {_some(keys)}; the base is incomplete: download it again{', or give --vae' if vae else ''}"
+    )
 
 
 def without_meaning(key: str, layers: int | None = None) -> bool:
@@ -145,11 +162,14 @@ def without_meaning(key: str, layers: int | None = None) -> bool:
 def refuse_unexpected(name: str, keys: Iterable[str]) -> None:
     """Raises: AdapterError naming weights that no layer of the model takes."""
     if found := sorted(keys):
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise AdapterError(
-            f"{name} has weights that nothing reads: {', '.join(found[:3])}{more}; its architecture is not its "
-            "config's"
+            f"{name} has weights that nothing reads: {_some(found)}; its architecture is not its config's"
         )
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return f"{', '.join(keys[:3])}{more}"
 
 
 def _finite(tensor: Any) -> bool:
