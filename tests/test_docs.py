@@ -93,7 +93,11 @@ def written() -> set[str]:
     return files | stated | folders | {CONTRACT_NAME}
 
 
-_WRITERS = ("export/dreamcache/export/bundle", "runtime/dreamcache/runtime/sampling/prompts")
+_WRITERS = (
+    "export/dreamcache/export/bundle",
+    "export/dreamcache/export/coreml/text_files",
+    "runtime/dreamcache/runtime/sampling/prompts",
+)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
