@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dreamcache.benchmarks.record import Measurement, Record
-from dreamcache.benchmarks.report.promises import guard_in_force, slower_than_promised
+from dreamcache.benchmarks.report.promises import aged, guard_in_force, slower_than_promised
 from dreamcache.benchmarks.report.rows import rows
 
 
@@ -70,6 +70,8 @@ def test_the_guard_and_an_aged_record_are_said(record: Record) -> None:
     old = _with(pair, conditions={"settings_sha256": None})
     assert isinstance(old, Record)
     (first, _) = rows([old])
+    page = _with(old, conditions={"providers": ("wasm",)})
+    assert not aged(record, page)
     assert any(
         note.startswith(f"1. aged: taken on {record.created[:10]} by dreamcache") for note in first.notes
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from dreamcache.benchmarks.record import Fidelity, Record
+from dreamcache.benchmarks.record import Fidelity, Record, read_record
 from dreamcache.benchmarks.report.rows import formatted, rows, to_csv, to_markdown
 
 
@@ -65,3 +67,19 @@ def test_a_cell_cannot_break_the_table(record: Record) -> None:
     widths = {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ")}
     assert "a\\|b" in text
     assert widths == {4, 7}
+
+
+def test_the_committed_table_of_devices_is_that_of_its_records() -> None:
+    folder = Path(__file__).parents[3] / "docs/results"
+    records = [read_record(path) for path in sorted((folder / "devices").glob("*.json"))]
+    merged = list(rows(records))
+    desk, browser, gpu = [(str(count), "cpu") for count in (1, 2)], ["1", "2"], ("1", "webgpu")
+    assert [(row.labels["threads"], row.labels["provider"]) for row in merged] == [
+        *desk,
+        *((count, "wasm") for count in browser),
+        gpu,
+    ]
+    assert "software, not a device" in merged[-1].labels["device"]
+    assert any("at least 93 dB" in note for note in merged[-1].notes)
+    table = [line for line in (folder / "devices.md").read_text().splitlines() if line.startswith("|")]
+    assert table == [line for line in to_markdown(records).splitlines() if line.startswith("|")]
