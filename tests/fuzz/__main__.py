@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import site
@@ -27,6 +28,8 @@ _MOST_FINDINGS = 20
 def main() -> int:
     """Run the targets in turn."""
     from fuzz_targets import TARGETS, one_line_errors
+
+    from dreamcache.runtime.sessions.system_memory import read_memory
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0, help="Time for all targets together.")
@@ -60,8 +63,8 @@ def main() -> int:
         if slowest > SLOWEST_S:
             findings += 1
         print(name, results[name], file=sys.stderr)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"targets": results, "findings": findings, "peak_memory_mb": peak // 10**6}, indent=1))
+    peak = round(read_memory(os.getpid()).highest_resident_mb)
+    print(json.dumps({"targets": results, "findings": findings, "peak_memory_mb": peak}, indent=1))
     return 1 if findings else 0
 
 
