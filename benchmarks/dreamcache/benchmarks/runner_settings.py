@@ -23,6 +23,8 @@ from dreamcache.runtime.sessions.profiles import (
 )
 from dreamcache.runtime.sessions.providers import ARM_BF16, OPENVINO, Math
 
+_BROWSER = {"wasm", "webgpu"}
+
 
 def runner_settings(
     profile: Profile = "speed",
@@ -46,7 +48,12 @@ def runner_settings(
 
 
 def is_current(kept: Mapping[str, Any]) -> bool:
-    """Whether today's runner has the settings that a record kept (`runner_settings`); False where it kept none."""
+    """Whether today's runner has the settings that a record kept (`runner_settings`); False where it kept none.
+
+    True for a browser's, which has none of these settings.
+    """
+    if not _BROWSER.isdisjoint(kept.get("providers", ())):
+        return True
     if kept.get("settings_sha256") is None or kept.get("guarded") is None:
         return False
     now = runner_settings(kept["profile"], kept["providers"], kept["math"], kept["guarded"])

@@ -26,11 +26,8 @@ def cpu_kind(host: Host) -> str | None:
 
 
 def aged(record: Record, one: Measurement) -> str:
-    """A line where the runner's settings have changed since the record was taken, or it did not keep them.
-
-    A browser has settings of its own.
-    """
-    if is_current(one.conditions.model_dump()) or {"wasm", "webgpu"} & set(one.conditions.providers):
+    """A line where the runner's settings have changed since the record was taken, or it did not keep them."""
+    if is_current(one.conditions.model_dump()):
         return ""
     version = record.versions.get("dreamcache", "of an unknown version")
     when = f"aged: taken on {record.created[:10]} by dreamcache {version}"
