@@ -39,6 +39,7 @@ from dreamcache.training.adapters.objective import AdapterLoss, first_not_finite
 from dreamcache.training.adapters.optimizers import make_optimizers
 from dreamcache.training.adapters.order import Drawn, Order, held_out
 from dreamcache.training.adapters.preset import Preset
+from dreamcache.training.adapters.random_state import gather_random, restore_random
 from dreamcache.training.adapters.validation import averaged, draw_validation_sheet, on_device, validate
 from dreamcache.training.errors import DivergenceError
 
@@ -122,7 +123,7 @@ class Trainer:
         self.last: dict[str, float] = {}
         if (found := load_checkpoint(folder, self.state, origin)) is not None:
             self.step = found[0]
-            _set_random(found[1], accelerator)
+            restore_random(found[1], accelerator)
 
     def _order(self, data: EncodedData, rows: NDArray[np.int64]) -> Order:
         preset = self.preset
@@ -264,7 +265,7 @@ class Trainer:
 
     def _save(self) -> None:
         """All processes take part, since each has its random state; the main one writes."""
-        random = _random(self.accelerator)
+        random = gather_random(self.accelerator)
         if self.accelerator.is_main_process:
             save_checkpoint(self.folder, self.state, self.origin, self.step, random)
             self._save_adapters()
@@ -285,24 +286,3 @@ class Trainer:
             "reference_guidance_scale": preset.reference_guidance,
             "steps": preset.sheet_steps,
         }
-
-
-def _random(accelerator: Accelerator) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if accelerator.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(accelerator.device)
-    gathered: dict[str, Any] = {
-        name: accelerator.gather(state.to(accelerator.device)[None]) for name, state in states.items()
-    }
-    return gathered
-
-
-def _set_random(states: Mapping[str, Tensor], accelerator: Accelerator) -> None:
-    """This process's own; with another number of processes there is none, and nothing depends on it."""
-    for name, state in states.items():
-        if len(state) == accelerator.num_processes:
-            own = state[accelerator.process_index]
-            if name == "cpu":
-                torch.set_rng_state(own)
-            elif accelerator.device.type == "cuda":
-                torch.cuda.set_rng_state(own, accelerator.device)
