@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -16,9 +19,13 @@ from safetensors.torch import save_file
 from tiny_models import TEXT_WIDTH
 
 from dreamcache.export.command import export
+from dreamcache.export.int8.text_and_vae import quantise_components
+from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.joined.additions import Additions
 from dreamcache.models.pipeline import draw_noise
 from dreamcache.runtime.bundle.contract import OverridesSpec, dump_contract, parse_contract
 from dreamcache.runtime.bundle.folder import open_bundle, open_contract
+from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.cli.inspect import bundle_tables
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.pipeline import Pipeline
@@ -49,20 +56,58 @@ def _pipeline(
     return theirs, folder
 
 
-def test_pictures_are_diffusers_and_the_contract_names_what_was_joined(
-    pipeline: tuple[StableDiffusionPipeline, Path],
-    tiny_base: Path,
-    tiny_adapters: Path,
-    tiny_bundle: Path,
-    tmp_path: Path,
-) -> None:
-    theirs, folder = pipeline
-    out = tmp_path / "bundle"
+@pytest.fixture(scope="module", name="out")
+def _out(pipeline: tuple[StableDiffusionPipeline, Path], tiny_base: Path, tiny_adapters: Path) -> Path:
+    """The bundle with all three."""
+    folder = pipeline[1]
+    out = folder / "bundle"
     export(
         out=out, base=str(tiny_base), adapters=tiny_adapters, vae=str(folder / "taesd"),
         lora=[f"{folder / 'style.safetensors'}:0.7"], textual_inversion=[f"{folder / 'old.safetensors'}:<toy>"],
         prediction="epsilon",
     )  # fmt: skip
+    return out
+
+
+def test_taesd_in_8_bits_and_for_core_ml(
+    pipeline: tuple[StableDiffusionPipeline, Path], out: Path, tiny_base: Path, tmp_path: Path
+) -> None:
+    contract = open_bundle(out).contract
+    latent = draw_noise(3, (4, 8, 8), 1)
+    vae = pipeline[0].vae
+    with torch.no_grad():
+        expected = vae.decode(torch.from_numpy(latent)).sample.numpy()
+    eight = shutil.copytree(out, tmp_path / "int8")
+    quantise_components(eight, contract.graphs, [latent], lambda *_: None)
+    graphs = contract.graphs.by_name()
+    for name in ("vae_encoder", "vae_decoder"):
+        kinds = {node.op_type for node in ir.load(eight / graphs[name].file).graph}
+        assert "QuantizeLinear" in kinds, name
+    spec = graphs["vae_decoder"]
+    decode = ort.InferenceSession(eight / spec.file, providers=["CPUExecutionProvider"])
+    (found,) = decode.run(None, {spec.inputs[0].name: latent})
+    assert 50 <= psnr_db(expected, found) < 90
+    pytest.importorskip("coremltools")
+    from dreamcache.export.coreml.convert import convert_graph
+    from dreamcache.export.coreml.mil.interpreter import Interpreter
+    from dreamcache.export.coreml.mil.package import open_package
+    from dreamcache.export.coreml.mil.program import read_program
+    from dreamcache.export.coreml.modules import component_modules
+
+    base = load_base(tiny_base, additions=Additions(vae=str(pipeline[1] / "taesd")))
+    part = component_modules(base, contract.architecture)["vae_decoder"]
+    convert_graph(part.module, part.inputs, part.outputs, tmp_path / "VAEDecoder.mlpackage")
+    (function,) = read_program(open_package(tmp_path / "VAEDecoder.mlpackage")).values()
+    (found,) = Interpreter(function, "fp16").run({part.inputs[0].name: latent}).values()
+    assert psnr_db(expected, found) >= 60
+    # A column further is another picture.
+    assert psnr_db(expected, np.roll(found, 1, axis=-1)) < 45
+
+
+def test_pictures_are_diffusers_and_the_contract_names_what_was_joined(
+    pipeline: tuple[StableDiffusionPipeline, Path], out: Path, tiny_bundle: Path
+) -> None:
+    theirs = pipeline[0]
     runner = Pipeline.load(out)
     picture = runner.generate(PROMPT, None, steps=20, seed=3, guidance_mode="classic", guidance_scale=7.5)
     latents = torch.from_numpy(draw_noise(3, (4, 8, 8), 1))
