@@ -13,6 +13,8 @@ import { WorkerClient } from "./worker_client.mjs";
  * @typedef {import("./pipeline.mjs").Reference} Reference
  */
 
+/** A weight in a prompt (prompt_weights.py), which this page reads as text. */
+const WEIGHT = /\([^()]*:\s*[+-]?[.\d]+\s*\)/;
 /** Bundles up to this size are checked on every visit. */
 const CHECKED_AT_ONCE_BYTES = 128 << 20;
 const field = (/** @type {string} */ id) => element(id, HTMLInputElement);
@@ -178,6 +180,8 @@ async function draw() {
   showPicture(picture);
   element("finished", HTMLElement).hidden = false;
   say("status", `Done in ${duration(performance.now() - began)}, seed ${asked.seed}.`);
+  if (WEIGHT.test(asked.prompt))
+    say("advice", "Weights such as (word:1.3) are text on this page; at the desk: dreamcache generate --prompt-weights.");
   if (lost > 0) say("advice", `The prompt is ${lost} tokens too long: its end was not read.`);
 }
 
