@@ -24,7 +24,7 @@ def test_it_is_found_by_its_name_and_draws(toy: Path) -> None:
         np.asarray(pipeline.generate("a toy robot on the beach", subject, steps=2, seed=1, strength=strength))
         for strength in (1.0, 0.0)
     ]
-    assert drawn[0].shape == (64, 64, 3)
+    assert drawn[0].shape == (128, 128, 3)
     assert (drawn[0] != drawn[1]).any(), "the subject counts"
     assert pipeline.bundle.total_bytes() / 1e6 < LIMIT_MB
 

@@ -44,7 +44,7 @@ def test_a_row_is_made_once(ablation: Ablation) -> None:
     first = ablation.record(AblationRow("a"))
     adapters = ablation.adapters(Training())
     written = adapters.stat().st_mtime_ns
-    assert first["training"]["parameters"] == 247_296
+    assert first["training"]["parameters"] == 1_066_112
     assert first["training"]["config"]["sites"] == "middle+decoder"
     again = ablation.record(AblationRow("b"))
     assert again == {**first, "name": "b"}
@@ -112,20 +112,20 @@ def test_rows_of_two_toys_are_scored_by_each_toy(ablation: Ablation) -> None:
 
 
 def test_painted_triplets_show_the_same_subject_and_true_ones_another_pose(ablation: Ablation) -> None:
-    painted = PaintedWorld("mini", 2, 64, steps=8)
+    painted = PaintedWorld("mini", 2, 128, steps=8)
     one, two = painted
-    assert one.target.shape == one.reference.shape == (64, 64, 3)
+    assert one.target.shape == one.reference.shape == (128, 128, 3)
     assert (one.reference[0] == 255).all(), "on white"
     assert 0.1 < (one.reference < 250).any(-1).mean() < 0.9
     assert (one.reference != two.reference).any()
     assert not set(COLOURS) & set(one.caption.split()), "the prompt names no appearance"
-    again, _ = PaintedWorld("mini", 2, 64, steps=8)
+    again, _ = PaintedWorld("mini", 2, 128, steps=8)
     assert np.array_equal(again.target, one.target)
-    mixed = MixedTriplets(painted, DrawnWorld(1, 64))
+    mixed = MixedTriplets(painted, DrawnWorld(1, 128))
     assert [sample.key for sample in mixed] == [f"{one.key}a", "00000000b"]
     assert len(mixed) == 2
     assert (
-        len({painted.fingerprint, mixed.fingerprint, PaintedWorld("mini", 3, 64, steps=8).fingerprint}) == 3
+        len({painted.fingerprint, mixed.fingerprint, PaintedWorld("mini", 3, 128, steps=8).fingerprint}) == 3
     )
     record = ablation.record(AblationRow("half", Training(samples=4, data="mixed")))
     assert record["training"]["data"] == "mixed"
@@ -156,7 +156,7 @@ def test_a_base_of_another_size_is_drawn_at_its_own_and_needs_its_own_judge(
     assert other.size == 32
     assert other.cases[0].reference.shape == (32, 32, 3)
     assert other_views(other.cases[0].toy, 1, other.size)[0].shape == (32, 32, 3)
-    with pytest.raises(BenchmarkError, match="reads pictures of 64 × 64 pixels and the base draws 32 × 32"):
+    with pytest.raises(BenchmarkError, match="reads pictures of 128 × 128 pixels and the base draws 32 × 32"):
         other.judge  # noqa: B018
 
 

@@ -11,10 +11,11 @@ from PIL import Image
 
 from dreamcache.runtime.errors import ImageError, SettingsError
 from dreamcache.runtime.reference.prepare import prepare_reference
-from dreamcache.training.adapters.data import open_pairs, open_source
+from dreamcache.training.adapters.data import DrawnWorld, StoredWorld, open_pairs, open_source
 from dreamcache.training.adapters.order import Order, held_out
 from dreamcache.training.data.stages.stage import run_stage
 from dreamcache.training.data.stages.world import WorldStage
+from dreamcache.training.world.dataset import draw_batch, shard_path, write_npz
 from dreamcache.training.world.samples import draw_pair, draw_sample
 
 
@@ -145,3 +146,21 @@ def test_rows_are_held_out_once_and_for_all() -> None:
     assert len(validation) == 5
     assert sorted([*train, *validation]) == list(range(20))
     assert held_out(0, 20, 5)[1].tolist() == validation.tolist() != held_out(1, 20, 5)[1].tolist()
+
+
+def test_rendered_shards_are_the_drawn_world_and_no_sample_is_lost_between_them(tmp_path: Path) -> None:
+    for shard, start in enumerate((0, 3)):  # short ones: read as if they were whole
+        write_npz(shard_path(tmp_path, shard), **vars(draw_batch(0, start, 3)))
+    stored, drawn = list(StoredWorld(1001, 64, folder=tmp_path)), list(DrawnWorld(6, 64))
+    assert (
+        [sample.key for sample in stored]
+        == [sample.key for sample in drawn]
+        == [f"{n:08d}" for n in range(6)]
+    )
+    for one, other in zip(stored, drawn, strict=True):
+        assert one.caption == other.caption
+        assert np.array_equal(one.target, other.target)
+        assert np.array_equal(one.reference, other.reference)
+    assert len(list(StoredWorld(2, 64, folder=tmp_path))) == 2
+    assert StoredWorld(6, 64, folder=tmp_path).fingerprint == DrawnWorld(6, 64).fingerprint
+    assert StoredWorld(6, 64, folder=tmp_path).fingerprint != StoredWorld(5, 64, folder=tmp_path).fingerprint

@@ -143,6 +143,15 @@ def test_steps_of_pairs_are_those_that_the_preset_says(tiny_base: Path, tmp_path
     assert pairs[2] != singles[2]
 
 
+def test_samples_that_workers_read_ahead_are_the_same(tiny_base: Path, tmp_path: Path) -> None:
+    preset, pairs = TINY.replaced(validation=0), Toys(5, subjects=2)
+    for workers in (0, 2):
+        train(tiny_base, tmp_path / str(workers), preset, pairs, steps=6, pairs_every=3, workers=workers)
+    assert furthest(checkpoint(tmp_path / "0"), checkpoint(tmp_path / "2")) == 0
+    train(tiny_base, tmp_path / "other", preset, pairs, steps=6, pairs_every=2)
+    assert furthest(checkpoint(tmp_path / "0"), checkpoint(tmp_path / "other")) > 0
+
+
 def test_a_run_with_muon_and_pairs_continues_to_the_same_weights(tiny_base: Path, tmp_path: Path) -> None:
     preset, pairs = TINY.replaced(validation=0, optimizer="muon", stratified=True), Toys(5, subjects=2)
     train(tiny_base, tmp_path / "whole", preset, pairs, steps=10)

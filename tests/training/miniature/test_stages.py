@@ -15,7 +15,7 @@ from transformers import CLIPTokenizer
 
 from dreamcache.models.bases.parts.segmenter import SubjectSegmenter
 from dreamcache.models.bases.pixels import to_tensor
-from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
+from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier, load_classifier
 from dreamcache.training.miniature.latents import Latents
 from dreamcache.training.miniature.loop import Schedule
 from dreamcache.training.miniature.stages.attribute_classifier import save_classifier, train_classifier
@@ -188,7 +188,7 @@ def test_the_judge_of_larger_pictures_has_another_stage_and_is_known_by_it(tmp_p
     save_classifier(judge, path, {})
     loaded = load_classifier(path)
     assert (loaded.size, len(loaded.coarse)) == (128, 3)
-    assert (load_classifier().size, len(load_classifier().coarse)) == (64, 2)
+    assert (AttributeClassifier().size, len(AttributeClassifier().coarse)) == (64, 2)
     assert loaded.classify(read_batch(rendered, 0, 1).targets).masks.shape == (4, 128, 128)
     with pytest.raises(RuntimeError):
         loaded.classify(draw_batch(0, 0, 1).targets)

@@ -130,11 +130,14 @@ def _train_miniature_adapters(run: Path, recipe: Recipe, schedule: dict[str, Any
     from dreamcache.training.adapters.data import StoredWorld
     from dreamcache.training.adapters.preset import choose_preset
     from dreamcache.training.adapters.run import finetune
+    from dreamcache.training.device import training_device
     from dreamcache.training.miniature.latents import FOLDERS
-    from dreamcache.training.miniature.recipe import BASE_FOLDER, check_run_size
+    from dreamcache.training.miniature.recipe import ADAPTERS_ON_GPU, BASE_FOLDER, check_run_size
 
     check_run_size(run, recipe)
-    preset = choose_preset("miniature", resolution=recipe.size, **schedule)
+    ours = {} if training_device().type == "cpu" else ADAPTERS_ON_GPU
+    asked = {name: value for name, value in schedule.items() if value is not None}
+    preset = choose_preset("miniature", resolution=recipe.size, **ours | asked)
     ones = StoredWorld(recipe.samples, recipe.size, "one", recipe.seed, run / FOLDERS["one"][0])
     twos = StoredWorld(recipe.pairs, recipe.size, "two", recipe.seed, run / FOLDERS["two"][0])
     finetune(str(run / BASE_FOLDER), ones, run / "adapters", preset, None, twos if recipe.pairs else None)

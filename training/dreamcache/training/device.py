@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 
 import torch
@@ -12,6 +14,13 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 def training_device() -> torch.device:
     """A CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def hardware() -> str:
+    """The GPU's name, or how many CPU cores of which kind there are."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def training_dtype(device: torch.device) -> torch.dtype:

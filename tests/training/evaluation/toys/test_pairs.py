@@ -77,9 +77,9 @@ def test_samples_with_two_toys_join_those_with_one(tmp_path: Path, tokenizer: CL
 
 
 def test_the_judge_reads_each_half() -> None:
-    cases = draw_pair_cases(PAIRS)
+    cases = draw_pair_cases(PAIRS, size=128)
     rng = np.random.default_rng(0)
-    renders = np.stack([render_pair(case.toys, case.scene, rng).image for case in cases])
+    renders = np.stack([render_pair(case.toys, case.scene, rng, 128).image for case in cases])
     judge = load_classifier()
     right = score_pairs(judge, renders, cases)
     assert right.own.mean > 0.9
@@ -88,7 +88,9 @@ def test_the_judge_reads_each_half() -> None:
     assert right.other.mean < 0.05
     assert min(right.sides) > 0.85
     # Toys that changed places are told from toys in theirs.
-    swapped = np.stack([render_pair((case.toys[1], case.toys[0]), case.scene, rng).image for case in cases])
+    swapped = np.stack(
+        [render_pair((case.toys[1], case.toys[0]), case.scene, rng, 128).image for case in cases]
+    )
     wrong = score_pairs(judge, swapped, cases)
     assert wrong.own.mean < 0.3
     assert wrong.other.mean > 0.9

@@ -22,7 +22,7 @@ from dreamcache.training.world.render import render
 @pytest.fixture(scope="module")
 def renders() -> Renders:
     cases = draw_cases(80, 1)
-    return render_toys([case.toy for case in cases], [case.scene for case in cases], 64)
+    return render_toys([case.toy for case in cases], [case.scene for case in cases], 128)
 
 
 def blurred(pictures: np.ndarray, radius: float) -> np.ndarray:
@@ -33,9 +33,9 @@ def blurred(pictures: np.ndarray, radius: float) -> np.ndarray:
 
 def test_other_renders_pass_and_blurred_ones_fail(renders: Renders) -> None:
     judge = load_classifier()
-    cases = draw_cases(80, 1)
+    cases = draw_cases(80, 1, size=128)
     others = np.stack(
-        [render(c.toy, c.scene, np.random.default_rng([5, i])).image for i, c in enumerate(cases)]
+        [render(c.toy, c.scene, np.random.default_rng([5, i]), size=128).image for i, c in enumerate(cases)]
     )
     good = measure_quality(judge, others, renders)
     assert good.sharpness == pytest.approx(1, abs=0.15)
@@ -74,6 +74,6 @@ def test_the_frechet_distance_of_gaussians_is_the_closed_form() -> None:
 
 def test_a_judge_of_another_size_is_refused() -> None:
     judge = load_classifier()
-    assert judge.of_size(64) is judge
-    with pytest.raises(BenchmarkError, match=r"64 × 64 pixels and the base draws 128 × 128.*--judge"):
-        judge.of_size(128)
+    assert judge.of_size(128) is judge
+    with pytest.raises(BenchmarkError, match=r"128 × 128 pixels and the base draws 64 × 64.*--judge"):
+        judge.of_size(64)

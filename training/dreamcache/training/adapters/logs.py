@@ -15,6 +15,7 @@ from PIL import Image
 
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.adapters.preset import Preset
+from dreamcache.training.device import hardware
 from dreamcache.training.miniature.plots import plot_losses
 
 LOG = "log.jsonl"
@@ -82,6 +83,7 @@ def write_curve(folder: Path, preset: Preset, samples: int) -> None:
         "steps": lines[-1]["step"] if lines else 0,
         "seconds": sum(preset.log_every * samples / line["samples_per_second"] for line in lines),
         "losses": [round(line["loss"], 6) for line in lines],
+        "hardware": hardware(),
     }
     (folder / "losses.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     title = "adapters" if preset.log_every == 1 else f"adapters, one step of {preset.log_every}"

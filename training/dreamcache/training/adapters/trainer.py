@@ -21,7 +21,6 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from dreamcache.models.bases.base import Base
 from dreamcache.models.checkpoint import save_adapters
@@ -33,11 +32,12 @@ from dreamcache.training.adapters.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from dreamcache.training.adapters.encoded import Encoded, EncodedData
+from dreamcache.training.adapters.encoded import EncodedData
 from dreamcache.training.adapters.logs import Logs, write_curve
 from dreamcache.training.adapters.objective import AdapterLoss, first_not_finite, plain_products
 from dreamcache.training.adapters.optimizers import make_optimizers
 from dreamcache.training.adapters.order import Drawn, Order, held_out
+from dreamcache.training.adapters.passes import Pass, Passes, SampleStream
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.adapters.random_state import gather_random, restore_random
 from dreamcache.training.adapters.validation import averaged, draw_validation_sheet, on_device, validate
@@ -47,47 +47,12 @@ ADAPTERS = "adapters.safetensors"
 
 
 @dataclass(frozen=True)
-class SampleStream:
-    """Encoded samples in the order of a run."""
-
-    data: EncodedData
-    order: Order
-
-
-@dataclass(frozen=True)
 class ForwardPass:
     """What a pass was of, and its losses [n]."""
 
     data: EncodedData
     drawn: Drawn
     losses: Tensor
-
-
-@dataclass
-class _Passes(Dataset[tuple[bool, Drawn, Encoded]]):
-    """The passes of this process by their numbers: whether of two subjects, what is random, the samples.
-
-    They are numbered through: step, then accumulated pass. Those with two subjects are numbered by themselves.
-    """
-
-    singles: SampleStream
-    pairs: SampleStream | None
-    preset: Preset
-    process: int
-    processes: int
-
-    def __getitem__(self, number: int) -> tuple[bool, Drawn, Encoded]:
-        step, accumulated = divmod(number, self.preset.accumulation)
-        stream, of_two = self.singles, False
-        if self.pairs is not None:
-            earlier, place = divmod(step, self.preset.pairs_every)
-            of_two = place == self.preset.pairs_every - 1
-            stream, step = (self.pairs, earlier) if of_two else (self.singles, step - earlier)
-        passes = step * self.preset.accumulation + accumulated
-        drawn = stream.order.draw(
-            (passes * self.processes + self.process) * self.preset.batch, self.preset.batch
-        )
-        return of_two, drawn, stream.data.take(drawn.rows, drawn.variants)
 
 
 class Trainer:
@@ -146,7 +111,8 @@ class Trainer:
         main, preset = self.accelerator.is_main_process, self.preset
         logs = Logs(self.folder, self.step, preset.tensorboard) if main else None
         try:
-            passes = self._passes()
+            process, count = self.accelerator.process_index, self.accelerator.num_processes
+            passes = Passes(self.singles, self.pairs, preset, process, count).after(self.step)
             with progress_bar("adapters", shown=main) as advance:
                 while self.step < preset.steps:
                     started = time.perf_counter()
@@ -169,7 +135,7 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.preset.steps
 
-    def _update(self, passes: Iterator[tuple[bool, Drawn, Encoded]]) -> dict[str, float]:
+    def _update(self, passes: Iterator[Pass]) -> dict[str, float]:
         """One step of the optimizer; loss and gradient norm over all its samples."""
         preset, accelerator = self.preset, self.accelerator
         rate = preset.rate(self.step)
@@ -203,20 +169,6 @@ class Trainer:
                 for name, value in self.state.average.items():
                     value.lerp_(self.state.parameters[name], 1 - decay)
         return {"loss": float(total), "gradient_norm": norm, "learning_rate": rate}
-
-    def _passes(self) -> Iterator[tuple[bool, Drawn, Encoded]]:
-        """Those that remain."""
-        preset, accelerator = self.preset, self.accelerator
-        passes = _Passes(
-            self.singles, self.pairs, preset, accelerator.process_index, accelerator.num_processes
-        )
-        numbers = range(self.step * preset.accumulation, preset.steps * preset.accumulation)
-        own = (
-            torch.Generator()
-        )  # the loader draws a seed for its workers, which need none: not from the run's
-        return iter(
-            DataLoader(passes, batch_size=None, sampler=numbers, num_workers=preset.workers, generator=own)
-        )
 
     def _check(self, what: str, value: float, passes: list[ForwardPass]) -> None:
         if math.isfinite(value):

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dreamcache.runtime.progress import progress_bar
-from dreamcache.training.device import training_dtype
+from dreamcache.training.device import hardware, training_dtype
 from dreamcache.training.errors import CheckpointError
 from dreamcache.training.miniature.muon import Muon
 from dreamcache.training.miniature.plots import plot_losses
@@ -171,6 +171,7 @@ class Run:
             "steps": self.step,
             "seconds": self.seconds,
             "losses": self.losses,
+            "hardware": hardware(),
         }
         (self.directory / "losses.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
         plot_losses(self.losses, self.directory / "losses.png", self.directory.name)

@@ -35,6 +35,8 @@ from dreamcache.training.miniature.stages.attribute_classifier import (
     train_classifier,
 )
 from dreamcache.training.miniature.stages.autoencoder import reconstruction_db, train_autoencoder
+from dreamcache.training.miniature.stages.decoder import train_decoder
+from dreamcache.training.miniature.stages.perceptual import train_features
 from dreamcache.training.miniature.stages.segmenter import iou_on_renders, train_segmenter
 from dreamcache.training.miniature.stages.text_to_image import train_text_to_image
 from dreamcache.training.miniature.stages.whitening import whiten
@@ -48,7 +50,7 @@ from dreamcache.training.world.dataset import (
     stored_size,
 )
 
-AUTOENCODER_SAMPLES = 4000
+AUTOENCODER_SAMPLES = 12_000
 """Many crops each: more pictures bring the autoencoder nothing."""
 AUTOENCODER = Schedule(
     steps=3000,
@@ -60,6 +62,18 @@ AUTOENCODER = Schedule(
     checkpoint_every=100,
     muon=True,
     cooldown=0.3,
+)
+DECODER_SAMPLES = 3000
+DECODER = Schedule(
+    steps=900,
+    batch=16,
+    learning_rate=6e-4,
+    warmup=20,
+    ema=0.98,
+    weight_decay=0.0,
+    checkpoint_every=50,
+    muon=True,
+    cooldown=0.5,
 )
 BASE = Schedule(
     steps=12_000,
@@ -77,14 +91,19 @@ SEGMENTER = Schedule(
 SEGMENTER_SAMPLES = 16_000
 JUDGE = Schedule(steps=3000, batch=64, learning_rate=1e-3, checkpoint_every=200, muon=True)
 ON_GPU: dict[str, Any] = {
-    "autoencoder": replace(AUTOENCODER, steps=6000, batch=256, checkpoint_every=1000),
+    "samples": 72_000,
+    "pairs": 10_000,
+    "stylised": 6000,
+    "autoencoder": replace(AUTOENCODER, steps=2000, batch=256, checkpoint_every=1000),
     "base": replace(
-        BASE, steps=4000, batch=1024, parts=1, learning_rate=3.5e-3, ema=0.995, checkpoint_every=500
+        BASE, steps=3100, batch=1024, parts=1, learning_rate=3.5e-3, ema=0.995, checkpoint_every=500
     ),
     "judge": replace(JUDGE, steps=4000, checkpoint_every=1000),
     "segmenter": replace(SEGMENTER, steps=3000, batch=48, checkpoint_every=1000),
 }
-"""The schedules that differ where there is a GPU: larger batches, and fewer checkpoints for the same time."""
+"""What differs where there is a GPU: more samples, larger batches, and fewer checkpoints for the same time."""
+ADAPTERS_ON_GPU = {"steps": 2100, "batch": 512, "variants": 3, "ema": 0.998, "workers": 10}
+"""The same of the preset `miniature`."""
 OF_ANY_SIZE = ("data", "judge", "segmenter")
 """Stages that need no base."""
 BASE_FOLDER = Path("base", "pipeline")
@@ -105,6 +124,7 @@ class Recipe:
     size: int = 128
     seed: int = 0
     autoencoder: Schedule = AUTOENCODER
+    decoder: Schedule = DECODER
     base: Schedule = BASE
     judge: Schedule = JUDGE
     segmenter: Schedule = SEGMENTER
@@ -136,11 +156,15 @@ def stage_data(run: Path, recipe: Recipe) -> None:
 
 
 def stage_autoencoder(run: Path, recipe: Recipe) -> None:
-    """Train the autoencoder."""
+    """Train the autoencoder, make its latents white, and sharpen its decoder."""
     vae = train_autoencoder(
         run / "data", run / "autoencoder", recipe.autoencoder, min(recipe.samples, AUTOENCODER_SAMPLES)
     )
-    whiten(vae.eval(), next(read_shards(run / "data", 1)))
+    first = next(read_shards(run / "data", 1))
+    whiten(vae.eval(), first)
+    perceived = train_features(first.targets, first.labels, run / "autoencoder" / "features")
+    samples = min(recipe.samples, DECODER_SAMPLES)
+    train_decoder(vae, run / "data", samples, run / "decoder", recipe.decoder, perceived)
     vae.save_pretrained(run / "autoencoder" / "vae")
     whole, toy = reconstruction_db(vae, draw_batch(recipe.seed, 200, 200, held_out=True, size=recipe.size))
     _write_json(run / "autoencoder" / "report.json", {"psnr_db": whole, "toy_psnr_db": toy})
