@@ -27,13 +27,14 @@ from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How pictures are made; see `dreamcache.models.guidance` for modes and scales."""
+    """How pictures are made; see `dreamcache.models.guidance` for modes and scales. bf16: products in bfloat16."""
 
     steps: int = 20
     mode: GuidanceMode = "dual"
     guidance_scale: float = 3.0
     reference_guidance_scale: float = 1.0
     strength: float = 1.0
+    bf16: bool = False
 
 
 def sampling_settings(adapters: Path | None, options: Options) -> SamplingSettings:
@@ -76,21 +77,23 @@ def paint_batch(
     """
     base = pipeline.base
     latent = np.concatenate([draw_noise(seed, pipeline.latent_shape) for seed in seeds])
-    *_, last = denoise_batch(
-        pipeline.conditioned,
-        base.scheduler,
-        torch.from_numpy(latent).to(base.unet.device),
-        base.encode_text(prompts),
-        base.encode_text([""]),
-        cache,
-        steps=how.steps,
-        guidance_mode=how.mode,
-        guidance_scale=how.guidance_scale,
-        reference_guidance_scale=how.reference_guidance_scale,
-        strength=how.strength,
-        visible=visible,
-    )
-    return to_pictures(base.decode_latents(last.latent))
+    device = base.unet.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=how.bf16):
+        *_, last = denoise_batch(
+            pipeline.conditioned,
+            base.scheduler,
+            torch.from_numpy(latent).to(device),
+            base.encode_text(prompts),
+            base.encode_text([""]),
+            cache,
+            steps=how.steps,
+            guidance_mode=how.mode,
+            guidance_scale=how.guidance_scale,
+            reference_guidance_scale=how.reference_guidance_scale,
+            strength=how.strength,
+            visible=visible,
+        )
+        return to_pictures(base.decode_latents(last.latent))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import typer
 
 from dreamcache.runtime.files import claim_file, replacing
 from dreamcache.runtime.settings import Options
-from dreamcache.training.device import training_device
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,11 +100,16 @@ def _bundle_painter(request: ToyRequest) -> tuple[BundlePainter, dict[str, Any]]
 
 
 def _torch_painter(request: ToyRequest) -> tuple[TorchPainter, dict[str, Any]]:
+    import torch
+
     from dreamcache.models.pipeline import DreamCachePipeline
+    from dreamcache.training.device import training_device, training_dtype
     from dreamcache.training.evaluation.toys.painter import TorchPainter, sampling_settings
 
-    pipeline = DreamCachePipeline.load(request.base, request.adapters, str(training_device()))
-    how = sampling_settings(request.adapters, request.options)
+    device = training_device()
+    pipeline = DreamCachePipeline.load(request.base, request.adapters, str(device))
+    fast = training_dtype(device) is torch.bfloat16
+    how = replace(sampling_settings(request.adapters, request.options), bf16=fast)
     return TorchPainter(pipeline, how), {"from": "pytorch", **asdict(how)}
 
 
