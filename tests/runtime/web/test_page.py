@@ -271,6 +271,6 @@ def test_the_shipped_miniature_draws(chromium: Browser, javascript: dict[str, Pa
         page = visit(chromium, server)
         assert page.locator("#engines option").all_inner_texts()[-1] == "Processor, 1 thread"
         picture = draw(page, "a toy robot on the beach", steps=2, seed=1)
-        assert picture.shape == (64, 64, 3)
+        assert picture.shape == (128, 128, 3)
         assert picture.std() > 10
         page.context.close()
