@@ -36,8 +36,7 @@ from dreamcache.training.adapters.encoded import EncodedData
 from dreamcache.training.adapters.logs import Logs, write_curve
 from dreamcache.training.adapters.objective import AdapterLoss, first_not_finite, plain_products
 from dreamcache.training.adapters.optimizers import make_optimizers
-from dreamcache.training.adapters.order import Drawn, Order, held_out
-from dreamcache.training.adapters.passes import Pass, Passes, SampleStream
+from dreamcache.training.adapters.order import Drawn, Order, Pass, Passes, SampleStream, held_out
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.adapters.random_state import gather_random, restore_random
 from dreamcache.training.adapters.validation import averaged, draw_validation_sheet, on_device, validate
