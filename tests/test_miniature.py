@@ -64,10 +64,10 @@ def test_adapters_sit_in_the_middle_and_in_every_second_decoder_block() -> None:
     assert [site.name for site in conditioned.sites] == [
         "mid_block.attentions.0",
         "up_blocks.0.attentions.1",
-        "up_blocks.1.attentions.0",
-        "up_blocks.1.attentions.2",
+        "up_blocks.1.attentions.1",
+        "up_blocks.2.attentions.1",
     ]
-    assert {site.width for site in conditioned.sites} == {192, 256}
+    assert {site.width for site in conditioned.sites} == {96, 192, 256}
     _, metadata = read_adapters(MINI_ADAPTERS)
     assert json.loads(metadata["guidance"])["mode"] in {"dual", "text_first", "classic"}
 

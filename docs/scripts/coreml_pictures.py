@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=3)
     given = parser.parse_args()
     bundle = open_bundle(given.bundle)
-    cases = draw_cases(given.identities, given.scenes)
+    cases = draw_cases(given.identities, given.scenes, size=bundle.contract.architecture.image_height)
     painters = {
         "ONNX Runtime, fp32": BundlePainter(Pipeline.load(given.bundle, keep_sessions=True)),
         "Core ML packages, emulated fp16": BundlePainter(Pipeline(bundle, PackageOpener(bundle))),

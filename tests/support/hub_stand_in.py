@@ -110,7 +110,9 @@ class HubOfFolders:
 
     def __call__(self, model_id: str, **wanted: Any) -> str:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.utils._http import reset_sessions
 
+        reset_sessions()  # one that a test without the Hub made would stay without it
         self.asked.append(wanted)
         with hub_stand_in(self.repositories) as address:
             return snapshot_download(model_id, endpoint=address, cache_dir=self.cache, token=False, **wanted)

@@ -49,7 +49,7 @@ def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
 def test_a_bundle_is_fetched_once_and_opens_again_without_the_hub(environment: dict[str, str]) -> None:
     done = run(environment, "inspect", "someone/mini")
     assert done.returncode == 0, done.stderr
-    assert "64 x 64 px" in done.stdout
+    assert "128 x 128 px" in done.stdout
     offline = {**environment, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
     assert run(offline, "verify", "someone/mini").returncode == 0
     absent = run(offline, "inspect", "someone/other")

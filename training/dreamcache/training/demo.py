@@ -44,8 +44,8 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     bundle = out / "bundle"
     _export(bundle, overwrite)
-    cases = draw_cases(toys, SCENES, SEED)
     painter = _painter(bundle, steps)
+    cases = draw_cases(toys, SCENES, SEED, painter.size)
     pictures, quality = _paint(painter, cases)
     _draw_demo_sheet(painter, cases, pictures, out / "demo.png")
     _draw_features(cases, out / "features.png")

@@ -183,7 +183,9 @@ def test_a_judge_is_the_same_from_its_file(
     judge: AttributeClassifier, pictures: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     rounded = AttributeClassifier()
-    rounded.load_state_dict({name: value.bfloat16().half().float() for name, value in judge.state_dict().items()})
+    rounded.load_state_dict(
+        {name: value.bfloat16().half().float() for name, value in judge.state_dict().items()}
+    )
     save_classifier(judge, tmp_path / "judge.safetensors", {"body": 0.25})
     assert stated_accuracy(tmp_path / "judge.safetensors") == {"body": 0.25}
     loaded = load_classifier(tmp_path / "judge.safetensors")
