@@ -75,7 +75,7 @@ def faults(cell: dict[str, Any]) -> list[str]:
     text = json.dumps(cell["outputs"])
     kinds = [out["output_type"] + out.get("name", "") for out in cell["outputs"]]
     found = [kind for kind in kinds if kind in ("error", "streamstderr")]
-    return found + [word for word in ("/home/", "/tmp/", "/work/", "Traceback") if word in text]
+    return found + [word for word in ("/home/", "/tmp/", "/root/", "Traceback") if word in text]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
