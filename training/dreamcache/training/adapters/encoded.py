@@ -150,13 +150,17 @@ class EncodedData:
         return Encoded(*(torch.stack([value.float() for value in part]) for part in parts))
 
 
+def _encoded_at_once(base: Base) -> int:
+    return ENCODED_AT_ONCE if next(base.vae.parameters()).device.type == "cpu" else FILE_SAMPLES
+
+
 def _rows(source: TripletSource, number: int) -> int:
     return min(FILE_SAMPLES, len(source) - number * FILE_SAMPLES)
 
 
 def _write(path: Path, group: list[Triplet], start: int, base: Base, preset: Preset) -> None:
     parts: dict[str, list[Tensor]] = {name: [] for name in sorted(NAMES)}
-    at_once = ENCODED_AT_ONCE if next(base.vae.parameters()).device.type == "cpu" else FILE_SAMPLES
+    at_once = _encoded_at_once(base)
     for first in range(0, len(group), at_once):
         part = group[first : first + at_once]
         references = [
@@ -203,7 +207,7 @@ def _latents(base: Base, pictures: Sequence[Picture]) -> Tensor:
     """Pictures uint8 [r, r, 3] as scaled latents float16 [n, z, h, w]."""
     weight = next(base.vae.parameters())
     parts = []
-    at_once = ENCODED_AT_ONCE if weight.device.type == "cpu" else FILE_SAMPLES
+    at_once = _encoded_at_once(base)
     for first in range(0, len(pictures), at_once):
         values: NDArray[np.uint8] = np.stack(pictures[first : first + at_once])
         pixels = to_tensor(values).to(weight.device, weight.dtype)

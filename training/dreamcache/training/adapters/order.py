@@ -137,9 +137,8 @@ class Passes(Dataset[Pass]):
 
     def after(self, step: int) -> Iterator[Pass]:
         """Those that remain after a step, read ahead by the preset's workers."""
-        own = (
-            torch.Generator()
-        )  # the loader draws a seed for its workers, which need none: not from the run's
+        # the loader draws a seed for its workers, which need none: not from the run's generator
+        own = torch.Generator()
         numbers = range(step * self.preset.accumulation, len(self))
         workers = self.preset.workers
         return iter(DataLoader(self, batch_size=None, sampler=numbers, num_workers=workers, generator=own))

@@ -42,9 +42,10 @@ class Muon(torch.optim.Muon):
 
     def _update(self, matrices: list[Tensor], *, lr: float, momentum: float, weight_decay: float) -> None:
         """Matrices of one shape, whose iterations are one batch of products: few launches on a GPU."""
-        averages = [
-            self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix)) for matrix in matrices
-        ]
+        for matrix in matrices:
+            if "momentum_buffer" not in self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        averages = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
         gradients = torch._foreach_add([cast(Tensor, matrix.grad) for matrix in matrices], 0.0)
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         torch._foreach_lerp_(gradients, averages, momentum)
