@@ -9,6 +9,7 @@ const { makeScheduler } = await load("sampling/schedulers/index.mjs");
 const { trajectory } = await load("sampling/trajectory.mjs");
 const { branches, combine } = await load("sampling/guidance.mjs");
 const { PromptTokenizer } = await load("sampling/prompts.mjs");
+const { looksWeighted, weightedParts } = await load("sampling/prompt_weights.mjs");
 const { inOrder, unfit } = await load("engines.mjs");
 const { explained, lowerMemoryWhereRefused } = await load("sessions.mjs");
 
@@ -39,11 +40,12 @@ const answers = {
   order: ({ found, threads }) => inOrder(found, threads),
   unfit: ({ features, limits, contract }) => unfit({ features: new Set(features), limits }, contract),
   branches: ({ guidance, reference }) => branches(guidance, reference),
-  tokens: async ({ library, rules, text, length, chunks, prompts }) => {
+  tokens: async ({ library, rules, text, length, chunks, prompts, weighted }) => {
     const { Tokenizer } = await import(pathToFileURL(library).href);
     const tokenizer = new PromptTokenizer(new Tokenizer(JSON.parse(rules), {}), text, length, chunks);
-    return prompts.map((prompt) => tokenizer.encode(prompt));
+    return prompts.map((prompt) => tokenizer.encode(prompt, weighted));
   },
+  parts: ({ prompt }) => ({ parts: weightedParts(prompt), looks: looksWeighted(prompt) }),
   trajectory: async ({ scheduler, kind, steps, guidance, seed, count }) => {
     const made = makeScheduler(scheduler, kind, steps);
     const denoiser = {

@@ -131,3 +131,11 @@ def draw(page: Page, prompt: str, steps: int, seed: int) -> NDArray[np.uint8]:
     press(page, "go")
     height, width, values = page.evaluate(_PIXELS)
     return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
+
+
+def draw_refused(page: Page, prompt: str, why: str) -> None:
+    """A prompt that cannot be drawn: the page says why, and goes on."""
+    page.fill("#prompt", prompt)
+    page.click("#go")
+    settle(page)
+    assert why in page.inner_text("#trouble")

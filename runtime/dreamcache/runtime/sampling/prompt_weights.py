@@ -21,8 +21,8 @@ EMPHASIS = 1.1
 _MOST = 100.0
 _MOST_OPEN = 64
 # an escaped character, a bracket, a weight with the bracket that ends it, or text up to the next of those
-_PIECE = re.compile(r"\\[\\()\[\]]|[()\[\]]|:\s*([+-]?[.\d]+)\s*\)|\\|:|[^\\()\[\]:]+")
-_WEIGHT = re.compile(r"\([^()]*:\s*[+-]?[.\d]+\s*\)")
+_PIECE = re.compile(r"\\[\\()\[\]]|[()\[\]]|:\s*([+-]?[.\d]+)\s*\)|\\|:|[^\\()\[\]:]+", re.ASCII)
+_WEIGHT = re.compile(r"\([^()]*:\s*[+-]?[.\d]+\s*\)", re.ASCII)
 
 
 class WeightsWarning(UserWarning):

@@ -2,9 +2,10 @@
 
 import { engineName, fastestThreads, measureDevice, rememberStage, reportKilled, shortName, showVerdict } from "./device.mjs";
 import { inOrder } from "./engines.mjs";
+import { looksWeighted } from "./sampling/prompt_weights.mjs";
 import { SCHEDULERS } from "./sampling/schedulers/index.mjs";
 import { SUFFIX } from "./subject.mjs";
-import { duration, element, offerFile, pictureFile, progress, say, showPicture, showSubject } from "./view.mjs";
+import { advise, duration, element, offerFile, pictureFile, progress, say, showPicture, showSubject } from "./view.mjs";
 import { WorkerClient } from "./worker_client.mjs";
 
 /**
@@ -13,8 +14,6 @@ import { WorkerClient } from "./worker_client.mjs";
  * @typedef {import("./pipeline.mjs").Reference} Reference
  */
 
-/** A weight in a prompt (prompt_weights.py), which this page reads as text. */
-const WEIGHT = /\([^()]*:\s*[+-]?[.\d]+\s*\)/;
 /** Bundles up to this size are checked on every visit. */
 const CHECKED_AT_ONCE_BYTES = 128 << 20;
 const field = (/** @type {string} */ id) => element(id, HTMLInputElement);
@@ -93,11 +92,11 @@ async function start(candidates) {
       await load(candidate);
       if (candidate.provider === "wasm") return await keepFastest(candidates.slice(index + 1));
       if (verdict?.right) return;
-      say("advice", "The GPU of this device is not right, or cannot be checked: the processor draws.");
+      advise("gpu", "The GPU of this device is not right, or cannot be checked: the processor draws.");
     } catch (error) {
       const said = error instanceof Error ? error.message : String(error);
       if (last || (error instanceof Error && error.name === "TransferError")) throw error;
-      say("advice", `${engineName(candidate)} does not run this bundle (${said}); another engine is tried.`);
+      advise("gpu", `${engineName(candidate)} does not run this bundle (${said}); another engine is tried.`);
     }
   }
 }
@@ -126,7 +125,7 @@ async function load(candidate) {
   await client.ask("facts");
   say("engine", shortName(engine));
   const { note } = await client.ask("load", { engine });
-  if (note) say("advice", note);
+  advise("storage", note);
   const sizes = Object.values(facts.contract.files).map((record) => /** @type {{size: number}} */ (record).size);
   const total = sizes.reduce((sum, size) => sum + size, 0);
   verdict = null;
@@ -158,6 +157,7 @@ function settings() {
   return {
     prompt: element("prompt", HTMLTextAreaElement).value,
     negative_prompt: field("negative").value,
+    prompt_weights: field("prompt-weights").checked,
     seed: /^[0-9]{1,18}$/.test(seed) ? seed : String(crypto.getRandomValues(new Uint32Array(1))[0]),
     steps: Number(field("steps").value),
     scheduler: choice("scheduler").value,
@@ -180,9 +180,12 @@ async function draw() {
   showPicture(picture);
   element("finished", HTMLElement).hidden = false;
   say("status", `Done in ${duration(performance.now() - began)}, seed ${asked.seed}.`);
-  if (WEIGHT.test(asked.prompt))
-    say("advice", "Weights such as (word:1.3) are text on this page; at the desk: dreamcache generate --prompt-weights.");
-  if (lost > 0) say("advice", `The prompt is ${lost} tokens too long: its end was not read.`);
+  const weights = !asked.prompt_weights && (looksWeighted(asked.prompt) || looksWeighted(asked.negative_prompt));
+  const said = [
+    lost > 0 ? `The prompt is ${lost} token${lost > 1 ? "s" : ""} too long: its end was not read.` : "",
+    weights ? "Weights such as (word:1.3) were read as text; under More they can be switched on." : "",
+  ];
+  advise("prompt", said.filter(Boolean).join(" "));
 }
 
 /** Choices and defaults of the bundle. */
@@ -267,8 +270,8 @@ await busy(async () => {
   fillForm();
   listen();
   if (!globalThis.isSecureContext)
-    say("advice", "Plain http: one thread, no GPU, and nothing is kept on this device. Without --http all of it is there.");
-  if (answer.note) say("advice", answer.note);
+    advise("connection", "Plain http: one thread, no GPU, and nothing is kept on this device. Without --http all of it is there.");
+  advise("gpu", answer.note);
   await reportKilled(client, facts);
   await start(inOrder(engines, fastestThreads()));
   choice("engines").value = String(engines.indexOf(engine));

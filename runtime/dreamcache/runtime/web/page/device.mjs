@@ -1,7 +1,7 @@
 /** The part "This device": is it right, how fast is it, and what became of it when its browser stopped the page. */
 
 import { toRecord } from "./record.mjs";
-import { duration, element, say, showFigures } from "./view.mjs";
+import { advise, duration, element, say, showFigures } from "./view.mjs";
 
 /**
  * @typedef {import("./bundle.mjs").Facts} Facts
@@ -131,8 +131,8 @@ export async function reportKilled(client, facts) {
   const graph = facts.contract.graphs[state.stage];
   const bytes = [graph.file, ...graph.weights].reduce((sum, name) => sum + facts.contract.files[name].size, 0);
   const what = `killed in ${state.stage}, whose files have ${(bytes / 1e6).toFixed(0)} MB`;
-  say(
-    "advice",
+  advise(
+    "killed",
     `Last time the browser stopped this page (${what}). Close other tabs and apps, or take a smaller bundle.`,
   );
   const measured = { samples: {}, absent: { e2e_ms_p50: what }, sustained: null, calls: 1 };

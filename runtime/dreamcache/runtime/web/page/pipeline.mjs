@@ -7,8 +7,8 @@
  * @typedef {import("./sessions.mjs").Session} Session
  * @typedef {{side: number, pixels: string, background: string, thumbnail: string}} Reference as the desk prepared it
  * @typedef {{width: number, height: number, pixels: Uint8ClampedArray<ArrayBuffer>}} Picture RGBA
- * @typedef {{prompt: string, negative_prompt: string, seed: string, steps: number, scheduler: string, guidance: Guidance, step_cache?: number}} Settings step_cache: steps per run of
- *   the whole denoiser
+ * @typedef {{prompt: string, negative_prompt: string, seed: string, steps: number, scheduler: string, guidance: Guidance, step_cache?: number, prompt_weights?: boolean}} Settings step_cache:
+ *   steps per run of the whole denoiser
  * @typedef {{index: number, total: number, preview: Picture | null}} Drawn
  */
 
@@ -88,16 +88,20 @@ export class Pipeline {
   /**
    * What the denoiser reads of prompts.
    * @param {{prompt: string, null: string}} prompts
+   * @param {boolean} [weighted] whether they have weights
    */
-  async embed(prompts) {
+  async embed(prompts, weighted = false) {
     const spec = this.contract.graphs.text_encoder;
     return this.stage("text_encoder", "text", async (graph) => {
       const read = async (/** @type {string} */ prompt) => {
         /** @type {Float32Array[]} */
         const made = [];
-        for (const chunk of this.tokenizer.encode(prompt).chunks) {
+        const { chunks, weights } = this.tokenizer.encode(prompt, weighted);
+        for (const [i, chunk] of chunks.entries()) {
           const given = spec.inputs[0].dtype === "int32" ? Int32Array.from(chunk) : BigInt64Array.from(chunk, BigInt);
-          made.push((await graph.run({ [spec.inputs[0].name]: given }))[spec.outputs[0].name]);
+          const embedding = (await graph.run({ [spec.inputs[0].name]: given }))[spec.outputs[0].name];
+          const width = embedding.length / chunk.length;
+          made.push(embedding.map((value, j) => value * f(weights[i][Math.floor(j / width)])));
         }
         return joined(made);
       };
@@ -114,7 +118,8 @@ export class Pipeline {
    */
   async draw(settings, subject, tell) {
     const scheduler = makeScheduler(this.contract.scheduler, settings.scheduler, settings.steps);
-    const texts = await this.embed({ prompt: settings.prompt, null: settings.negative_prompt });
+    const prompts = { prompt: settings.prompt, null: settings.negative_prompt };
+    const texts = await this.embed(prompts, settings.prompt_weights);
     const noise = noiseSource(BigInt(settings.seed), this.latentSize);
     /** @type {Float32Array} */
     let latent = new Float32Array();

@@ -24,6 +24,20 @@ export function say(id, text) {
   if (["trouble", "advice", "engine"].includes(id)) shown(id).hidden = text === "";
 }
 
+/** @type {Map<string, string>} what a person should know, by what it is about */
+const advice = new Map();
+
+/**
+ * Something to know, which stays until there is another sentence about the same; empty: no more of it.
+ * @param {"connection" | "gpu" | "killed" | "storage" | "prompt"} about
+ * @param {string} text
+ */
+export function advise(about, text) {
+  advice.delete(about);
+  if (text !== "") advice.set(about, text);
+  say("advice", [...advice.values()].join("\n"));
+}
+
 /**
  * @param {number | null} share null: nothing is going on
  */

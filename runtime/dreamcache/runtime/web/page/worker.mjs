@@ -75,7 +75,7 @@ const answers = {
 
   async draw({ settings }) {
     const picture = await pipeline.draw(settings, subject, (step) => send({ told: "step", ...step }));
-    return { picture, lost: pipeline.tokenizer.encode(settings.prompt).lost };
+    return { picture, lost: pipeline.tokenizer.encode(settings.prompt, settings.prompt_weights).lost };
   },
 
   async check() {

@@ -3,8 +3,11 @@
 /**
  * @typedef {{encode: (text: string, options: object) => {ids: number[], tokens: string[]}}} Encoder
  * @typedef {{bos_id: number, eos_id: number, pad_id: number, vectors: Record<string, number>}} TextSpec
- * @typedef {{chunks: number[][], lost: number}} Prompt lost: tokens that are not read
+ * @typedef {{chunks: number[][], weights: number[][], lost: number}} Prompt weights: of each token; lost: tokens that
+ *   are not read
  */
+
+import { weightedParts } from "./prompt_weights.mjs";
 
 /** Token ids of prompts in chunks that are padded to the text encoder's length; longer ones are cut. */
 export class PromptTokenizer {
@@ -24,19 +27,28 @@ export class PromptTokenizer {
   /**
    * Each chunk: start, the prompt's tokens, end, padding. A prompt of fewer chunks is repeated as often as it fits.
    * @param {string} prompt
+   * @param {boolean} [weighted] whether the prompt has weights, whose pieces become tokens each by itself
    * @returns {Prompt}
    */
-  encode(prompt) {
+  encode(prompt, weighted = false) {
     const { bos_id: bos, eos_id: eos, pad_id: pad } = this.text;
-    const found = this.encoded(this.expanded(prompt)).ids;
+    /** @type {[number, number][]} ids and weights */
+    const found = [];
+    for (const [part, weight] of weighted ? weightedParts(prompt) : [/** @type {[string, number]} */ ([prompt, 1])])
+      for (const id of this.encoded(this.expanded(part)).ids) found.push([id, weight]);
     const room = this.length - 2;
-    const chunk = (/** @type {number[]} */ part) => [bos, ...part, eos, ...Array(room - part.length).fill(pad)];
+    /** @type {(part: [number, number][]) => [number, number][]} */
+    const chunk = (part) => [[bos, 1], ...part, [eos, 1], ...Array(room - part.length).fill([pad, 1])];
     const used = Math.min(this.count, Math.max(1, Math.ceil(found.length / room)));
     const repeated = used * Math.floor(this.count / used);
-    const chunks = Array.from({ length: this.count }, (_, i) =>
+    const rows = Array.from({ length: this.count }, (_, i) =>
       chunk(i < repeated ? found.slice((i % used) * room, ((i % used) + 1) * room) : []),
     );
-    return { chunks, lost: Math.max(0, found.length - used * room) };
+    return {
+      chunks: rows.map((row) => row.map(([id]) => id)),
+      weights: rows.map((row) => row.map(([, weight]) => weight)),
+      lost: Math.max(0, found.length - used * room),
+    };
   }
 
   /**
