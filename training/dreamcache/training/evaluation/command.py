@@ -38,6 +38,7 @@ def toys(
     identities: options.Identities = 200,
     scenes: options.Scenes = 4,
     pairs: options.Pairs = 0,
+    captions: options.Captions = 0,
     condition: options.Condition = None,
     steps: options.Steps = 20,
     mode: options.Mode = "",
@@ -52,13 +53,26 @@ def toys(
     asked = _options(
         bundle is not None, steps, mode, guidance, reference_guidance, guidance_interval, step_cache
     )
-    if bundle is not None and pairs:
-        raise typer.BadParameter("is drawn by PyTorch alone: leave out --bundle", param_hint="'--pairs'")
+    for option, count in (("--pairs", pairs), ("--captions", captions)):
+        if bundle is not None and count:
+            raise typer.BadParameter(
+                "is drawn by PyTorch alone: leave out --bundle", param_hint=f"'{option}'"
+            )
     from dreamcache.training.evaluation.toys.toys import ToyRequest, evaluate_toys
 
     evaluate_toys(
         ToyRequest(
-            base, adapters, bundle, identities, scenes, pairs, condition or [], asked, json_file, judge
+            base,
+            adapters,
+            bundle,
+            identities,
+            scenes,
+            pairs,
+            condition or [],
+            asked,
+            json_file,
+            judge,
+            captions,
         )
     )
 

@@ -35,9 +35,12 @@ Bundle = Annotated[Path | None, model(help="Bundle to score instead of PyTorch."
 Identities = Annotated[int, pictures(min=1, help="Held-out toys.")]
 Scenes = Annotated[int, pictures(min=1, max=12, help="Scenes per toy.")]
 Pairs = Annotated[int, pictures(min=0, help="Pictures of two held-out toys each (PyTorch only).")]
+Captions = Annotated[
+    int, pictures(min=0, help="Pictures of captions alone, and as many in a style (PyTorch only).")
+]
 Condition = Annotated[
     list[str] | None,
-    pictures(help="Condition: text_only, dreamcache or wrong_cache; repeatable; default: all."),
+    pictures(help="Condition: text_only, dreamcache, wrong_cache or from_scene; repeatable; default: all."),
 ]
 Judge = Annotated[
     Path | None,

@@ -1,6 +1,7 @@
 """The benchmark: held-out toys × scenes, each pictured with its reference, without, and with a wrong toy's.
 
-Prompts name kind and scene alone, so everything else about the toy can come only from the reference.
+Prompts name kind and scene alone, so everything else about the toy can come only from the reference. That is a render
+on white, or a picture of the toy in another scene (`from_scene`), out of which a segmenter cuts it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from dreamcache.training.evaluation.toys.picture_quality import measure_quality,
 from dreamcache.training.evaluation.toys.scores import Scores, score
 from dreamcache.training.world.captions import plain_caption
 from dreamcache.training.world.identity import Identity, draw_identity
-from dreamcache.training.world.render import SIZE, render_reference
+from dreamcache.training.world.render import SIZE, render, render_reference
 from dreamcache.training.world.samples import PLACES
 
-Condition = Literal["dreamcache", "text_only", "wrong_cache"]
-CONDITIONS: tuple[Condition, ...] = ("text_only", "dreamcache", "wrong_cache")
+Condition = Literal["dreamcache", "from_scene", "text_only", "wrong_cache"]
+ON_WHITE: tuple[Condition, ...] = ("text_only", "dreamcache", "wrong_cache")
+CONDITIONS: tuple[Condition, ...] = (*ON_WHITE, "from_scene")
+PHOTOGRAPH_STREAM = 5_000_011
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,21 @@ class ToyCase:
     mask: NDArray[np.float32]
     wrong_toy: Identity
     wrong_reference: NDArray[np.uint8]
+
+    def reference_of(self, condition: Condition) -> NDArray[np.uint8] | None:
+        """What is cached under a condition, uint8 [size, size, 3]; None is nothing."""
+        if condition == "from_scene":
+            return self.photograph
+        return {"text_only": None, "dreamcache": self.reference, "wrong_cache": self.wrong_reference}[
+            condition
+        ]
+
+    @property
+    def photograph(self) -> NDArray[np.uint8]:
+        """The toy in a scene that the prompt does not name, in a pose of its own; the same every time."""
+        rng = np.random.default_rng([PHOTOGRAPH_STREAM, self.seed])
+        home = str(rng.choice([place for place in PLACES if place != self.scene]))
+        return render(self.toy, home, rng, size=len(self.reference)).image
 
 
 # cases and condition → pictures uint8 [n, size, size, 3]
@@ -83,7 +101,7 @@ def run_benchmark(
     cases: list[ToyCase],
     paint: Painter,
     judge: AttributeClassifier,
-    conditions: Sequence[Condition] = CONDITIONS,
+    conditions: Sequence[Condition] = ON_WHITE,
 ) -> dict[Condition, Scores]:
     """Paint every case under every condition asked for, score it against the right toy and compare it with renders."""
     references = np.stack([case.reference for case in cases])

@@ -31,6 +31,11 @@ class BundlePainter:
         """Of the pictures, in pixels."""
         return self.pipeline.contract.architecture.image_height
 
+    @property
+    def segments(self) -> bool:
+        """Whether the bundle cuts subjects out of scenes."""
+        return self.pipeline.contract.graphs.segmenter is not None
+
     def subject(self, reference: NDArray[np.uint8]) -> Subject:
         """The cache of a reference picture uint8 [size, size, 3]."""
         key = reference.tobytes()
@@ -42,11 +47,7 @@ class BundlePainter:
         """See `benchmark.Painter`."""
         pictures = []
         for case in track(cases, condition):
-            reference = {
-                "text_only": None,
-                "dreamcache": case.reference,
-                "wrong_cache": case.wrong_reference,
-            }[condition]
+            reference = case.reference_of(condition)
             subject = None if reference is None else self.subject(reference)
             options: Options = {**self.options, "seed": case.seed}
             picture = self.pipeline.generate(case.prompt, subject, **options)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamcache.models.bases.base import MINI_ADAPTERS
+from dreamcache.models.bases.parts.segmenter import MEAN, STD, TrainedSegmenter, load_segmenter
 from dreamcache.models.bases.pixels import to_pictures, to_tensor
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import Cache
@@ -21,6 +23,7 @@ from dreamcache.models.guidance import GuidanceMode
 from dreamcache.models.pipeline import DreamCachePipeline, denoise_batch, draw_noise
 from dreamcache.runtime.progress import track
 from dreamcache.runtime.reference.prepare import prepare_reference
+from dreamcache.runtime.reference.segmenter import fed_picture, subject_of
 from dreamcache.runtime.settings import Options
 from dreamcache.training.evaluation.toys.benchmark import Condition, ToyCase
 
@@ -114,19 +117,35 @@ class TorchPainter:
         pictures = []
         for start in track(range(0, len(cases), self.batch), condition):
             part = cases[start : start + self.batch]
-            references = {
-                "text_only": None,
-                "dreamcache": np.stack([case.reference for case in part]),
-                "wrong_cache": np.stack([case.wrong_reference for case in part]),
-            }[condition]
-            cache = None if references is None else cache_batch(self.pipeline, self._prepared(references))
+            references = [one for case in part if (one := case.reference_of(condition)) is not None]
+            cache = cache_batch(self.pipeline, self._prepared(references)) if references else None
             pictures.append(
                 paint_batch(self.pipeline, [c.prompt for c in part], cache, [c.seed for c in part], self.how)
             )
         return np.concatenate(pictures)
 
-    def _prepared(self, references: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Framed by the runner, so that a bundle of the same weights sees the same subjects."""
+    @property
+    def segments(self) -> bool:
+        """Whether the base cuts subjects out of scenes."""
+        return self._segmenter is not None
+
+    @cached_property
+    def _segmenter(self) -> TrainedSegmenter | None:
+        return load_segmenter(self.pipeline.base.path)
+
+    def _prepared(self, references: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Cut out and framed by the runner, so that a bundle of the same weights sees the same subjects."""
         side = self.pipeline.resolution
-        pictures = [prepare_reference(Image.fromarray(one), size=side).image for one in references]
+        segment = self._find_subject if self.segments else None
+        pictures = [
+            prepare_reference(Image.fromarray(one), size=side, segment=segment).image for one in references
+        ]
         return np.stack([np.asarray(picture) for picture in pictures])
+
+    @torch.no_grad()
+    def _find_subject(self, picture: Image.Image) -> Image.Image | None:
+        """See `prepare.Segment`."""
+        assert self._segmenter is not None
+        side = self._segmenter.size
+        found = self._segmenter.module(torch.from_numpy(fed_picture(picture, (side, side), MEAN, STD)))
+        return subject_of(found[0, 0].numpy(), picture.size)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from dreamcache.training.evaluation.toys.benchmark import Condition
     from dreamcache.training.evaluation.toys.bundle_painter import BundlePainter
+    from dreamcache.training.evaluation.toys.captions import CaptionScores
     from dreamcache.training.evaluation.toys.painter import TorchPainter
     from dreamcache.training.evaluation.toys.pairs import PairCondition, PairScores
     from dreamcache.training.evaluation.toys.scores import Scores
@@ -36,12 +37,14 @@ class ToyRequest:
     options: Options
     json_file: Path | None
     judge: Path | None = None
+    captions: int = 0
 
 
 def evaluate_toys(request: ToyRequest) -> None:
     """Scores of held-out toys, printed and, where asked for, written.
 
-    Raises: BadParameter for an unknown condition; BenchmarkError for a judge of pictures of another size.
+    Raises: BadParameter for an unknown condition; BenchmarkError for a judge of pictures of another size, and for
+    references in scenes asked of a model without a segmenter.
     """
     from rich.console import Console
 
@@ -51,6 +54,7 @@ def evaluate_toys(request: ToyRequest) -> None:
         stated_accuracy,
     )
     from dreamcache.training.evaluation.toys.benchmark import CONDITIONS, as_record, draw_cases, run_benchmark
+    from dreamcache.training.evaluation.toys.captions import run_captions
     from dreamcache.training.evaluation.toys.painter import TorchPainter
     from dreamcache.training.evaluation.toys.pairs import run_pairs
 
@@ -59,9 +63,9 @@ def evaluate_toys(request: ToyRequest) -> None:
     if request.json_file is not None:
         request.json_file.parent.mkdir(parents=True, exist_ok=True)
         claim_file(request.json_file, overwrite=True)
-    wanted = [name for name in CONDITIONS if not request.conditions or name in request.conditions]
     judge = request.judge or CLASSIFIER_FILE
     painter, settings = _torch_painter(request) if request.bundle is None else _bundle_painter(request)
+    wanted = _conditions(request, painter.segments)
     classifier = load_classifier(judge).of_size(painter.size)
     cases = draw_cases(request.identities, request.scenes, size=classifier.size)
     results = run_benchmark(cases, painter, classifier, wanted)
@@ -80,7 +84,27 @@ def evaluate_toys(request: ToyRequest) -> None:
         record["pairs"] = {"pictures": request.pairs, "results": shares}
         tables.append(_table_of_two(of_two))
         _write(record, request.json_file)
+    if request.captions and isinstance(painter, TorchPainter):
+        of_captions = run_captions(painter.pipeline, request.captions, classifier, painter.how)
+        record["captions"] = {"of_each": request.captions, "results": asdict(of_captions)}
+        tables.append(_table_of_captions(of_captions))
+        _write(record, request.json_file)
     Console().print(*tables)
+
+
+def _conditions(request: ToyRequest, segments: bool) -> list[Condition]:
+    """What to picture: everything asked for; without a word everything that the model can."""
+    from dreamcache.training.errors import BenchmarkError
+    from dreamcache.training.evaluation.toys.benchmark import CONDITIONS, ON_WHITE
+
+    if not request.conditions:
+        return list(CONDITIONS if segments else ON_WHITE)
+    if "from_scene" in request.conditions and not segments:
+        raise BenchmarkError(
+            "from_scene: a base or bundle with a segmenter is expected, received one without; "
+            "leave the condition out, or train one with: dreamcache train miniature segmenter"
+        )
+    return [name for name in CONDITIONS if name in request.conditions]
 
 
 def _write(record: dict[str, Any], place: Path | None) -> None:
@@ -131,6 +155,14 @@ def _table(results: dict[Condition, Scores]) -> Table:
             f"{measured.sharpness:.2f} / {measured.toy_sharpness:.2f}",
             "" if measured.frechet_distance is None else f"{measured.frechet_distance:.1f}",
         )
+    return table
+
+
+def _table_of_captions(scores: CaptionScores) -> Table:
+    from rich.table import Table
+
+    table = Table("captions alone", "kind", "scene", "named attributes", "style")
+    table.add_row("", *map(str, (scores.kind, scores.scene, scores.named, scores.style)))
     return table
 
 
