@@ -33,9 +33,14 @@ def training_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def fast_in_bf16(device: torch.device) -> bool:
+    """Whether `training_dtype` is bfloat16."""
+    return training_dtype(device) is torch.bfloat16
+
+
 def autocast(device: torch.device) -> torch.autocast:
     """Products in `training_dtype`, where weights stay in float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=training_dtype(device) is torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast_in_bf16(device))
 
 
 def compile_unet(unet: UNet2DConditionModel) -> None:

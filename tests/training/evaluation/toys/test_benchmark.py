@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dreamcache.training.evaluation.toys.attribute_classifier import load_classifier
 from dreamcache.training.evaluation.toys.benchmark import PLACES, draw_cases
 from dreamcache.training.evaluation.toys.scores import IDENTITY_ATTRIBUTES
 from dreamcache.training.world.captions import plain_caption
 from dreamcache.training.world.identity import is_held_out
+from dreamcache.training.world.samples import ATTRIBUTES
 
 TOYS, SCENES = 12, 4
 
@@ -62,3 +64,28 @@ def test_two_hundred_toys_are_two_hundred_different_toys() -> None:
     cases = draw_cases(200, 1)
     assert len({case.toy.key for case in cases}) == 200
     assert len({case.wrong_toy.key for case in cases} & {case.toy.key for case in cases}) < 200
+
+
+def test_a_photograph_shows_the_toy_in_a_scene_that_the_prompt_does_not_name() -> None:
+    judge = load_classifier()
+    cases = draw_cases(8, 2, size=judge.size)
+    photographs = np.stack([case.photograph for case in cases])
+    found = judge.classify(photographs).classes
+    for name in ("kind", "body", "accent"):
+        truth = [ATTRIBUTES[name].index(getattr(case.toy, name)) for case in cases]
+        assert np.mean(found[name] == truth) > 0.9
+    assert not any(found["scene"] == [ATTRIBUTES["scene"].index(case.scene) for case in cases])
+    assert np.array_equal(cases[3].photograph, photographs[3])
+    assert not np.array_equal(photographs[2], photographs[3])
+
+
+def test_what_is_cached_under_each_condition() -> None:
+    case = draw_cases(1, 1)[0]
+    assert case.reference_of("text_only") is None
+    expected = {
+        "dreamcache": case.reference,
+        "wrong_cache": case.wrong_reference,
+        "from_scene": case.photograph,
+    }
+    for condition, reference in expected.items():
+        assert np.array_equal(case.reference_of(condition), reference)  # type: ignore[arg-type]

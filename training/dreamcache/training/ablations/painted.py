@@ -26,6 +26,7 @@ from dreamcache.training.adapters.data import PlainTriplet, TripletSource
 from dreamcache.training.data.models.segmentation import Found, Limits
 from dreamcache.training.data.shards.pictures import decode_picture
 from dreamcache.training.data.stages.references import cut_reference
+from dreamcache.training.device import autocast, fast_in_bf16
 from dreamcache.training.world.captions import Words, draw_words
 from dreamcache.training.world.identity import draw_identity
 from dreamcache.training.world.samples import PLACES
@@ -64,7 +65,8 @@ class PaintedWorld:
     def fingerprint(self) -> str:
         """Of the painter, and of what it is asked for."""
         painter = base_fingerprint(self._base.unet)[:16]
-        return f"painted-{painter}-{self.seed}-{self.samples}-{self.steps}"
+        rounded = "-bf16" if fast_in_bf16(self._base.unet.device) else ""
+        return f"painted-{painter}-{self.seed}-{self.samples}-{self.steps}{rounded}"
 
     def __len__(self) -> int:
         return self.samples
@@ -99,17 +101,18 @@ class PaintedWorld:
         factor = base.vae_factor
         shape = (int(base.unet.config.in_channels), self.resolution // factor, self.resolution // factor)
         noise = [draw_noise(start + i + STREAM, shape) for i in range(len(captions))]
-        *_, last = denoise_batch(
-            lambda rows, timestep, text: base.unet(rows, timestep, text).sample,
-            base.scheduler,
-            torch.from_numpy(np.concatenate(noise)),
-            base.encode_text(list(captions)),
-            base.encode_text([""]),
-            steps=self.steps,
-            guidance_mode="classic",
-            guidance_scale=GUIDANCE_SCALE,
-        )
-        return to_pictures(base.decode_latents(last.latent))
+        with autocast(base.unet.device):
+            *_, last = denoise_batch(
+                lambda rows, timestep, text: base.unet(rows, timestep, text).sample,
+                base.scheduler,
+                torch.from_numpy(np.concatenate(noise)),
+                base.encode_text(list(captions)),
+                base.encode_text([""]),
+                steps=self.steps,
+                guidance_mode="classic",
+                guidance_scale=GUIDANCE_SCALE,
+            )
+            return to_pictures(base.decode_latents(last.latent))
 
     @torch.no_grad()
     def _cut(

@@ -19,6 +19,7 @@ from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.progress import track
 from dreamcache.training.ablations.tables import AblationRow
 from dreamcache.training.adapters.preset import PRESETS
+from dreamcache.training.device import fast_in_bf16
 from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
 from dreamcache.training.evaluation.toys.benchmark import ToyCase
 from dreamcache.training.evaluation.toys.painter import (
@@ -36,11 +37,11 @@ from dreamcache.training.world.styles import PLAIN, STYLES, restyle
 BATCH = 50
 
 
-def sampling(row: AblationRow, steps: int) -> SamplingSettings:
+def sampling(row: AblationRow, steps: int, bf16: bool = False) -> SamplingSettings:
     """How a row's pictures are sampled: as the miniature's preset recommends, but for what the row changes."""
     preset = PRESETS["miniature"]
     how = SamplingSettings(
-        steps, preset.guidance_mode, preset.guidance, preset.reference_guidance, row.strength
+        steps, preset.guidance_mode, preset.guidance, preset.reference_guidance, row.strength, bf16
     )
     if row.guidance is None:
         return how
@@ -65,7 +66,7 @@ def picture_toys(
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Pictures uint8 [n, size, size, 3] of one toy each, and their scores."""
     styles = prompt_styles(row, cases)
-    pictures = _paint(pipeline, row, cases, styles, sampling(row, steps))
+    pictures = _paint(pipeline, row, cases, styles, sampling(row, steps, _fast(pipeline)))
     scores = score(
         judge,
         pictures,
@@ -88,8 +89,12 @@ def picture_pairs(
     """Pictures uint8 [n, size, size, 3] of two toys each, and their scores. Raises: ValueError for a row of one toy."""
     if row.pair is None:
         raise ValueError(f"{row.name} is a row of one toy")
-    pictures = paint_pairs(pipeline, cases, row.pair, sampling(row, steps))
+    pictures = paint_pairs(pipeline, cases, row.pair, sampling(row, steps, _fast(pipeline)))
     return pictures, asdict(score_pairs(judge, pictures, cases))
+
+
+def _fast(pipeline: DreamCachePipeline) -> bool:
+    return fast_in_bf16(pipeline.base.unet.device)
 
 
 def _paint(

@@ -26,6 +26,7 @@ from dreamcache.training.adapters.data import DrawnWorld, TripletSource
 from dreamcache.training.adapters.preset import PRESETS
 from dreamcache.training.adapters.run import finetune, resolved
 from dreamcache.training.adapters.trainer import ADAPTERS
+from dreamcache.training.device import fast_in_bf16
 from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier, load_classifier
 from dreamcache.training.evaluation.toys.benchmark import ToyCase, draw_cases
 from dreamcache.training.evaluation.toys.pairs import PairCase, draw_pair_cases
@@ -162,7 +163,10 @@ class Ablation:
             pictures, scores = picture_toys(pipeline, self.judge, row, self.cases, steps)
         else:
             pictures, scores = picture_pairs(pipeline, self.judge, row, self.pair_cases, steps)
-        return record | {"scores": scores}, pictures[: EXAMPLES * self.protocol.scenes]
+        bf16 = fast_in_bf16(pipeline.base.unet.device)
+        return record | {"pictures_in_bf16": bf16, "scores": scores}, pictures[
+            : EXAMPLES * self.protocol.scenes
+        ]
 
     def _pipeline(self, training: Training | None) -> DreamCachePipeline:
         if training is not None:

@@ -124,16 +124,13 @@ def _bundle_painter(request: ToyRequest) -> tuple[BundlePainter, dict[str, Any]]
 
 
 def _torch_painter(request: ToyRequest) -> tuple[TorchPainter, dict[str, Any]]:
-    import torch
-
     from dreamcache.models.pipeline import DreamCachePipeline
-    from dreamcache.training.device import training_device, training_dtype
+    from dreamcache.training.device import fast_in_bf16, training_device
     from dreamcache.training.evaluation.toys.painter import TorchPainter, sampling_settings
 
     device = training_device()
     pipeline = DreamCachePipeline.load(request.base, request.adapters, str(device))
-    fast = training_dtype(device) is torch.bfloat16
-    how = replace(sampling_settings(request.adapters, request.options), bf16=fast)
+    how = replace(sampling_settings(request.adapters, request.options), bf16=fast_in_bf16(device))
     return TorchPainter(pipeline, how), {"from": "pytorch", **asdict(how)}
 
 
