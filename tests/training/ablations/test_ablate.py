@@ -16,9 +16,10 @@ from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.ablations.columns import cells, columns
 from dreamcache.training.ablations.painted import MixedTriplets, PaintedWorld
 from dreamcache.training.ablations.pictures import other_views, prompt_styles, sampling
-from dreamcache.training.ablations.rows import Ablation, Protocol
-from dreamcache.training.ablations.tables import TABLES, AblationRow, Guided, Training
+from dreamcache.training.ablations.rows import RECIPE, Ablation, Protocol
+from dreamcache.training.ablations.tables import RECIPES, TABLES, AblationRow, Guided, Training
 from dreamcache.training.adapters.data import DrawnWorld
+from dreamcache.training.adapters.preset import PRESETS
 from dreamcache.training.errors import BenchmarkError
 from dreamcache.training.evaluation.toys.benchmark import draw_cases
 from dreamcache.training.world.identity import COLOURS
@@ -38,6 +39,26 @@ def test_rows_of_a_table_differ() -> None:
         assert len(set(ways)) == len(ways)
     trainings = {row.training for table in TABLES.values() for row in table.rows if row.training}
     assert len({training.name for training in trainings}) == len(trainings)
+
+
+def test_recipes_lead_from_the_paper_s_to_the_miniature_s() -> None:
+    changed = {name: RECIPE.replaced(**values) for name, values in RECIPES.items()}
+    assert changed["miniature"] == RECIPE
+    ours = (
+        "optimizer",
+        "learning_rate",
+        "schedule",
+        "warmup",
+        "weight_decay",
+        "beta1",
+        "beta2",
+        "ema",
+        "stratified",
+    )
+    as_paper = {name: getattr(changed["paper"], name) for name in ours}
+    assert as_paper == {name: getattr(PRESETS["paper"], name) for name in ours}
+    assert as_paper != {name: getattr(RECIPE, name) for name in ours}
+    assert {row.training.recipe for row in TABLES["recipe"].rows if row.training} == set(RECIPES)
 
 
 def test_a_row_is_made_once(ablation: Ablation) -> None:

@@ -21,7 +21,7 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.ablations.pictures import picture_pairs, picture_toys
-from dreamcache.training.ablations.tables import AblationRow, Training
+from dreamcache.training.ablations.tables import RECIPES, AblationRow, Training
 from dreamcache.training.adapters.data import DrawnWorld, TripletSource
 from dreamcache.training.adapters.preset import PRESETS
 from dreamcache.training.adapters.run import finetune, resolved
@@ -130,6 +130,7 @@ class Ablation:
             cache_timestep=config.cache_timestep,
             cache_prompt=config.cache_prompt,
             further_timestep=next(iter(config.further_timesteps), None),
+            **RECIPES[training.recipe],
         )
         folder = self.run / "adapters" / training.name
         if (done := folder / "losses.json").exists():

@@ -16,6 +16,16 @@ from dreamcache.training.world.styles import PLAIN, STYLE_NAMES
 PAPER = AdapterConfig()
 TrainingData = Literal["rendered", "painted", "mixed"]
 
+_ADAMW: dict[str, object] = {"optimizer": "adamw", "beta2": 0.999}
+_PLAIN = {**_ADAMW, "schedule": "constant", "warmup": 0, "ema": None, "stratified": False}
+RECIPES: dict[str, dict[str, object]] = {
+    "miniature": {},
+    "adamw": {**_ADAMW, "learning_rate": 1e-3},
+    "plain": {**_PLAIN, "learning_rate": 1e-3},
+    "paper": {**_PLAIN, "learning_rate": 1e-5},
+}
+"""What differs from the preset `miniature`, by name; steps and batch are the run's. `paper` is the paper's optimizer."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -23,7 +33,7 @@ class Training:
 
     samples: None is all that there are. seed: of initial weights and batches. pairs: every fourth batch is of two toys.
     data: renders of the world, with the toy in another pose on the reference; the base's own pictures, with the same
-    picture's toy cut out; or half of each.
+    picture's toy cut out; or half of each. recipe: a name in RECIPES.
     """
 
     config: AdapterConfig = PAPER
@@ -31,6 +41,7 @@ class Training:
     seed: int = 0
     pairs: bool = False
     data: TrainingData = "rendered"
+    recipe: str = "miniature"
 
     @property
     def name(self) -> str:
@@ -42,6 +53,7 @@ class Training:
         parts += [f"seed{self.seed}"] if self.seed else []
         parts += ["pairs"] if self.pairs else []
         parts += [self.data] if self.data != "rendered" else []
+        parts += [self.recipe] if self.recipe != "miniature" else []
         return "-".join(parts)
 
 
@@ -147,6 +159,16 @@ TABLES: dict[str, Table] = {
             AblationRow("1,000", Training(samples=1000)),
             AblationRow("5,000", Training(samples=5000)),
             AblationRow("all"),
+        ),
+    ),
+    "recipe": Table(
+        "What does the miniature's recipe bring?",
+        (
+            TEXT_ONLY,
+            AblationRow("AdamW, 0.00001", Training(recipe="paper")),
+            AblationRow("AdamW, 0.001", Training(recipe="plain")),
+            AblationRow("AdamW, 0.001, falling", Training(recipe="adamw")),
+            AblationRow("Muon, 0.005, falling"),
         ),
     ),
     "synthetic": Table(
