@@ -24,7 +24,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "plain": {**_PLAIN, "learning_rate": 1e-3},
     "paper": {**_PLAIN, "learning_rate": 1e-5},
 }
-"""What differs from the preset `miniature`, by name; steps and batch are the run's. `paper` is the paper's optimizer."""
+"""Differences from the preset `miniature`, by name; steps and batch are the run's. `paper`: the paper's optimizer."""
 
 
 @dataclass(frozen=True)
