@@ -48,16 +48,19 @@ def main() -> int:
             end = time.monotonic() + 60 * options.minutes / len(chosen)
             seed, slowest = options.seed, 0.0
             while seed - options.seed < options.cases and time.monotonic() < end:
-                begin = time.monotonic()
-                try:
-                    with one_line_errors():
-                        case(random.Random(seed))
-                except Exception:
-                    findings += 1
-                    print(f"{name}, seed {seed}:\n{traceback.format_exc(limit=-4)}", file=sys.stderr)
-                    if findings >= _MOST_FINDINGS:
-                        return 1
-                slowest = max(slowest, time.monotonic() - begin)
+                for _ in range(3):  # a machine that is busy makes one case slow, a hang is slow each time
+                    begin = time.monotonic()
+                    try:
+                        with one_line_errors():
+                            case(random.Random(seed))
+                    except Exception:
+                        findings += 1
+                        print(f"{name}, seed {seed}:\n{traceback.format_exc(limit=-4)}", file=sys.stderr)
+                        if findings >= _MOST_FINDINGS:
+                            return 1
+                    if (took := time.monotonic() - begin) <= SLOWEST_S:
+                        break
+                slowest = max(slowest, took)
                 seed += 1
         results[name] = {"cases": seed - options.seed, "slowest_s": round(slowest, 3)}
         if slowest > SLOWEST_S:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from dreamcache.runtime.errors import ImageError, OutputError
-from dreamcache.runtime.files import replacing, sha256_file
+from dreamcache.runtime.files import claim_file, replacing, sha256_file
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -117,6 +118,27 @@ def test_an_error_of_what_is_written_keeps_its_words(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"), replacing(tmp_path / "out.bin"):
         raise OSError("disk full")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_no_device_and_no_pipe_is_replaced(tmp_path: Path) -> None:
+    """Root may rename a file over /dev/null; a pipe's reader would wait for ever."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to(os.devnull)
+    for place in (pipe, link, Path(os.devnull)):
+        with pytest.raises(OutputError, match="is a device or a pipe, a file is expected"):
+            claim_file(place, overwrite=True)
+        with pytest.raises(OutputError, match="is a device or a pipe"), replacing(place, overwrite=True):
+            raise AssertionError("work began")
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    link.unlink()
+    link.symlink_to(tmp_path / "nowhere")
+    with replacing(link, overwrite=True) as temporary:
+        temporary.write_bytes(b"x")
+    assert link.read_bytes() == b"x"
+    assert not link.is_symlink()
 
 
 def test_sha256_reads_in_pieces(tmp_path: Path) -> None:

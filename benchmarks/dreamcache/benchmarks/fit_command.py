@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,8 @@ import typer
 
 from dreamcache.benchmarks import options
 from dreamcache.runtime.cli import options as runner
+from dreamcache.runtime.cli.words import as_json as as_json_text
+from dreamcache.runtime.cli.words import shown
 
 if TYPE_CHECKING:
     from dreamcache.benchmarks.memory.fit import Answer
@@ -48,14 +49,14 @@ def fit(
         opened = open_bundle(bundle, progress=advance)
     answer = fit_budget(opened, budget_mb, settings, steps, caching, first_run, _say)
     typer.echo(
-        json.dumps(asdict(answer), indent=2) if as_json else describe_answer(answer, searched=budget is None)
+        as_json_text(asdict(answer)) if as_json else shown(describe_answer(answer, searched=budget is None))
     )
     if not answer.fits:
         raise typer.Exit(1)
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    typer.echo(shown(line), err=True)
 
 
 def describe_answer(answer: Answer, searched: bool) -> str:

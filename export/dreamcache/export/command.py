@@ -21,8 +21,9 @@ from dreamcache.export.options import (
     check_targets,
 )
 from dreamcache.models.bases.parts.overrides import AS_CONFIGURED, Overrides
-from dreamcache.runtime.assignments import read_assignments, with_values
+from dreamcache.runtime.arguments import read_assignments, with_values
 from dreamcache.runtime.bundle.contract import Precision, SchedulerKind
+from dreamcache.runtime.cli.words import shown
 
 if TYPE_CHECKING:
     from dreamcache.models.bases.distillation import Sampling
@@ -134,7 +135,7 @@ def export(
             overwrite=overwrite,
             progress=progress,
         )
-    typer.echo(_as_json(out, contract) if as_json else _as_text(out, contract))
+    typer.echo(shown(_as_json(out, contract) if as_json else _as_text(out, contract)))
 
 
 def _check_model(

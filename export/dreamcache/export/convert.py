@@ -15,6 +15,7 @@ import typer
 
 from dreamcache.export import command_options
 from dreamcache.export.errors import ExportError
+from dreamcache.runtime.cli.words import shown
 from dreamcache.runtime.errors import OutputError, first_line
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def convert(
         raise ExportError(str(error)) from error
     save_adapters(out, conditioned, {"converted_from": file.name})
     parameters = sum(parameter.numel() for parameter in conditioned.adapter_parameters())
-    typer.echo(f"{out}: {parameters:,} parameters at {len(conditioned.sites)} sites")
+    typer.echo(shown(f"{out}: {parameters:,} parameters at {len(conditioned.sites)} sites"))
 
 
 def read_released(path: Path) -> Mapping[str, object]:

@@ -44,11 +44,14 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
 def claim_file(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """The place of one file, where one can really be written: a file is made beside it and removed.
 
-    Raises: OutputError as `check_output`, for a folder in its place, and where nothing can be written.
+    Raises: OutputError as `check_output`, for a folder, a device or a pipe in its place, which no file replaces, and
+    where nothing can be written.
     """
     place = check_output(path, overwrite)
     if place.is_dir():
         raise OutputError(f"{place} is a folder, a file is expected; choose another name")
+    if place.exists() and not place.is_file():
+        raise OutputError(f"{place} is a device or a pipe, a file is expected; choose another name")
     temporary = _temporary_path(place)
     try:
         temporary.open("xb").close()

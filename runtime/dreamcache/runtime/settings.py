@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import secrets
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,12 +11,14 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from dreamcache.runtime.arguments import check_functions, whole_number
 from dreamcache.runtime.bundle.contract import Contract, GuidanceMode, SchedulerKind, SigmaSpacing
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sampling.guidance import Guidance
 from dreamcache.runtime.sampling.schedulers import checked_steps, make_scheduler
 
 MAX_IMAGES = 1024
+MAX_SEED = 2**63 - 1
 MAX_STEP_CACHE = 100
 
 
@@ -132,10 +133,16 @@ def resolve_settings(
     sampler = defaults.scheduler if scheduler is None else scheduler
     count = checked_steps(defaults.steps if steps is None else steps, contract.scheduler.num_train_timesteps)
     make_scheduler(contract.scheduler, sampler, count, sigma_spacing)
-    images = 1 if num_images is None else _whole("num_images", num_images, 1, MAX_IMAGES)
+    images = checked_images(num_images)
+    first = secrets.randbelow(2**32) if seed is None else whole_number("seed", seed, 0, MAX_SEED)
+    if first + images - 1 > MAX_SEED:
+        raise SettingsError(
+            f"seed: image i uses seed + i, so at most {MAX_SEED - images + 1} is expected for {images} images, "
+            f"received {first}"
+        )
     return Settings(
         steps=count,
-        seed=secrets.randbelow(2**32) if seed is None else _whole("seed", seed, 0, 2**63 - 1),
+        seed=first,
         num_images=images,
         scheduler=sampler,
         guidance=guidance,
@@ -146,22 +153,33 @@ def resolve_settings(
     )
 
 
+def checked_images(count: object) -> int:
+    """A number of images, 1 for None. Raises: SettingsError."""
+    return 1 if count is None else whole_number("num_images", count, 1, MAX_IMAGES)
+
+
 def own_names(
     options: Mapping[str, Any], num_images: int | None
 ) -> tuple[dict[str, Any], int | None, Callable[..., object] | None]:
     """Options without diffusers' names; the number of images, None where neither name gives one; the callback.
 
-    Raises: SettingsError where a setting is given by both of its names, and for a generator without a seed.
+    Raises: SettingsError for a name that is none, a setting given by both of its names, a generator without a seed, and
+    a callback that cannot be called.
     """
     plain: dict[str, Any] = {"num_images": num_images}
     for name, value in options.items():
+        if name not in CallOptions.__annotations__:
+            known = ", ".join(Options.__annotations__)
+            raise SettingsError(f"{name}: no setting has this name; expected are {known}")
         ours = _DIFFUSERS_NAMES.get(name, name)
         if value is None:
             continue
         if plain.get(ours) is not None:
             raise SettingsError(f"{name}: one of {name} and {ours} is expected, received both")
         plain[ours] = _seed_of(value) if name == "generator" else value
-    return plain, plain.pop("num_images"), plain.pop("callback_on_step_end", None)
+    told = plain.pop("callback_on_step_end", None)
+    check_functions(callback_on_step_end=told)
+    return plain, plain.pop("num_images"), told
 
 
 def _seed_of(generator: object) -> object:
@@ -191,7 +209,11 @@ def check_text(name: str, value: object) -> str:
 def warn_of_no_effect(settings: Settings, has_reference: bool, asked: Mapping[str, object]) -> None:
     """One line for each setting that was given and changes nothing. Warns: SettingsWarning."""
     guidance = settings.guidance
-    given = {name for name, value in asked.items() if value not in (None, "")}
+    given = {
+        name
+        for name, value in asked.items()
+        if value is not None and not (isinstance(value, str) and not value)
+    }
     unguided = guidance.mode == "none" or not any(
         len(guidance.branches_at(step, settings.steps, has_reference)) > 1 for step in range(settings.steps)
     )
@@ -234,24 +256,16 @@ def _interval(value: object) -> tuple[float, float]:
         )
     for end in ends:
         _check_number("guidance interval", end)
-    return float(ends[0]), float(ends[1])
+    # a whole number may be larger than any float; beyond the steps is beyond the steps
+    start, end = (float(min(max(end, -1), 2)) for end in ends)
+    return start, end
 
 
 def _step_cache(contract: Contract, asked: int | None) -> int:
-    every = 1 if asked is None else _whole("step_cache", asked, 1, MAX_STEP_CACHE)
+    every = 1 if asked is None else whole_number("step_cache", asked, 1, MAX_STEP_CACHE)
     if every > 1 and contract.graphs.shallow is None:
         raise SettingsError(
             "step_cache: this bundle has no shallow graph to run between whole steps; "
             "leave it out, or export the bundle with one"
         )
     return every
-
-
-def _whole(name: str, value: object, least: int, most: int) -> int:
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]  # anything a caller passes; refused below
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or not least <= number <= most:
-        raise SettingsError(f"{name}: a whole number from {least} to {most} is expected, received {value!r}")
-    return number

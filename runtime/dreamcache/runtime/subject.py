@@ -21,9 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreamcache.runtime.arguments import path_of
 from dreamcache.runtime.bundle.contract import Contract, cache_tensors
 from dreamcache.runtime.errors import SettingsError, SubjectError
 from dreamcache.runtime.files import replacing
+from dreamcache.runtime.untrusted import is_regular_file
 
 SUFFIX = ".subject.safetensors"
 
@@ -61,7 +63,7 @@ class Subject:
             "thumbnail": thumbnail_base64(self.thumbnail),
         }
         data = save({name: np.ascontiguousarray(array) for name, array in self.tensors.items()}, metadata)
-        with replacing(path, overwrite) as temporary:
+        with replacing(path_of("out", path), overwrite) as temporary:
             temporary.touch(mode=0o600)
             temporary.write_bytes(data)
         return Path(path)
@@ -74,7 +76,7 @@ def load_subject(path: str | os.PathLike[str], contract: Contract) -> Subject:
     """
     from safetensors import SafetensorError, safe_open
 
-    place = Path(path)
+    place = path_of("subject", path)
     _check_file_size(place, contract)
     try:
         with safe_open(place, framework="numpy") as stored:
@@ -156,7 +158,7 @@ def join_tokens(caches: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArr
 
 def _check_file_size(place: Path, contract: Contract) -> None:
     """Before anything is read: the file can hold the declared tensors and little else."""
-    if not place.is_file():
+    if not is_regular_file(place):
         raise SubjectError(f"{place} is not a file; a subject file made by `dreamcache cache` is expected")
     wanted = sum(
         prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in cache_tensors(contract.architecture)

@@ -25,6 +25,14 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
     return data
 
 
+def is_regular_file(path: Path) -> bool:
+    """Whether a path leads to a regular file; what the system does not answer (a name too long, say) is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def parse_json(text: str | bytes) -> Any:
     """JSON in which every key stands once: readers would disagree on which of two counts.
 

@@ -76,6 +76,53 @@ def test_other_forms_are_refused(form: Any, said: str) -> None:
         load_image(form)
 
 
+class _Pipe:
+    """A source that gives what is there, as pipes and sockets do, and in which one cannot move."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    def read(self, _: int = -1) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+def test_a_source_in_pieces_is_read_to_its_end() -> None:
+    content = saved(photograph(), "PNG")
+    pieces = _Pipe(content[:10], content[10:50], content[50:])
+    np.testing.assert_array_equal(np.asarray(load_image(pieces).rgb), PHOTOGRAPH)
+    np.testing.assert_array_equal(np.asarray(load_image(memoryview(content)).rgb), PHOTOGRAPH)
+    doubled = bytes(byte for byte in content for _ in range(2))
+    np.testing.assert_array_equal(np.asarray(load_image(memoryview(doubled)[::2]).rgb), PHOTOGRAPH)
+
+
+def test_floats_that_resampling_left_just_outside_are_taken() -> None:
+    nearly = np.array([[-1e-7, 1.0000001]], np.float64)
+    assert np.asarray(load_image(nearly).rgb)[0, :, 0].tolist() == [0, 255]
+
+
+def test_a_view_of_any_size_costs_nothing() -> None:
+    """The shape alone would be 30 GB."""
+    with pytest.raises(
+        ImageError, match=r"at most 178 megapixels is expected, received \[100000, 100000, 3\]"
+    ):
+        load_image(np.broadcast_to(np.uint8(7), (100_000, 100_000, 3)))
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_a_picture_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"a pixel or more is expected, received {size[0]} x {size[1]}"):
+        load_image(Image.new("RGB", size))
+
+
+def test_whole_numbers_in_memory_are_8_bit_where_they_fit() -> None:
+    """As Pillow's own `convert` writes mode I and reads it."""
+    grey = Image.fromarray(PHOTOGRAPH).convert("L")
+    np.testing.assert_array_equal(np.asarray(load_image(grey.convert("I")).rgb)[..., 0], np.asarray(grey))
+    deep = Image.fromarray(np.asarray(grey).astype(np.int32) * 257)
+    assert deep.mode == "I"
+    np.testing.assert_array_equal(np.asarray(load_image(deep).rgb)[..., 0], np.asarray(grey))
+
+
 def test_the_pipeline_takes_every_form(pristine: Path, toy: Path) -> None:
     pipeline = Pipeline.load(pristine)
     mask = np.zeros((40, 40), bool)

@@ -44,6 +44,49 @@ def test_files_cut_anywhere_are_refused(tmp_path: Path, kind: str, options: dict
     assert pixels(written(tmp_path, content + b"appended")).shape == (32, 48, 3)
 
 
+@pytest.mark.parametrize(("depth", "colour_type", "bits"), [(8, 2, 24), (1, 0, 1), (16, 4, 32), (4, 3, 4)])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_png_that_lacks_rows_is_refused(depth: int, colour_type: int, bits: int, interlaced: bool) -> None:
+    """Its chunks are whole, and Pillow takes what is missing as black."""
+    passes = (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    )
+    rows = [
+        bytes(1 + -(-len(range(left, 13, across)) * bits // 8))
+        for left, top, across, down in (passes if interlaced else ((0, 0, 1, 1),))
+        for _ in range(top, 11, down)
+    ]
+    header = struct.pack(">IIBBBBB", 13, 11, depth, colour_type, 0, 0, interlaced)
+    begin = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    begin += chunk(b"PLTE", bytes(48)) if colour_type == 3 else b""
+
+    def png(data: bytes) -> bytes:
+        packed = zlib.compress(data)
+        pieces = (packed[:7], packed[7:])
+        return begin + b"".join(chunk(b"IDAT", piece) for piece in pieces) + chunk(b"IEND", b"")
+
+    whole = b"".join(rows)
+    assert load_image(png(whole)).rgb.size == (13, 11)
+    assert load_image(png(whole + b"more")).rgb.size == (13, 11)
+    with pytest.raises(ImageError, match=r"broken one \(1 bytes of its rows are missing\)"):
+        load_image(png(whole[:-1]))
+    with pytest.raises(ImageError, match="bytes of its rows are missing"):
+        load_image(png(b"".join(rows[: len(rows) // 2])))
+
+
+def test_no_address_of_an_object_is_said(tmp_path: Path) -> None:
+    for content in (png_header(4, 4, depth=3) + chunk(b"IEND", b""), b"\xff\xd8\xff" + bytes(40)):
+        with pytest.raises(ImageError, match="no picture header that can be read") as refusal:
+            load_image(written(tmp_path, content))
+        assert "0x" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255))
 @settings(max_examples=60, deadline=None)

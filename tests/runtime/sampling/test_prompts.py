@@ -7,14 +7,16 @@ import shutil
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
-from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.bundle.folder import MINI_FOLDER, open_bundle
 from dreamcache.runtime.errors import BundleError, SettingsError
 from dreamcache.runtime.sampling.prompts import PromptTokenizer, PromptWarning
+from dreamcache.runtime.sampling.tokenizer_rules import read_tokenizer
 
 PROMPTS = [
     "",
@@ -137,6 +139,7 @@ def _split(pattern: object) -> dict[str, object]:
             {"type": "BPE", "continuing_subword_prefix": "long"},
             "no prefix of continuing parts is expected",
         ),
+        ("model", {"type": "BPE", "dropout": 0.5}, "no dropout is expected, received 0.5"),
     ],
 )
 def test_rules_that_are_not_clip_s_are_refused(
@@ -155,6 +158,37 @@ def test_rules_that_are_not_clip_s_are_refused(
     with pytest.raises(BundleError, match=message) as caught:
         PromptTokenizer.of(open_bundle(bundle))
     assert "\n" not in str(caught.value)
+
+
+def _token(number: int, content: str, **changes: bool) -> dict[str, object]:
+    """An entry of `added_tokens`."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    return {"id": number, "content": content, **flags, **changes}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model": {"ignore_merges": True, "fuse_unk": True}},
+        {"model": {"end_of_word_suffix": None, "byte_fallback": True}},
+        {"added_tokens": [_token(900, "<my-toy>", lstrip=True), _token(901, "<b>", special=True)]},
+        {"added_tokens": [_token(7, "<my-toy>", normalized=True), _token(8, "<my-toy>", single_word=True)]},
+    ],
+)
+def test_a_tokenizer_is_what_the_library_reads_though_its_text_is_parsed_once(
+    changes: dict[str, Any],
+) -> None:
+    content = json.loads((MINI_FOLDER / "tokenizer/tokenizer.json").read_text(encoding="utf-8"))
+    content["model"] |= changes.get("model", {})
+    content["added_tokens"] += changes.get("added_tokens", [])
+    for strings in (True, False):
+        pairs = [" ".join(pair) if strings else pair for pair in content["model"]["merges"]]
+        text = json.dumps(content | {"model": content["model"] | {"merges": pairs}})
+        ours, library = read_tokenizer(text), Tokenizer.from_str(text)
+        assert json.loads(ours.to_str()) == json.loads(library.to_str())
+        for prompt in ("a red toy robot", "<my-toy> on  <b> <|endoftext|> x", "снег 😀 12", ""):
+            assert ours.encode(prompt).ids == library.encode(prompt).ids
 
 
 def test_a_prompt_of_megabytes_is_refused(tokenizer: PromptTokenizer) -> None:

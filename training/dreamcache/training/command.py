@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dreamcache.runtime.cli.options import RenamedGroup
+from dreamcache.runtime.cli.words import shown
 
 if TYPE_CHECKING:
     from dreamcache.training.miniature.recipe import Recipe
@@ -77,7 +78,7 @@ def adapters(
     source, pairs = open_source(data, chosen.resolution), open_pairs(data, chosen.resolution)
     done = finetune(base, source, run, chosen, encoded, pairs)
     if done.main:
-        typer.echo(json.dumps(done.as_dict()) if as_json else done.as_line())
+        typer.echo(json.dumps(done.as_dict()) if as_json else shown(done.as_line()))
 
 
 @train.command()

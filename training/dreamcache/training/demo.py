@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dreamcache.runtime.cli.words import cell
 from dreamcache.runtime.sessions.system import module_command
 
 if TYPE_CHECKING:
@@ -215,5 +216,5 @@ def _print_table(report: dict[str, Any], out: Path) -> None:
     console.print(
         table,
         figures,
-        f"pictures: {out / 'demo.png'}, {out / 'features.png'}; figures: {out / 'report.json'}",
+        cell(f"pictures: {out / 'demo.png'}, {out / 'features.png'}; figures: {out / 'report.json'}"),
     )

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from dreamcache.benchmarks.protocol.scaling import scaling_points
 from dreamcache.benchmarks.record import Record, ScalingPoint
 from dreamcache.benchmarks.report.rows import TITLES, formatted, rows, scaling_cells
+from dreamcache.runtime.cli.words import cell
 
 
 def show(records: Sequence[Record], console: Console) -> None:
@@ -23,10 +23,10 @@ def _parts(records: Sequence[Record]) -> Iterator[RenderableType]:
     found = list(rows(records))
     table = Table("")
     for row in found:
-        table.add_column(Text(row.title))
+        table.add_column(cell(row.title))
     for name in found[0].labels:
         if name != "bundle":
-            table.add_row(name, *(Text(row.labels[name]) for row in found))
+            table.add_row(name, *(cell(row.labels[name]) for row in found))
     table.add_section()
     for name, title in TITLES.items():
         table.add_row(title, *(formatted(name, row.figures[name]) for row in found))
@@ -36,11 +36,11 @@ def _parts(records: Sequence[Record]) -> Iterator[RenderableType]:
     if points:
         yield _scaling_table(points)
     for row in found:
-        yield from map(Text, row.notes)
+        yield from map(cell, row.notes)
 
 
 def _scaling_table(points: Sequence[tuple[str, ScalingPoint]]) -> Table:
     table = Table("bundle", "axis", "value", "in all", "a picture", "samples")
     for name, point in points:
-        table.add_row(*(Text(cell) for cell in scaling_cells(name, point)))
+        table.add_row(*map(cell, scaling_cells(name, point)))
     return table

@@ -10,7 +10,7 @@ import hashlib
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from dreamcache.runtime.bundle.architecture import Architecture, SiteSpec, cache_tensors
 from dreamcache.runtime.bundle.coreml import CoreMLPart
@@ -110,8 +110,8 @@ class AddedConditions(ContractModel):
 class VaeSpec(ContractModel):
     """Latents are scaled as (mean - shift_factor) * scaling_factor."""
 
-    scaling_factor: PositiveFloat
-    shift_factor: float | None = None
+    scaling_factor: Annotated[float, Field(ge=1e-4, le=1e4)]
+    shift_factor: Annotated[float, Field(ge=-1e4, le=1e4)] | None = None
 
 
 class JoinedSpec(ContractModel):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from dreamcache.runtime.arguments import check_functions, path_of
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract, FileRecord, GraphSpec, parse_contract
 from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
 from dreamcache.runtime.bundle.graph_files.tensors import StoredTensor, check_location, is_finite
@@ -65,6 +66,7 @@ def open_bundle(
     check_hashes: False compares the sizes only, for a bundle that was checked when it was installed.
     Raises: BundleError naming the first file that is missing, truncated, edited or swapped.
     """
+    check_functions(progress=progress)
     bundle = open_contract(path)
     check_files(bundle, check_hashes, progress)
     for graph in bundle.contract.graphs.by_name().values():
@@ -99,7 +101,7 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
     Raises: BundleError when there is no contract or it cannot be used.
     """
     folder = _folder(path)
-    if not folder.is_dir():
+    if not _stands(folder, folders=True):
         raise BundleError(
             f"{folder} is not a folder; a bundle made by `dreamcache export` is expected, "
             f"owner/name on the Hub, or `{MINI}`, which comes with the runner"
@@ -120,13 +122,21 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
 
 def _folder(path: str | os.PathLike[str]) -> Path:
     """Of a bundle by its path or name; a folder of yours comes before `mini` and the Hub."""
-    folder = Path(path)
+    folder = path_of("bundle", path)
     name = folder.as_posix()
-    if folder.exists():
+    if _stands(folder):
         return folder
     if name == MINI:
         return MINI_FOLDER
     return fetch_bundle(name) if is_hub_id(name) else folder
+
+
+def _stands(path: Path, folders: bool = False) -> bool:
+    """Whether something, or a folder, is there; what the system does not answer (a name too long) is nothing."""
+    try:
+        return path.is_dir() if folders else path.exists()
+    except OSError:
+        return False
 
 
 def check_size(bundle: Bundle, name: str, record: FileRecord) -> None:

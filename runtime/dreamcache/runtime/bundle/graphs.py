@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from dreamcache.runtime.bundle.architecture import (
     Architecture,
@@ -65,14 +66,19 @@ class StripSpec(GraphSpec):
     kind: StripKind
 
 
+# Colours lie from 0 to 1; beyond these bounds float32 would hold nothing of them.
+_Mean = Annotated[float, Field(ge=-1e3, le=1e3)]
+_Spread = Annotated[float, Field(ge=1e-3, le=1e3)]
+
+
 class SegmenterSpec(GraphSpec):
     """A picture [1,3,h,w], (colours from 0 to 1 − mean) / std, to the mask of its subject [1,1,h,w] from 0 to 1.
 
     The whole picture is scaled to h × w; both are the segmenter's own. mean, std: of red, green and blue.
     """
 
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
+    mean: tuple[_Mean, _Mean, _Mean] = (0.0, 0.0, 0.0)
+    std: tuple[_Spread, _Spread, _Spread] = (1.0, 1.0, 1.0)
 
     @model_validator(mode="after")
     def _makes_a_mask(self) -> SegmenterSpec:

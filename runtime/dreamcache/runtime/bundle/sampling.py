@@ -31,14 +31,14 @@ SigmaSpacing = Literal["timesteps", "karras", "exponential", "sgm_uniform"]
 
 
 MAX_TRAIN_TIMESTEPS = 10_000
-_MAX_SCALE = 1e4
+MAX_SCALE = 1e4
 # Below, single precision cannot tell a signal level from 1; a base's own first beta is about 1e-3.
 _LEAST_BETA = 1e-6
 # Of the last timestep: a noise level of a million times the signal. Bases have 0.005.
 _LEAST_SIGNAL = 1e-12
 
 Beta = Annotated[float, Field(ge=_LEAST_BETA, lt=1)]
-Scale = Annotated[float, Field(ge=0, le=_MAX_SCALE)]
+Scale = Annotated[float, Field(ge=0, le=MAX_SCALE)]
 Timesteps = Annotated[int, Field(ge=1, le=MAX_TRAIN_TIMESTEPS)]
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from dreamcache.runtime.cli import options
+from dreamcache.runtime.cli.words import cell
 from dreamcache.runtime.sessions.kept_graphs import graph_folder
 from dreamcache.runtime.sessions.processor import processor_features, processor_fields, processor_name
 from dreamcache.runtime.sessions.system import usable_cores, user_caches
@@ -70,7 +71,7 @@ def doctor(
     for name, value in found["machine"].items():
         table.add_row(name, Text(str(value)))
     for path, size in found["caches"].items():
-        table.add_row("cache", Text(f"{path}: {size / 1e6:.1f} MB"))
+        table.add_row("cache", cell(f"{path}: {size / 1e6:.1f} MB"))
     Console().print(table)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dreamcache.runtime.cli.words import shown
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.files import claim_file, replacing
 from dreamcache.runtime.progress import progress_bar
+from dreamcache.runtime.settings import checked_images
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,22 +40,28 @@ class Places:
 
 
 def claimed_places(out: Path, count: int, overwrite: bool, preview: Path | None) -> Places:
-    """The files, where one can be written, before anything is drawn. Raises: OutputError."""
+    """The files, where one can be written, before anything is drawn. Raises: OutputError; SettingsError for a count."""
     for option, place in (("--out", out), ("--preview", preview)):
         if place is not None and place.suffix.lower() != ".png":
             raise OutputError(f"{option}: a name that ends in .png is expected, received {place.name}")
+    count = checked_images(count)
     pictures = [out] if count == 1 else [out.with_stem(f"{out.stem}-{index}") for index in range(count)]
     every = 0
     if preview is not None:
         found = _EVERY.search(preview.stem)
         every = int(found[1]) if found else 0
-        if every < 1 or preview in pictures:
+        if every < 1 or _same_file(preview) in map(_same_file, pictures):
             raise OutputError(
                 f"--preview: a name of its own that ends in the number of steps is expected, as in every-5.png, "
                 f"received {preview.name}"
             )
         claim_file(preview, overwrite)
     return Places(tuple(claim_file(place, overwrite) for place in pictures), overwrite, preview, every)
+
+
+def _same_file(place: Path) -> str:
+    """A name that two places share where they may be one file: whatever links lead there, upper case or lower."""
+    return os.path.normcase(place.absolute().parent.resolve() / place.name).casefold()
 
 
 def draw_pictures(
@@ -99,7 +108,6 @@ def _keeping(places: Places) -> Iterator[list[Path]]:
     except BaseException:
         if len(places.pictures) > 1:
             which = f": {written[0]} to {written[-1]}" if written else ""
-            typer.echo(
-                f"dreamcache: {len(written)} of {len(places.pictures)} pictures are written{which}", err=True
-            )
+            said = f"dreamcache: {len(written)} of {len(places.pictures)} pictures are written{which}"
+            typer.echo(shown(said), err=True)
         raise

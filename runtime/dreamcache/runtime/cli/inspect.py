@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
-from dreamcache.runtime.cli import options
+from dreamcache.runtime.cli import options, words
 from dreamcache.runtime.cli.picture_text import read_drawn_with
-from dreamcache.runtime.errors import printable
 
 if TYPE_CHECKING:
     from dreamcache.runtime.bundle.contract import Contract, Graphs
@@ -34,7 +30,7 @@ def inspect(
     if bundle.is_file():
         drawn = read_drawn_with(bundle)
         facts = drawn.model_dump(mode="json")
-        shown = {name: printable(str(value)) for name, value in facts.items() if value not in (None, "")}
+        shown = {name: str(value) for name, value in facts.items() if value not in (None, "")}
         Console().print(_facts(bundle.name, shown)) if not as_json else options.print_result(facts, "", True)
         return
     from dreamcache.runtime.bundle.folder import open_contract
@@ -42,7 +38,7 @@ def inspect(
     opened = open_contract(bundle)
     if as_json:
         contract = opened.contract.model_dump(mode="json", by_alias=True)
-        typer.echo(json.dumps(contract, indent=2, ensure_ascii=False))
+        typer.echo(words.as_json(contract))
         return
     for table in bundle_tables(opened):
         Console().print(table)
@@ -62,7 +58,7 @@ def bundle_tables(bundle: Bundle) -> Iterator[Table]:
         )
         for joined in contract.joined:
             how = " ".join(joined.tokens) if joined.weight is None else f"{joined.weight:g}"
-            added.add_row(joined.kind, escape(joined.name), joined.sha256[:12], escape(how))
+            _add_row(added, joined.kind, joined.name, joined.sha256[:12], how)
         yield added
     if contract.onnx is not None:
         yield _graphs(contract, contract.onnx)
@@ -104,7 +100,7 @@ def _coreml(contract: Contract, part: CoreMLPart) -> Iterator[Table]:
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:
-    table = Table("", "", title=Text(printable(title)), title_justify="left", show_header=False)
+    table = Table("", "", title=words.cell(title), title_justify="left", show_header=False)
     for name, value in facts.items():
         _add_row(table, name, value)
     return table
@@ -112,7 +108,7 @@ def _facts(title: str, facts: dict[str, str]) -> Table:
 
 def _add_row(table: Table, *cells: str) -> None:
     """Names come out of the bundle: as text, so that none is read as markup or reaches the terminal as a command."""
-    table.add_row(*(Text(printable(cell)) for cell in cells))
+    table.add_row(*map(words.cell, cells))
 
 
 def _model(bundle: Bundle) -> dict[str, str]:

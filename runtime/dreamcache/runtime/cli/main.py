@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 from dreamcache.runtime.cli.words import forgiving_words
-from dreamcache.runtime.errors import DreamCacheError
+from dreamcache.runtime.errors import DreamCacheError, printable
 from dreamcache.runtime.sessions.system import ending_by_exception
 
 GROUP = "dreamcache.commands"
@@ -142,13 +142,19 @@ def _one_line(error: Exception, entry: EntryPoint | None) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, DreamCacheError):
         return text
-    return f"{type(error).__name__}: {text}; run again with --debug to see where"
+    if (
+        isinstance(error, OSError) and error.strerror
+    ):  # the system's own word: a name too long, no permission, a full disk
+        return printable(
+            ": ".join(str(part) for part in (error.filename, error.strerror) if part is not None)
+        )
+    return f"{type(error).__name__}: {printable(text)}; run again with --debug to see where"
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """One line on stderr instead of a path, a line number and a line of our source."""
     if issubclass(category, UserWarning):
-        sys.stderr.write(f"dreamcache: warning: {message}\n")
+        sys.stderr.write(f"dreamcache: warning: {printable(' '.join(str(message).split()))}\n")
 
 
 if __name__ == "__main__":

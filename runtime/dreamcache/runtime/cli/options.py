@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from dreamcache.runtime.cli import words
 from dreamcache.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -97,4 +97,4 @@ def open_pipeline(
 
 def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:
     """The result on stdout, for people or as JSON."""
-    typer.echo(json.dumps(result, indent=2, ensure_ascii=False) if as_json else text)
+    typer.echo(words.as_json(result) if as_json else words.shown(text))

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dreamcache.runtime.errors import ImageError, first_line
+from dreamcache.runtime.errors import ImageError
+from dreamcache.runtime.reference.picture_sources import reason_of
+from dreamcache.runtime.untrusted import is_regular_file
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
@@ -107,12 +109,17 @@ def read_drawn_with(path: Path) -> DrawnWith:
     """The record inside a PNG. Raises: ImageError in one line for a file without one, or a damaged one."""
     from PIL import Image
 
+    if not is_regular_file(path):
+        raise ImageError(
+            f"{path}: a PNG of `dreamcache generate` is expected, received no file; check the path"
+        )
     try:
         with Image.open(path, formats=["PNG"]) as image:
             text = image.info.get(_OURS)
     except Exception as error:  # decoders raise nearly anything on a broken file
         raise ImageError(
-            f"{path}: a PNG of `dreamcache generate` is expected, received {first_line(error)}"
+            f"{path}: a PNG of `dreamcache generate` is expected, received another file or a broken one "
+            f"({reason_of(error)})"
         ) from error
     if not isinstance(text, str):
         raise ImageError(

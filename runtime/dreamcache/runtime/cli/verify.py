@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dreamcache.runtime.cli import options
+from dreamcache.runtime.cli.words import as_json as as_json_text
+from dreamcache.runtime.cli.words import cell, shown
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.progress import progress_bar
 
@@ -30,7 +31,6 @@ def verify(
     """Check a bundle: files, weights, graphs, and that prompt and reference have an effect (status 1 if not)."""
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from dreamcache.runtime.checks import verify_bundle
 
@@ -40,16 +40,16 @@ def verify(
         results += _verify_coreml(bundle)
     passed = all(check.passed for check in results)
     if as_json:
-        typer.echo(json.dumps({"passed": passed, "checks": [check.as_json() for check in results]}, indent=2))
+        typer.echo(as_json_text({"passed": passed, "checks": [check.as_json() for check in results]}))
     else:
         table = Table("check", "", "found")
         for check in results:
             # what was found may quote the bundle: text, not markup
-            table.add_row(check.name, "ok" if check.passed else "FAILED", Text(check.detail))
+            table.add_row(cell(check.name), "ok" if check.passed else "FAILED", cell(check.detail))
         Console().print(table)
     if not passed:
         failed = next(check for check in results if not check.passed)
-        typer.echo(f"dreamcache: {failed.name}: {failed.detail}", err=True)
+        typer.echo(shown(f"dreamcache: {failed.name}: {failed.detail}"), err=True)
         raise typer.Exit(1)
 
 

@@ -6,12 +6,36 @@ is shown as its escape.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from dreamcache.runtime.errors import printable
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+
+def shown(text: str) -> str:
+    """Lines in which a name, out of a bundle or of a file, sends no command to the terminal."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def cell(text: str) -> Text:
+    """The same for a table of rich, whose markup a name is not."""
+    from rich.text import Text
+
+    return Text(shown(text))
+
+
+def as_json(value: Any) -> str:
+    """JSON in several lines, letters as they are, and what a terminal does not print escaped."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 class ForgivingStream:

@@ -7,7 +7,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image, features
 
-from dreamcache.runtime.errors import ImageError, SettingsError
+from dreamcache.runtime.arguments import whole_number
+from dreamcache.runtime.errors import ImageError
 from dreamcache.runtime.reference.colour_profiles import NCLX_KEY
 from dreamcache.runtime.reference.image_headers import (
     FORMATS,
@@ -17,24 +18,17 @@ from dreamcache.runtime.reference.image_headers import (
     is_complete,
     webp_size,
 )
-from dreamcache.runtime.reference.picture_sources import reason_of
+from dreamcache.runtime.reference.picture_sources import MOST_PIXELS, reason_of
 from dreamcache.runtime.reference.png_chunks import PngParts, read_png
 
 MAX_PIXELS = 25_000_000
-# Above this Pillow refuses a picture by itself, unless a setting of the whole process is changed.
-MOST_PIXELS = 178_000_000
 
 _AVIF_BOXES_BYTES = 1 << 16
 
 
 def check_max_pixels(value: int | None) -> int:
     """A limit of pixels, MAX_PIXELS for None. Raises: SettingsError outside 1 to MOST_PIXELS."""
-    limit = MAX_PIXELS if value is None else value
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MOST_PIXELS:
-        raise SettingsError(
-            f"max_pixels: a whole number from 1 to {MOST_PIXELS} is expected, received {limit!r}"
-        )
-    return limit
+    return MAX_PIXELS if value is None else whole_number("max_pixels", value, 1, MOST_PIXELS)
 
 
 def decode(file: BinaryIO, name: str, limit: int) -> Image.Image:
@@ -64,7 +58,7 @@ def decode(file: BinaryIO, name: str, limit: int) -> Image.Image:
         try:
             if kind == "HEIC":
                 return _decode_heic(file, name, limit)
-            parts = read_png(file) if kind == "PNG" else None
+            parts = read_png(file, limit) if kind == "PNG" else None
             image = Image.open(file if parts is None else parts.file, formats=[kind])
             check_picture_size(image.size, name, limit)
             _check_still(image, kind, name)

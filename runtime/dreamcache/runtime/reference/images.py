@@ -86,6 +86,8 @@ def _load(source: Source, max_pixels: int | None, in_srgb: bool) -> tuple[Loaded
 
 
 def _checked(image: Image.Image, limit: int) -> Image.Image:
+    if not all(image.size):
+        raise ImageError(f"{IN_MEMORY}: a pixel or more is expected, received {image.width} x {image.height}")
     check_picture_size(image.size, IN_MEMORY, limit)
     if image.mode not in _MODES:
         raise ImageError(
@@ -133,11 +135,14 @@ def _orientation(image: Image.Image) -> int:
 def _as_8_bit(image: Image.Image) -> Image.Image:
     """The same picture in a mode that Pillow converts to RGB or RGBA without loss of meaning.
 
-    Only 16-bit grey is not: Pillow's own conversion clips it at 255 instead of scaling it.
+    Only 16-bit grey is not: Pillow's own conversion clips it at 255 instead of scaling it. Mode I that was made in
+    memory holds 8 bits where nothing is above 255, as `convert("I")` writes it.
     """
     if not image.mode.startswith("I"):
         return image
     levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    if image.mode == "I" and image.format is None and levels.max() <= 255:
+        return Image.fromarray(levels.astype(np.uint8))
     grey = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     transparent = image.info.get("transparency")
     if not isinstance(transparent, int):

@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dreamcache.runtime.errors import DreamCacheError, ImageError
-from dreamcache.runtime.reference.image_headers import FORMATS
+from dreamcache.runtime.reference.image_headers import FORMATS, HEADER_BYTES, format_of, is_complete
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]
 """A file's path; its content; a binary file, read from its beginning and left open; a picture in memory; an array.
@@ -24,7 +24,12 @@ their whole range, floats are 0 to 1, bool is black and white.
 """
 
 IN_MEMORY = "picture in memory"
+MOST_PIXELS = 178_000_000
+"""Above this Pillow refuses a picture by itself, unless a setting of the whole process is changed."""
 _MAX_STREAM_BYTES = 1 << 30
+_PIECE_BYTES = 1 << 20
+# What resampling in floats leaves beyond 0 and 1.
+_ROUNDING = 1e-3
 
 
 @contextmanager
@@ -38,7 +43,7 @@ def opened(source: object) -> Iterator[tuple[BinaryIO | Image.Image, str]]:
     elif isinstance(source, np.ndarray):
         yield from_array(source), IN_MEMORY
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        yield io.BytesIO(source), IN_MEMORY
+        yield io.BytesIO(source.tobytes() if isinstance(source, memoryview) else source), IN_MEMORY
     elif callable(getattr(source, "read", None)):
         name = getattr(source, "name", None)
         yield _buffered(source), name if isinstance(name, str) else "picture file"
@@ -61,6 +66,10 @@ def from_array(array: NDArray[Any]) -> Image.Image:
             "an array of the shape [h, w], [h, w, 1], [h, w, 2], [h, w, 3] or [h, w, 4] is expected, received "
             f"{list(array.shape)}"
         )
+    if array.shape[0] * array.shape[1] > MOST_PIXELS:  # a view of one number can be of any size
+        raise ImageError(
+            f"an array of at most {MOST_PIXELS / 1e6:g} megapixels is expected, received {list(array.shape)}"
+        )
     if array.dtype == np.bool_:
         levels = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype == np.uint8:
@@ -69,12 +78,12 @@ def from_array(array: NDArray[Any]) -> Image.Image:
         levels = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
         # min() and max() of NaN are NaN, which no comparison accepts
-        if not (array.min() >= 0 and array.max() <= 1):
+        if not (array.min() >= -_ROUNDING and array.max() <= 1 + _ROUNDING):
             raise ImageError(
                 f"an array of floats from 0 to 1 is expected, received {array.min():g} to {array.max():g}; "
                 "divide by the largest value, or give uint8"
             )
-        levels = np.round(array * 255).astype(np.uint8)
+        levels = np.round(np.clip(array, 0, 1) * 255).astype(np.uint8)
     else:
         raise ImageError(
             f"an array of uint8, uint16, bool or floats from 0 to 1 is expected, received {array.dtype}; "
@@ -106,9 +115,11 @@ def _file(path: Path, name: str) -> Iterator[BinaryIO]:
 def _buffered(stream: Any) -> BinaryIO:
     """A stream's content, whether or not one can move in it. Raises: ImageError for text, or more than 1 GiB."""
     try:
-        if stream.seekable():
+        if getattr(stream, "seekable", bool)():
             stream.seek(0)
         content = stream.read(_MAX_STREAM_BYTES + 1)
+        if isinstance(content, bytes) and not _is_whole(content):
+            content = _read_on(stream, content)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ImageError(
             f"a binary file that can be read is expected, received one that cannot ({reason_of(error)})"
@@ -119,7 +130,25 @@ def _buffered(stream: Any) -> BinaryIO:
     return io.BytesIO(content)
 
 
+def _is_whole(content: bytes) -> bool:
+    """Whether nothing more is to be read: too much already, or a file that tells its length is as long as it says."""
+    kind = format_of(content[:HEADER_BYTES])
+    return len(content) > _MAX_STREAM_BYTES or (
+        kind is not None and kind != "JPEG" and is_complete(io.BytesIO(content), kind)
+    )
+
+
+def _read_on(stream: Any, content: bytes) -> bytes:
+    """The rest after a first piece: a pipe or a socket gives what is there."""
+    whole = bytearray(content)
+    while len(whole) <= _MAX_STREAM_BYTES and (more := stream.read(_PIECE_BYTES)):
+        whole += more
+    return bytes(whole)
+
+
 def reason_of(error: object) -> str:
     """An error in one line; the system's own without its number and path."""
+    if isinstance(error, UnidentifiedImageError):  # whose text is an object's address
+        return "no picture header that can be read"
     text = (error.strerror or "") if isinstance(error, OSError) and error.errno else str(error)
     return " ".join(text.split()) or type(error).__name__

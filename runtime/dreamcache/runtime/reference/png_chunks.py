@@ -17,6 +17,7 @@ from dreamcache.runtime.reference.image_headers import PNG_SIGNATURE
 _MAX_PROFILE_BYTES = 16 << 20
 _MAX_TEXT_BYTES = 1 << 20
 _MAX_FILE_BYTES = 1 << 30
+_PIECE_BYTES = 1 << 20
 # Chunks without which the picture would be another one, or another size.
 _PICTURE = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
 _TEXTS = {b"tEXt", b"zTXt"}
@@ -39,12 +40,16 @@ class PngParts:
     colours: dict[str, Any]
 
 
-def read_png(file: BinaryIO) -> PngParts:
-    """The parts of a PNG whose chunks reach its end. Raises: ValueError for one of more than 1 GiB."""
+def read_png(file: BinaryIO, limit: int) -> PngParts:
+    """The parts of a PNG whose chunks reach its end; limit: pixels, above which it is not decoded.
+
+    Raises: ValueError for one of more than 1 GiB, and for one that lacks rows: Pillow takes those as black.
+    """
     file.seek(len(PNG_SIGNATURE))
     kept, colours = io.BytesIO(), dict[str, Any]()
     kept.write(PNG_SIGNATURE)
     depth = colour_type = 0
+    rows: _Rows | None = None
     name = b""
     while name != b"IEND":
         if kept.tell() > _MAX_FILE_BYTES:
@@ -60,14 +65,56 @@ def read_png(file: BinaryIO) -> PngParts:
         sound = int.from_bytes(checksum, "big") == zlib.crc32(name + body)
         if name == b"IHDR" and length >= 10:
             depth, colour_type = body[8], body[9]
+            rows = _Rows.of_header(body, limit)
+        elif name == b"IDAT" and rows is not None:
+            rows.add(body)
         if name == b"iCCP":
             colours["icc_profile"] = _inflated(body, _MAX_PROFILE_BYTES) if sound else None
         elif name == b"cICP":
             colours |= {"cicp": (body[0], body[1])} if sound and length == 4 else {}
         elif not ancillary or (sound and _is_wanted(name, body)):
             kept.write(head + body + checksum)
+    if rows is not None and rows.missing > 0:
+        raise ValueError(f"{rows.missing} bytes of its rows are missing")
     kept.seek(0)
     return PngParts(kept, depth, colour_type, colours)
+
+
+# Per pass of Adam7: first column and row, and the steps between two (PNG specification, section 8.2).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+
+
+class _Rows:
+    """How much of a picture's rows is still to come, while its compressed pieces are read. missing: bytes."""
+
+    def __init__(self, missing: int) -> None:
+        self.missing = missing
+        self._unpacking = zlib.decompressobj()
+
+    @classmethod
+    def of_header(cls, header: bytes, limit: int) -> _Rows | None:
+        """header: IHDR's. None for a picture that no decoder takes: it says by itself what is wrong."""
+        width, height, depth, colour_type = struct.unpack(">IIBB", header[:10])
+        if colour_type not in _SAMPLES or depth not in (1, 2, 4, 8, 16) or not 0 < width * height <= limit:
+            return None
+        passes = _PASSES if header[12:13] == b"\1" else ((0, 0, 1, 1),)
+        sides = (
+            (-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in passes
+        )
+        bits = depth * _SAMPLES[colour_type]
+        return cls(
+            sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sides if min(columns, rows) > 0)
+        )
+
+    def add(self, packed: bytes) -> None:
+        """One piece; what is no zlib stream is left to the decoder's own words."""
+        try:
+            while packed and self.missing > 0:
+                self.missing -= len(self._unpacking.decompress(packed, min(self.missing, _PIECE_BYTES)))
+                packed = self._unpacking.unconsumed_tail
+        except zlib.error:
+            self.missing = 0
 
 
 def _is_wanted(name: bytes, body: bytes) -> bool:

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreamcache.runtime.arguments import path_of
 from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
 from dreamcache.runtime.bundle.graph_files.tensors import check_location, is_finite
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.reference.prepare import Segment
 from dreamcache.runtime.reference.segmenter import enlarged, fed_picture, subject_of
 from dreamcache.runtime.sessions.profiles import session_options
+from dreamcache.runtime.untrusted import is_regular_file
 
 Colours = tuple[float, float, float]
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,12 +55,12 @@ USUAL_FORM = "u2net"
 
 def split_form(given: str | os.PathLike[str]) -> tuple[Path, str]:
     """``FILE`` or ``FILE:FORM`` as the file and the form that it says or that its name tells; else U²-Net's."""
-    path = os.fspath(given)
-    before, _, form = path.rpartition(":")
-    if before and form in FORMS and not Path(path).is_file():
+    path = path_of("segmenter", given)
+    before, _, form = os.fspath(path).rpartition(":")
+    if before and form in FORMS and not is_regular_file(path):
         return Path(before), form
-    name = Path(path).name.lower()
-    return Path(path), next(
+    name = path.name.lower()
+    return path, next(
         (form for form, known in FORMS.items() if any(word in name for word in known.words)), USUAL_FORM
     )
 
@@ -170,7 +172,7 @@ def _is_picture(shape: list[Any]) -> bool:
 
 def _check_file(path: Path) -> None:
     """What a bundle's graphs are held to, of a file that brings its weights inside. Raises: SettingsError."""
-    if not path.is_file():
+    if not is_regular_file(path):
         raise SettingsError(
             f"no salient-object model at {str(path)!r}; put one as ONNX there, such as u2net.onnx or "
             f"isnet-general-use.onnx from the releases of danielgatis/rembg (FILE or FILE:FORM, {', '.join(FORMS)})"
@@ -186,7 +188,7 @@ def _check_file(path: Path) -> None:
                     f"finite weights are expected, received NaN or infinite ones in {tensor.name}"
                 )
             needed += tensor.size
-    except BundleError as error:
+    except (BundleError, OSError, ValueError) as error:
         reason = error if error.__cause__ is None else error.__cause__
         raise SettingsError(
             f"{path}: an ONNX model is expected, of what a bundle's graphs may hold ({first_line(reason)})"

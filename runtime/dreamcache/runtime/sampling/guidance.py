@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreamcache.runtime.bundle.contract import GuidanceMode
+from dreamcache.runtime.bundle.sampling import MAX_SCALE
 from dreamcache.runtime.errors import SettingsError
 
 MODES: tuple[GuidanceMode, ...] = get_args(GuidanceMode)
@@ -51,8 +52,8 @@ class Guidance:
             )
         for name in ("guidance_scale", "reference_guidance_scale", "strength"):
             value = getattr(self, name)
-            if not np.isfinite(value) or value < 0:
-                raise SettingsError(f"{name}: a finite number of at least 0 is expected, received {value}")
+            if not 0 <= value <= MAX_SCALE:  # no comparison accepts NaN
+                raise SettingsError(f"{name}: a number from 0 to {MAX_SCALE:g} is expected, received {value}")
         start, end = self.interval
         if not 0 <= start <= end <= 1:
             raise SettingsError(

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from dreamcache.runtime.bundle.contract import Contract, GraphSpec, TextSpec
 from dreamcache.runtime.bundle.folder import Bundle
-from dreamcache.runtime.errors import BundleError, SettingsError
+from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.sampling.denoiser import Conditioning
 from dreamcache.runtime.sampling.prompt_weights import weighted_parts
 from dreamcache.runtime.sampling.tokenizer_rules import (
     CLIP_WORDS,
     MAX_FILE_BYTES,
     MAX_PROMPT_CHARACTERS,
-    check_rules,
+    read_tokenizer,
 )
 from dreamcache.runtime.sessions.session import RunnableGraph, check_finite
 from dreamcache.runtime.untrusted import read_bounded
@@ -176,13 +176,9 @@ def conditioning(contract: Contract, outputs: Sequence[NDArray[Any]], empty_null
 
 
 def _load(files: Mapping[str, Path], text: TextSpec) -> Tokenizer:
-    from tokenizers import Tokenizer
-
     try:
         if _WHOLE in files:
-            content = read_bounded(files[_WHOLE], MAX_FILE_BYTES)
-            check_rules(content)
-            tokenizer = Tokenizer.from_buffer(content)
+            tokenizer = read_tokenizer(read_bounded(files[_WHOLE], MAX_FILE_BYTES))
             tokenizer.no_truncation()
             tokenizer.no_padding()
         elif _VOCABULARY in files and _MERGES in files:
@@ -193,7 +189,7 @@ def _load(files: Mapping[str, Path], text: TextSpec) -> Tokenizer:
         raise
     except Exception as error:  # the Rust side raises bare Exception
         raise BundleError(
-            f"the tokenizer in {text.folder}/ cannot be read: {error}; export the bundle again"
+            f"the tokenizer in {text.folder}/ cannot be read: {first_line(error)}; export the bundle again"
         ) from error
     special = {tokenizer.id_to_token(token) for token in (text.bos_id, text.eos_id, text.pad_id)}
     if None in special:

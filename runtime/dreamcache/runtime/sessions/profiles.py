@@ -70,7 +70,8 @@ def session_options(
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    # What goes wrong is in the exception; ONNX Runtime would write it to the terminal too, in lines of its own.
+    options.log_severity_level = 4
     for name, value in (*(guard_entries() if guard is None else guard), *session_entries(profile).items()):
         options.add_session_config_entry(name, value)
     if threads is not None:

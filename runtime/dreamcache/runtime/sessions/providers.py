@@ -53,7 +53,13 @@ def choose_providers(names: Sequence[str] | None) -> tuple[str, ...]:
     if names is None:
         return ("CPUExecutionProvider",)
     chosen = []
+    if not isinstance(names, (str, list, tuple)):
+        raise SettingsError(f"providers: a list of names is expected, received {type(names).__name__}")
     for name in [names] if isinstance(names, str) else names:
+        if not isinstance(name, str):
+            raise SettingsError(
+                f"providers: names such as cpu are expected, received {type(name).__name__}; options are not passed on"
+            )
         short = short_name(name) if name.endswith(_SUFFIX) else name.lower()
         if short not in available:
             if short == OPENVINO:
@@ -67,7 +73,7 @@ def choose_providers(names: Sequence[str] | None) -> tuple[str, ...]:
         raise SettingsError("provider openvino runs whole graphs; give it alone, received others beside it")
     if not chosen:
         raise SettingsError("at least one provider is expected, received none; leave it out for the CPU")
-    return tuple(chosen)
+    return tuple(dict.fromkeys(chosen))
 
 
 def wants_portable(providers: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamcache.runtime.arguments import whole_number
 from dreamcache.runtime.bundle.contract import GraphSpec, TensorSpec
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.bundle.tensors import ONNX_TYPES
@@ -32,6 +33,7 @@ from dreamcache.runtime.sessions.providers import ARM_BF16, OPENVINO, Math, shor
 Array = NDArray[Any]
 
 _EVERY_STEP = {"denoiser", "shallow", "plain"}
+MAX_THREADS = 1024
 
 
 class RunnableGraph(Protocol):
@@ -175,10 +177,8 @@ def check_finite(graph: str, tensors: Mapping[str, Array]) -> None:
 
 
 def check_threads(threads: int | None) -> int | None:
-    """Raises: SettingsError for fewer than one thread."""
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise SettingsError(f"threads: a whole number of at least 1 is expected, received {threads!r}")
-    return threads
+    """Raises: SettingsError for fewer than one thread, or so many that the system would refuse them."""
+    return None if threads is None else whole_number("threads", threads, 1, MAX_THREADS)
 
 
 def _check_signature(graph: str, declared: Sequence[TensorSpec], found: Sequence[Any], what: str) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dreamcache.models.config import AdapterConfig, Fusion, SiteSet
 from dreamcache.models.guidance import GuidanceMode
-from dreamcache.runtime.assignments import read_assignments, with_values
+from dreamcache.runtime.arguments import read_assignments, with_values
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.augmentation import ERASE, FLIP, JITTER, Chances
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dreamcache.runtime.cli.words import shown
+
 if TYPE_CHECKING:
     from dreamcache.training.data.stages.stage import Stage
 
@@ -268,4 +270,4 @@ def _run(stage: Stage, out: Path, ray: bool, workers: int, gpus_per_worker: floa
 
 
 def _print(record: dict[str, Any], line: str, as_json: bool) -> None:
-    typer.echo(json.dumps(record) if as_json else line)
+    typer.echo(json.dumps(record) if as_json else shown(line))

@@ -9,9 +9,9 @@ for i, timestep in enumerate(scheduler.timesteps):
 
 from __future__ import annotations
 
-import operator
 from typing import get_args
 
+from dreamcache.runtime.arguments import whole_number
 from dreamcache.runtime.bundle.contract import SchedulerKind, SchedulerSpec, SigmaSpacing
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sampling.schedulers.base import NoiseSource, Scheduler, calls_of_step
@@ -50,16 +50,7 @@ def checked_steps(steps: object, train_timesteps: int) -> int:
 
     Raises: SettingsError unless it is a whole number from 1 to `train_timesteps`.
     """
-    expected = f"steps: a whole number from 1 to {train_timesteps} is expected, received {steps!r}"
-    if isinstance(steps, bool):
-        raise SettingsError(f"{expected}; try 20 to 50")
-    try:
-        count = operator.index(steps)  # type: ignore[arg-type]  # anything a caller passes; refused below
-    except TypeError as error:
-        raise SettingsError(f"{expected}; try 20 to 50") from error
-    if not 1 <= count <= train_timesteps:
-        raise SettingsError(f"{expected}; try 20 to 50")
-    return count
+    return whole_number("steps", steps, 1, train_timesteps, "try 20 to 50")
 
 
 def make_scheduler(
@@ -71,7 +62,7 @@ def make_scheduler(
     Raises: SettingsError for an unknown kind or spacing, a spacing that this kind does not know, steps that are not a
     whole number from 1 to the number of training timesteps, or more than can be placed on distinct timesteps.
     """
-    if kind not in _SCHEDULERS:
+    if not isinstance(kind, str) or kind not in _SCHEDULERS:
         known = ", ".join(get_args(SchedulerKind))
         raise SettingsError(f"scheduler: one of {known} is expected, received {kind!r}; choose one of them")
     count = checked_steps(steps, config.num_train_timesteps)

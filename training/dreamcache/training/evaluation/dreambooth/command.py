@@ -12,6 +12,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from dreamcache.runtime.cli.words import cell
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.progress import progress_bar
 from dreamcache.runtime.settings import Options
@@ -92,7 +93,7 @@ def evaluate_benchmark(request: Request) -> None:
             soft_wrap=True,
         )
     elif not weights:
-        console.print(f"pictures: {out / PICTURES}; run again with --stage score for the table")
+        console.print(cell(f"pictures: {out / PICTURES}; run again with --stage score for the table"))
     else:
         rows, left_out = _rows(out, made, plan)
         with claim(out / PICTURES, 0) as ours:
@@ -125,7 +126,7 @@ def _score(
     for note in left_out:
         console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     console.print(
-        f"table: {out / REPORT_MARKDOWN}, {out / REPORT_JSON}; to look at: {out / PAGE}", soft_wrap=True
+        cell(f"table: {out / REPORT_MARKDOWN}, {out / REPORT_JSON}; to look at: {out / PAGE}"), soft_wrap=True
     )
 
 

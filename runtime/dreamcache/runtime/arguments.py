@@ -1,8 +1,15 @@
-"""Options of the form NAME=VALUE, read into a described pydantic model (`train --set`, `export --coreml`)."""
+"""What a caller passes, checked by name before any work: whole numbers, paths, functions, and NAME=VALUE.
+
+Python's own error of a wrong type names a line of this package; these name the argument, what is expected and what
+came. Options of the form NAME=VALUE are read into a described pydantic model (`train --set`, `export --coreml`).
+"""
 
 from __future__ import annotations
 
+import operator
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,6 +17,38 @@ from pydantic import BaseModel, ValidationError
 from dreamcache.runtime.errors import SettingsError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def whole_number(name: str, value: object, least: int, most: int, hint: str = "") -> int:
+    """A whole number within bounds, numpy's among them, as an int. hint: what to try instead.
+
+    Raises: SettingsError.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # anything a caller passes; refused below
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or not least <= number <= most:
+        tail = f"; {hint}" if hint else ""
+        raise SettingsError(
+            f"{name}: a whole number from {least} to {most} is expected, received {value!r}{tail}"
+        )
+    return number
+
+
+def path_of(name: str, value: object) -> Path:
+    """A path given as text or as a path. Raises: SettingsError for anything else."""
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise SettingsError(f"{name}: a path is expected, received {type(value).__name__}")
+    return Path(text)
+
+
+def check_functions(**given: object) -> None:
+    """Arguments by name. Raises: SettingsError for one that is neither None nor can be called."""
+    for name, value in given.items():
+        if value is not None and not callable(value):
+            raise SettingsError(f"{name}: a function is expected, received {type(value).__name__}")
 
 
 def read_assignments(option: str, assignments: Sequence[str]) -> dict[str, str]:

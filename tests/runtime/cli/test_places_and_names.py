@@ -1,0 +1,89 @@
+"""Odd places, counts and names on the command line: refused before any work, and no commands to the terminal."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from dreamcache.runtime.cli import main as cli
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as left:
+        cli.main([str(argument) for argument in arguments])
+    return int(left.value.code or 0)
+
+
+def drawing(bundle: Path, toy: Path, *more: object) -> tuple[object, ...]:
+    return ("generate", bundle, "--prompt", "a robot", "--reference", toy, "--steps", 1, "--seed", 5, *more)
+
+
+@pytest.mark.parametrize("preview", ["EVERY-2.png", "inside/../every-2.png", "link/every-2.png"])
+def test_a_preview_that_may_be_the_picture_is_refused(
+    pristine: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], preview: str
+) -> None:
+    """Else the finished picture would find a file in its place; where upper case is lower case, names are one too."""
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    asked = ("--preview", tmp_path / preview, "--out", tmp_path / "every-2.png")
+    assert run(*drawing(pristine, toy, *asked)) == 1
+    assert "a name of its own" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "link"]
+
+
+def test_a_number_of_pictures_is_checked_before_places_are_claimed(
+    pristine: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count in (10**12, 0, -1):
+        assert run(*drawing(pristine, toy, "--num-images", count, "--out", tmp_path / "p.png")) == 1
+        assert "num_images: a whole number from 1 to 1024 is expected" in capsys.readouterr().err
+    last = ("generate", pristine, "--prompt", "x", "--reference", toy, "--steps", 1, "--seed", 2**63 - 1)
+    assert run(*last, "--num-images", 2, "--out", tmp_path / "p.png") == 1
+    assert "image i uses seed + i" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_in_the_place_of_a_picture_drawn_before_is_not_waited_for(
+    pristine: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    given = ("generate", pristine, "--reference", toy, "--out", tmp_path / "p.png")
+    for name, said in (
+        ("pipe", "received no file"),
+        ("absent", "received no file"),
+        ("x" * 5000, "received no file"),
+    ):
+        assert run(*given, "--from", tmp_path / name) == 1
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names that Windows does not take")
+def test_names_of_files_send_no_commands_to_the_terminal(
+    pristine: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a\x1b[2J\x9b31m\nb.png"
+    assert run(*drawing(pristine, toy, "--out", out)) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "\x9b" not in said
+    assert run(*drawing(pristine, toy, "--out", out, "--overwrite", "--json")) == 0
+    said = capsys.readouterr().out
+    assert "\x9b" not in said
+    assert json.loads(said)["images"] == [str(out)]
+
+
+def test_an_error_of_the_system_is_its_own_word(
+    pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", str(tmp_path / "a\nb"))
+
+    monkeypatch.setattr("dreamcache.runtime.bundle.folder.open_contract", refused)
+    assert run("inspect", pristine) == 1
+    assert capsys.readouterr().err == f"dreamcache: {tmp_path}/a\\nb: Too many open files\n"
