@@ -8,13 +8,16 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 import tiny_bundle
 from PIL import Image
 
+from dreamcache.runtime.cli.main import GROUP
 from dreamcache.runtime.sessions.overflow import _PRODUCT
+from dreamcache.training.data.command import synthesize
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="looks where onnxruntime keeps its id on Linux"
@@ -58,7 +61,13 @@ def test_the_record_of_the_system_calls_has_no_connection() -> None:
     """Of `docs/scripts/network_trace.py`, whose last row must show one."""
     record = json.loads((Path(__file__).parents[1] / "docs/results/network.json").read_text())
     *commands, witness = record["rows"].items()
-    assert len(commands) >= 16
+    known = {entry.name for entry in entry_points(group=GROUP)}
+    assert {name.split()[0] for name, _ in commands} >= known
+    stages = {
+        f"synthesize {stage.callback.__name__}" for stage in synthesize.registered_commands if stage.callback
+    }
+    assert {name for name, _ in commands} >= stages
+    assert record["rows"]["push"]["to_the_stand_in"] > 0
     assert {name: row for name, row in commands if row["status"] or row["connections_or_packets"]} == {}
     assert witness[1]["connections_or_packets"] == 1
 

@@ -141,6 +141,20 @@ def test_no_device_and_no_pipe_is_replaced(tmp_path: Path) -> None:
     assert not link.is_symlink()
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="owners of POSIX")
+def test_a_file_that_only_its_owner_may_replace_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs.png"
+    theirs.write_bytes(b"theirs")
+    tmp_path.chmod(0o1777)
+    assert claim_file(theirs, overwrite=True) == theirs
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(OutputError, match="belongs to another user"):
+        claim_file(theirs, overwrite=True)
+    assert claim_file(tmp_path / "ours.png", overwrite=True)
+
+
 def test_sha256_reads_in_pieces(tmp_path: Path) -> None:
     data = b"x" * (3 << 20) + b"y"
     (tmp_path / "data").write_bytes(data)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,10 @@ def claim_file(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         raise OutputError(f"{place} is a folder, a file is expected; choose another name")
     if place.exists() and not place.is_file():
         raise OutputError(f"{place} is a device or a pipe, a file is expected; choose another name")
+    if _is_kept_by_another(place):
+        raise OutputError(
+            f"{place} belongs to another user, whose files this folder keeps; choose another name or folder"
+        )
     temporary = _temporary_path(place)
     try:
         temporary.open("xb").close()
@@ -61,6 +66,14 @@ def claim_file(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
             f"{place} cannot be written: {_reason(error)}; choose another folder or change its permissions"
         ) from error
     return place
+
+
+def _is_kept_by_another(place: Path) -> bool:
+    """Whether the place is taken by a file that nobody but its owner may replace, as in /tmp (the sticky bit)."""
+    if not os.path.lexists(place) or not hasattr(os, "geteuid"):
+        return False
+    file, folder = place.lstat(), place.absolute().parent.stat()
+    return bool(folder.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, file.st_uid, folder.st_uid)
 
 
 def _reason(error: OSError | ValueError) -> str:

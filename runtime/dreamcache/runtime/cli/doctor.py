@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,7 +58,9 @@ def doctor(
     if clear:
         for folder in cache_folders():
             for path in kept(folder):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(
+                    missing_ok=True
+                )
         found["caches"] = {str(path): kept_bytes(path) for path in cache_folders()}
     if as_json:
         options.print_result(found, "", as_json=True)
@@ -100,14 +103,20 @@ def cache_folders() -> list[Path]:
 
 
 def kept(folder: Path) -> list[Path]:
-    """What the runner wrote into a cache folder."""
-    return sorted(path for pattern in _KEPT for path in folder.glob(pattern))
+    """What the runner wrote into a cache folder; nothing where this user may not look."""
+    with suppress(OSError):
+        return sorted(path for pattern in _KEPT for path in folder.glob(pattern))
+    return []
 
 
 def kept_bytes(folder: Path) -> int:
     """Bytes of what the runner wrote into a cache folder."""
     files = (inner for path in kept(folder) for inner in ([path] if path.is_file() else path.rglob("*")))
-    return sum(path.stat().st_size for path in files if path.is_file())
+    total = 0
+    with suppress(OSError):  # another process may clear it meanwhile
+        for path in files:
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _installed(package: str) -> bool:

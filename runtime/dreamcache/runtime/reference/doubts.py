@@ -11,6 +11,8 @@ _LEAST_REMOVED = 0.02
 MOST_OF_EDGE = 0.2
 # Of the subject's own box, and of its area.
 _LEAST_OF_BOX, _MOST_HOLLOW = 0.12, 0.6
+# Of the picture: what a segmenter finds beyond it is seldom one thing.
+_MOST_OF_PICTURE = 0.6
 _INSIDE = 128
 
 Mask = NDArray[np.bool_]
@@ -37,6 +39,19 @@ def doubt_of(subject: Mask) -> str:
         return "the subject found is scattered"
     hollow = np.count_nonzero(surrounded(subject) & ~subject)
     return "the subject found is hollow" if hollow > _MOST_HOLLOW * area else ""
+
+
+def doubt_of_segmenter(subject: Mask) -> str:
+    """The same of a mask that a network made: without its kind of subject it takes nearly everything."""
+    share = float(subject.mean())
+    much = f"the subject found takes {share:.0%} of the picture" if share > _MOST_OF_PICTURE else ""
+    return doubt_of(subject) or much
+
+
+def agreement(one: Image.Image, other: Image.Image) -> float:
+    """Intersection over union of two masks, mode "L", of one size, 0-1."""
+    first, second = (np.asarray(mask) >= _INSIDE for mask in (one, other))
+    return int(np.count_nonzero(first & second)) / max(int(np.count_nonzero(first | second)), 1)
 
 
 def edge_share(subject: Mask) -> float:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime.errors import ImageError
-from dreamcache.runtime.reference.doubts import doubt_of, removes_nothing, with_doubt
+from dreamcache.runtime.reference.doubts import agreement, doubt_of_segmenter, removes_nothing, with_doubt
 from dreamcache.runtime.reference.images import LoadedImage, load_image, load_mask
 from dreamcache.runtime.reference.picture_sources import Source
 from dreamcache.runtime.reference.segmentation import grabcut, has_grabcut, plain_background
@@ -24,6 +24,11 @@ MIN_FILL = 0.7
 _FILL = 0.8
 _INSIDE = 128
 _MIN_SUBJECT_PX = 4
+# IoU: all of 24 drawn scenes lie above (0.79 to 0.99), most photographs cut by the miniature's segmenter below (0.33 to
+# 0.8).
+_LEAST_AGREEMENT = 0.7
+
+OWN_SEGMENTER = "the bundle's segmenter"
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def prepare_reference(
     size: int,
     max_pixels: int | None = None,
     segment: Segment | None = None,
-    segmenter: str = "the bundle's segmenter",
+    segmenter: str = OWN_SEGMENTER,
 ) -> PreparedReference:
     """Take the background away and frame the subject.
 
@@ -61,7 +66,8 @@ def prepare_reference(
     transparency, a background of one colour, the segmenter, GrabCut (extra `segment`). Results are judged:
     transparency that removes nothing is passed over, and a doubtful cut is said to be one. Without any, the whole
     picture is the reference, and `how` says so. size: side of the result in pixels. max_pixels: see `load_image`.
-    segment: the bundle's segmenter, where it has one, or another. segmenter: what `how` calls it.
+    segment: the bundle's segmenter, where it has one, or another. segmenter: what `how` calls it. The bundle's own may
+    never have seen such a picture, so GrabCut is asked too, and where the two disagree the cut is doubtful.
     Raises: ImageError for a picture or mask that cannot be read, a mask of another size than the picture,
     or one that is empty or all subject, and for a picture without any subject.
     """
@@ -107,7 +113,10 @@ def _find_by_colour(
             how = "already on plain white; only the frame was changed"
         return plain.foreground, with_doubt(how, plain.doubt)
     if segment is not None and (mask := segment(image.rgb)) is not None:
-        return mask, _checked_by_eye(f"background removed by {segmenter}", _doubt_of(mask))
+        doubt = doubt_of_segmenter(np.asarray(mask) >= _INSIDE)
+        if segmenter == OWN_SEGMENTER and has_grabcut():
+            return _compared(image.rgb, mask, doubt, segmenter)
+        return mask, _checked_by_eye(f"background removed by {segmenter}", doubt)
     if not has_grabcut():
         return None, (
             "background kept: give a mask, or install GrabCut with: pip install 'dreamcache[segment]'"
@@ -123,8 +132,15 @@ def _checked_by_eye(how: str, doubt: str) -> str:
     return with_doubt(how, doubt) if doubt else f"{how}; give a mask where it errs"
 
 
-def _doubt_of(mask: Image.Image) -> str:
-    return doubt_of(np.asarray(mask) >= _INSIDE)
+def _compared(rgb: Image.Image, mask: Image.Image, doubt: str, segmenter: str) -> tuple[Image.Image, str]:
+    """A segmenter's mask beside GrabCut's, which has learned no world of its own and stands in for a doubtful one."""
+    other = grabcut(rgb)
+    if other is not None and agreement(mask, other.foreground) < _LEAST_AGREEMENT:
+        if doubt:
+            apart = other.doubt or f"{segmenter} finds another subject"
+            return other.foreground, with_doubt("background removed with GrabCut", apart)
+        doubt = doubt or "GrabCut finds another subject"
+    return mask, _checked_by_eye(f"background removed by {segmenter}", doubt)
 
 
 def _checked_mask(mask: Image.Image, image: LoadedImage) -> Image.Image:

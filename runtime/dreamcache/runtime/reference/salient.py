@@ -21,7 +21,7 @@ from dreamcache.runtime.arguments import path_of
 from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
 from dreamcache.runtime.bundle.graph_files.tensors import check_location, is_finite
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
-from dreamcache.runtime.reference.prepare import Segment
+from dreamcache.runtime.reference.prepare import OWN_SEGMENTER, Segment
 from dreamcache.runtime.reference.segmenter import enlarged, fed_picture, subject_of
 from dreamcache.runtime.sessions.profiles import session_options
 from dreamcache.runtime.untrusted import is_regular_file
@@ -141,7 +141,7 @@ def chosen_segmenter(
 ) -> tuple[Segment | None, str]:
     """What finds subjects, a given model or else the bundle's own, and what to call it. Raises: SettingsError."""
     if given is None:
-        return own, "the bundle's segmenter"
+        return own, OWN_SEGMENTER
     model = open_salient(given, threads)
     return model.find_subject, f"the given segmenter, fed as {model.form}"
 
