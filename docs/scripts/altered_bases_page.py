@@ -1,11 +1,14 @@
 """Writes docs/results/bases.json and docs/findings/altered-bases.md: each altered base, equal to diffusers or refused.
 
-PYTHONPATH=tests/support python docs/scripts/altered_bases_page.py
+PYTHONPATH=tests/support python docs/scripts/altered_bases_page.py [FROM TO]
+
+With two numbers, only those cases are judged anew, counted from 0, without the last one; the others keep their rows.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ from tempfile import TemporaryDirectory
 
 from altered_bases import altered_bases
 from judged_bases import EQUAL_DB, Judge, Outcome
+from rare_bases import rare_bases
 from tiny_models import write_tiny_base
 from worn_bases import worn_bases
 
@@ -45,17 +49,21 @@ def as_page(rows: Sequence[Outcome]) -> str:
 
 
 def main() -> None:
-    """Judge all of them."""
-    rows = []
+    """Judge all of them, or those that are asked for; each is written as it is known."""
+    cases = [*altered_bases(), *worn_bases(), *rare_bases()]
+    first, last = map(int, sys.argv[1:3] if len(sys.argv) > 1 else (0, len(cases)))
+    place = DOCS / "results" / "bases.json"
+    kept = {row["case"]: Outcome(**row) for row in json.loads(place.read_text(encoding="utf-8"))}
     with TemporaryDirectory() as name:
         room = Path(name)
         judge = Judge(write_tiny_base(room / "base"), room / "graphs", STEPS)
-        for i, case in enumerate([*altered_bases(), *worn_bases()]):
-            rows.append(judge.judged(case, room / str(i)))
-            print(rows[-1], flush=True)
-    record = json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False)
-    (DOCS / "results" / "bases.json").write_text(record + "\n", encoding="utf-8")
-    (DOCS / "findings" / "altered-bases.md").write_text(as_page(rows), encoding="utf-8")
+        for i, case in enumerate(cases[first:last]):
+            kept[case.name] = judge.judged(case, room / str(i))
+            print(kept[case.name], flush=True)
+            rows = [kept[case.name] for case in cases if case.name in kept]
+            record = json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False)
+            place.write_text(record + "\n", encoding="utf-8")
+            (DOCS / "findings" / "altered-bases.md").write_text(as_page(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

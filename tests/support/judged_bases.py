@@ -29,7 +29,7 @@ from dreamcache.runtime.sampling.noise import noise_source
 from dreamcache.runtime.sampling.prompts import PromptTokenizer, PromptWarning
 from dreamcache.runtime.sampling.schedulers import make_scheduler
 
-PROMPTS = ["a robot", "", "a <my-toy> on a cat, 1990"]
+PROMPTS = ["a robot", "", "a <my-toy> on a cat, 1990", "A <My-Toy>!"]
 SEED, GUIDANCE = 3, 7.5
 EQUAL_DB = 55.0
 # Entries that are not in a graph but in the contract, or nowhere.

@@ -21,7 +21,7 @@ from dreamcache.models.bases.architectures import known_architecture, text_confi
 from dreamcache.models.bases.base import Base, resolve_base
 from dreamcache.models.bases.diffusers_folder import weight_files
 from dreamcache.models.bases.joined.other_vae import vae_parameters
-from dreamcache.models.bases.original.single_file import check_layout, read_shapes
+from dreamcache.models.bases.original.stored import read_layout, read_shapes
 from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.contract import Precision
@@ -113,8 +113,7 @@ def size_of_files(
         files = weight_files(path, variant, own_vae=vae is None)
         parts = {part: sum(map(_count_stored, found)) for part, found in files.items()}
     else:
-        shapes = read_shapes(path)
-        check_layout(path, shapes)
+        _, shapes = read_layout(path)
         prefixes = {"unet": "model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
         parts = {
             part: sum(prod(shape) for name, shape in shapes.items() if name.startswith(prefix))

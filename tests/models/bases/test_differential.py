@@ -9,11 +9,12 @@ import altered_bases as support
 import pytest
 from altered_bases import AlteredBase, altered_bases
 from judged_bases import EQUAL_DB, Judge
+from rare_bases import rare_bases
 from worn_bases import worn_bases
 
 from dreamcache.models.bases import base
 
-CASES = [*altered_bases(), *worn_bases()]
+CASES = [*altered_bases(), *worn_bases(), *rare_bases()]
 RECORD = Path(__file__).resolve().parents[3] / "docs" / "results" / "bases.json"
 
 

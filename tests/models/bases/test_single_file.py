@@ -14,7 +14,8 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.original import single_file
-from dreamcache.models.bases.original.single_file import check_layout, recognise
+from dreamcache.models.bases.original.single_file import recognise
+from dreamcache.models.bases.original.stored import check_layout
 from dreamcache.models.checkpoint import base_fingerprint
 from dreamcache.models.errors import AdapterError
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from joined_files import other_kl
 from safetensors.torch import load_file, save_file
+from tiny_models import MINI_SHAPED, add_tokens, tiny_unet
+from transformers import CLIPTokenizer
 
 from dreamcache.models.bases.base import load_base
+from dreamcache.models.bases.parts.together import check_together
 from dreamcache.models.errors import AdapterError
 
 
@@ -46,6 +52,87 @@ def test_what_is_in_the_place_of_weights_is_named(tmp_path: Path, start: bytes, 
     with pytest.raises(AdapterError, match=message) as raised:
         load_base(path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "of"),
+    [("model.onnx", "ONNX Runtime"), ("openvino_model.xml", "OpenVINO"), ("model.msgpack", "Flax")],
+)
+def test_weights_for_other_programs_are_named(folder: Path, file: str, of: str) -> None:
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(folder / "unet" / file)
+    with pytest.raises(
+        AdapterError, match=f"holds {file}, for {of}, and no safetensors weights; give the base"
+    ):
+        load_base(folder)
+
+
+@pytest.mark.parametrize(
+    ("unet", "vae", "message"),
+    [
+        (
+            {"out_channels": 8},
+            {},
+            "the UNet of .* predicts 8 channels and takes 4: one that learned a variance",
+        ),
+        ({}, {"out_channels": 4}, r"pictures of 4 channels \(out_channels\), expected 3; give another VAE"),
+        ({}, {"in_channels": 1}, r"pictures of 1 channels \(in_channels\), expected 3"),
+    ],
+)
+def test_channels_that_no_picture_has(
+    tiny_base: Path, unet: dict[str, int], vae: dict[str, int], message: str
+) -> None:
+    parts = load_base(tiny_base).parts
+    changed = parts._replace(unet=tiny_unet(**MINI_SHAPED | unet), vae=other_kl(tiny_base, **vae))
+    check_together("b", parts)
+    with pytest.raises(AdapterError, match=message):
+        check_together("b", changed)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("vae/config.json", {"scaling_factor": "0.18"}, 'scaling_factor is "0.18", expected a number'),
+        ("vae/config.json", {"block_out_channels": [8, 16]}, "vae cannot be read .list index out of range"),
+        (
+            "model_index.json",
+            {"tokenizer": ["transformers", "T5Tokenizer"]},
+            "tokenizer of .* is a T5Tokenizer",
+        ),
+        (
+            "tokenizer/tokenizer_config.json",
+            {"tokenizer_class": "MultiTokenCLIPTokenizer"},
+            "is a MultiToken",
+        ),
+    ],
+)
+def test_entries_of_another_type(folder: Path, file: str, changes: dict[str, Any], message: str) -> None:
+    record = json.loads((folder / file).read_text(encoding="utf-8"))
+    (folder / file).write_text(json.dumps(record | changes), encoding="utf-8")
+    with pytest.raises(AdapterError, match=message) as raised:
+        load_base(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_added_tokens_are_read_in_their_own_spelling(folder: Path) -> None:
+    add_tokens(folder, "<My-Toy>")
+    theirs = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    ours = load_base(folder).tokenizer
+    for prompt in ("a <My-Toy>", "a <my-toy>", "A<MY-TOY>s"):
+        assert ours(prompt).input_ids == theirs(prompt).input_ids
+    assert ours("<My-Toy>").input_ids[1] == len(ours) - 1
+    whole = folder / "tokenizer" / "tokenizer.json"
+    ours.save_pretrained(folder / "tokenizer")
+    record = json.loads(whole.read_text(encoding="utf-8"))
+    record["model"]["dropout"] = 0.1
+    whole.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(AdapterError, match=r"splits words at random \(dropout 0.1"):
+        load_base(folder)
+
+
+def test_a_lora_beside_a_text_encoders_weights_is_named(folder: Path) -> None:
+    (folder / "text_encoder" / "adapter_config.json").write_text("{}")
+    with pytest.raises(AdapterError, match=r"holds a LoRA beside its weights .*; remove it, or merge it"):
+        load_base(folder)
 
 
 @pytest.mark.parametrize("file", ["unet/config.json", "text_encoder/config.json"])

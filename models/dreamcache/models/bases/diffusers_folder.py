@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from dreamcache.models.bases.files import pickles_in, read_json
 from dreamcache.models.bases.parts.autoencoder import AUTOENCODERS, Autoencoder
-from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.parts.clip_tokenizer import check_tokenizer_class, load_tokenizer
 from dreamcache.models.bases.parts.loading import load_part
 from dreamcache.models.bases.parts.schedule import check_scheduler_class
 from dreamcache.models.bases.parts.second_text import SecondText
@@ -36,6 +36,9 @@ _PIPELINES = {
     "StableDiffusionXLInstructPix2PixPipeline": "an SDXL editing model",
 }
 """Classes of SDXL pipelines that are no text-to-image bases."""
+
+_FOREIGN = {".onnx": "ONNX Runtime", ".xml": "OpenVINO", ".msgpack": "Flax", ".mlpackage": "Core ML"}
+"""Endings of what other programs run; diffusers reads none of them here."""
 
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>[A-Za-z][\w-]*?))?(?:-\d{5}-of-\d{5})?"
@@ -78,6 +81,9 @@ def check_index(name: str, folder: Path) -> bool:
         kind = held.get(part, ["", ""])[1]
         if kind and not kind.endswith(wanted) and kind != f"{wanted}WithProjection":
             raise AdapterError(f"the {part} of {name} is a {kind}, expected {wanted}; give another base")
+    for part in ("tokenizer", "tokenizer_2"):
+        if kind := held.get(part, ["", ""])[1]:
+            check_tokenizer_class(f"the {part} of {name}", kind)
     return "text_encoder_2" in held or stated == "StableDiffusionXLPipeline"
 
 
@@ -172,7 +178,7 @@ def weight_files(folder: Path, variant: str | None = None, *, own_vae: bool = Tr
 
 
 def _is_held(kind: object) -> bool:
-    return isinstance(kind, list) and len(kind) == 2 and kind[1] is not None
+    return isinstance(kind, list) and len(kind) == 2 and isinstance(kind[1], str)
 
 
 def _variant(path: Path) -> str | None:
@@ -205,6 +211,12 @@ def _choose(part: Path, wanted: str | None) -> str:
     for choice in (wanted, "", "fp16", *sorted(found)):
         if choice is not None and choice in found:
             return choice
+    foreign = sorted(path.name for path in part.iterdir() if path.suffix in _FOREIGN)
+    if foreign:
+        raise AdapterError(
+            f"{part} holds {foreign[0]}, for {_FOREIGN[Path(foreign[0]).suffix]}, and no safetensors weights; give the "
+            "base that it was made from"
+        )
     if pickles := pickles_in(part):
         raise AdapterError(
             f"{part} holds {pickles[0].name}, a pickle, which is never opened; save the base again where you trust "
@@ -219,8 +231,8 @@ def _listed(folder: Path) -> str:
 
 
 def _autoencoder(part: Path, variant: str) -> Autoencoder:
-    kind = str(read_json(part / "config.json").get("_class_name", "AutoencoderKL"))
-    loaded: Autoencoder = load_part(AUTOENCODERS[kind], part, variant, "torch_dtype")
+    kind = read_json(part / "config.json").get("_class_name") or "AutoencoderKL"
+    loaded: Autoencoder = load_part(AUTOENCODERS[str(kind)], part, variant, "torch_dtype")
     return loaded
 
 

@@ -44,6 +44,8 @@ class FewSteps:
     eta: float = 0.3
 
 
+_NO_TURBO = ("rescale_betas_zero_snr", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+
 LCM_GUIDANCE_SCALE = 8.5
 """The scale that diffusers' pipeline of latent consistency models uses by default."""
 
@@ -53,13 +55,13 @@ def recognise_sampling(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) ->
 
     ``lcm``: the UNet takes a guidance scale, or the scheduler is LCM's or TCD's. ``turbo``: Euler with trailing
     timesteps on an ordinary noise schedule, as SD-Turbo ships; a zero-terminal schedule with trailing
-    timesteps is an ordinary base.
+    timesteps is an ordinary base, and so is one whose noise levels lie apart from its timesteps.
     """
     kind = str(scheduler.get("_class_name"))
     if unet.get("time_cond_proj_dim") is not None or kind in ("LCMScheduler", "TCDScheduler"):
         return "lcm"
     trailing = scheduler.get("timestep_spacing") == "trailing"
-    if kind.startswith("Euler") and trailing and not scheduler.get("rescale_betas_zero_snr"):
+    if kind.startswith("Euler") and trailing and not any(map(scheduler.get, _NO_TURBO)):
         return "turbo"
     return "standard"
 

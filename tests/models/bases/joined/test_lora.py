@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tiny_models import tiny_unet
 from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.bases.joined.additions import split_weight
 from dreamcache.models.bases.joined.lora import join_lora
-from dreamcache.models.errors import AdapterError
+from dreamcache.models.errors import AdapterError, BaseWarning
 
 
 @pytest.fixture(name="base")
@@ -110,6 +111,10 @@ def test_what_cannot_be_joined_whole_is_refused_by_name(base: Base, tmp_path: Pa
         "nan": (nan, "not finite in lora_unet"),
         "packed": ({**kohya, f"{first}.lora_up.weight": torch.zeros(16, 2, dtype=torch.int8)}, "packed by a quantiser"),
         "none": ({}, "nothing reads"),
+        "flat": ({key: value.flatten(1) for key, value in peft.items()}, r"\[4, 32\], .* kernel \[1, 1\] after"),
+        "rank": ({key: value[:0] if "_A" in key else value[:, :0] for key, value in peft.items()}, "expected a rank"),
+        "inside": ({**kohya, "bundle_emb.toy.string_to_param.*": torch.zeros(1)}, "with textual inversions inside"),
+        "norm": ({**kohya, f"{first}.w_norm": torch.zeros(1)}, "cannot place .*to_q.w_norm"),
     }  # fmt: skip
     before = {name: parameter.clone() for name, parameter in base.unet.named_parameters()}
     for name, (tensors, message) in refused.items():
@@ -124,6 +129,28 @@ def test_what_cannot_be_joined_whole_is_refused_by_name(base: Base, tmp_path: Pa
         join_lora(base.parts, str(tmp_path / "a.pt"))
     with pytest.raises(FileNotFoundError, match="no file at"):
         join_lora(base.parts, f"{tmp_path / 'absent.safetensors'}:0.5")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "warned"),
+    [
+        ({"ss_v_parameterization": "True"}, "trained on v_prediction, and the base predicts epsilon"),
+        ({"modelspec.prediction_type": "v"}, "trained on v_prediction, and the base predicts epsilon"),
+        ({"modelspec.prediction_type": "epsilon"}, None),
+        ({"ss_v_parameterization": "False", "ss_v2": "False"}, None),
+    ],
+)
+def test_a_lora_of_another_prediction_is_warned_of(
+    base: Base, tmp_path: Path, metadata: dict[str, str], warned: str | None
+) -> None:
+    tensors = as_kohya(lora_matrices(base.unet, UNET_LAYERS[:1]), {})
+    save_file(tensors, tmp_path / "a.safetensors", metadata=metadata)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        join_lora(base.parts, str(tmp_path / "a.safetensors"))
+    texts = [str(one.message) for one in said if one.category is BaseWarning]
+    assert len(texts) == (warned is not None)
+    assert warned is None or warned in texts[0]
 
 
 def test_weights_are_read_off_the_end() -> None:

@@ -59,6 +59,7 @@ def test_what_does_not_fit_is_one_line(base: Base, tmp_path: Path) -> None:
         "nan": ({"<toy>": vectors(1, 1) * torch.nan}, "not finite in <toy>"),
         "known": ({"<|endoftext|>": vectors(1, 1)}, "has '<|endoftext|>' already"),
         "spaces": ({"my toy": vectors(1, 1)}, "without spaces is expected"),
+        "empty": ({"": vectors(1, 1)}, "without spaces is expected, received ''"),
     }
     for name, (tensors, message) in refused.items():
         save_file(tensors, tmp_path / f"{name}.safetensors")

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from dreamcache.models.bases.distillation import FewSteps
-from dreamcache.models.bases.original.single_file import read_metadata
+from dreamcache.models.bases.original.stored import read_metadata
 
 # Names that say nothing: then the folder's counts, in the Hub's cache the repository's.
 _NAMELESS = ("pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model", "model")

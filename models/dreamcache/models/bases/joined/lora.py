@@ -22,10 +22,11 @@ from diffusers.utils.state_dict_utils import (
 from torch import Tensor, nn
 
 from dreamcache.models.bases.joined.additions import JoinedFile, digest_of, read_addition, split_weight
-from dreamcache.models.bases.original.single_file import read_metadata
+from dreamcache.models.bases.original.statements import read_statement
+from dreamcache.models.bases.original.stored import read_metadata
 from dreamcache.models.bases.parts.schedule import quiet_diffusers
 from dreamcache.models.bases.parts.together import Parts
-from dreamcache.models.errors import AdapterError, reason
+from dreamcache.models.errors import AdapterError, BaseWarning, reason
 
 # Parts of a key, and what a file with such keys is; diffusers drops or refuses each.
 _OTHERS = {
@@ -42,6 +43,7 @@ _OTHERS = {
     "lora_transformer_": "a LoRA of a transformer (SD3, Flux)",
     "transformer.": "a LoRA of a transformer (SD3, Flux)",
     "double_blocks": "a LoRA of a transformer (Flux)",
+    "bundle_emb.": "a LoRA with textual inversions inside",
 }
 _PARTS = ("unet", "text_encoder")
 _KOHYA = {"unet": ("lora_unet_",), "text_encoder": ("lora_te_", "lora_te1_")}
@@ -65,6 +67,7 @@ def join_lora(parts: Parts, given: str) -> JoinedFile:
     tensors = read_addition("--lora", path)
     _refuse_others(path, tensors)
     wanted = _layers(path, parts, tensors)
+    _warn_of_prediction(path, parts)
     pipeline = _pipeline(parts)
     shapes = {part: _shapes(getattr(parts, part)) for part in _PARTS}
     try:
@@ -86,6 +89,19 @@ def join_lora(parts: Parts, given: str) -> JoinedFile:
         assert _shapes(model) == shapes[part], "joining leaves the layers as they were"
         model.eval().requires_grad_(False)
     return JoinedFile("lora", path.name, digest_of([path]), weight)
+
+
+def _warn_of_prediction(path: Path, parts: Parts) -> None:
+    """Warns: BaseWarning for a LoRA that says it was trained on the other kind of prediction than the base's."""
+    stated = read_statement(f"--lora {path}", (), read_metadata(path)).prediction_type
+    predicts = parts.scheduler.get("prediction_type", "epsilon")
+    if stated is not None and stated != predicts:
+        warnings.warn(
+            f"--lora {path} says of itself that it was trained on {stated}, and the base predicts {predicts}; it is "
+            "joined all the same",
+            BaseWarning,
+            stacklevel=3,
+        )
 
 
 def _refuse_others(path: Path, tensors: Iterable[str]) -> None:
@@ -112,9 +128,10 @@ def _layers(path: Path, parts: Parts, tensors: Mapping[str, Tensor]) -> dict[str
             unet = convert_unet_state_dict_to_peft(unet)
         text = convert_state_dict_to_peft(convert_state_dict_to_diffusers(text)) if text else text
     except Exception as error:  # whatever diffusers' tables raise on keys that they do not know
+        named = " ".join(str(error).split())[:200] or reason(error)
         raise AdapterError(
-            f"--lora {path} has keys that diffusers cannot place ({reason(error)}); give a LoRA of Stable Diffusion "
-            "1.x or 2.x in kohya's or diffusers' form"
+            f"--lora {path} has keys that diffusers cannot place ({named}); give a LoRA of Stable Diffusion 1.x or 2.x "
+            "in kohya's or diffusers' form"
         ) from error
     unread = [key for key in converted if not key.startswith(tuple(f"{part}." for part in _PARTS))]
     if unread or not (unet or text):
@@ -138,6 +155,13 @@ def _placed(path: Path, part: str, model: nn.Module, tensors: Mapping[str, Tenso
             raise AdapterError(
                 f"--lora {path} has keys that nothing reads: {key} of the {part}; give a LoRA of this base's "
                 "architecture"
+            )
+        # A slides over the picture as the layer does, B does not.
+        kernel = list(layer.weight.shape[2:]) if end.startswith("A") else [1] * (layer.weight.ndim - 2)
+        if list(tensor.shape[2:]) != kernel or not tensor.numel():
+            raise AdapterError(
+                f"--lora {path} has {key} of the {part} as {list(tensor.shape)}, expected a rank and channels, and a "
+                f"kernel {kernel} after them as the layer has it; save it again with the tool that trained it"
             )
         # A reads what the layer reads, B gives what it gives.
         axis = 1 if end.startswith("A") else 0

@@ -15,7 +15,9 @@ from dreamcache.models.bases.diffusers_folder import load_autoencoder, stored_we
 from dreamcache.models.bases.files import read_json, refuse_pickle
 from dreamcache.models.bases.hub import fetch_files, is_model_id
 from dreamcache.models.bases.joined.additions import JoinedFile, digest_of
-from dreamcache.models.bases.original.single_file import autoencoder_of, filled, read_shapes, read_tensors
+from dreamcache.models.bases.original.layout import originals
+from dreamcache.models.bases.original.single_file import autoencoder_of, filled
+from dreamcache.models.bases.original.stored import read_shapes, read_tensors
 from dreamcache.models.bases.parts.autoencoder import AUTOENCODERS, Autoencoder, factor_of
 from dreamcache.models.bases.parts.schedule import quiet_diffusers
 from dreamcache.models.bases.parts.soundness import check_config, refuse_non_finite
@@ -149,9 +151,10 @@ def _of_file(path: Path, own: Mapping[str, Any]) -> Autoencoder:
     if tiny != (config.get("_class_name") == AutoencoderTiny.__name__):
         # The base's config is the other class's.
         config = {} if tiny else VAE_CONFIG
-    tensors = read_tensors(path)
     if not tiny and _KL_KEY not in shapes:
-        return autoencoder_of(path, config, tensors)
+        placed = originals(path, shapes, vae_alone=True)
+        return autoencoder_of(path, config, read_tensors(path, placed=placed))
+    tensors = read_tensors(path)
     kind = AUTOENCODERS["AutoencoderTiny" if tiny else "AutoencoderKL"]
     with quiet_diffusers():
         loaded: Autoencoder = filled(path, "vae", kind.from_config(config), tensors, tensors)

@@ -43,7 +43,7 @@ def join_inversion(parts: Parts, given: str) -> JoinedFile:
             f"{table.shape[1]}; give one that was trained on this kind of base"
         )
     known = parts.tokenizer.get_vocab()
-    if name != name.strip() or any(" " in token for token in tokens):
+    if not name or name != name.strip() or any(" " in token for token in tokens):
         raise AdapterError(
             f"--textual-inversion {path}: a token without spaces is expected, received {name!r}"
         )

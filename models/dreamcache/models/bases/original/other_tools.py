@@ -1,8 +1,7 @@
-"""Checkpoints as other tools write them: keys renamed to the original layout, scaled weights multiplied out."""
+"""Checkpoints as other tools write them: averaged copies, scaled weights multiplied out, keys that nothing reads."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -11,23 +10,13 @@ from torch import Tensor
 from dreamcache.models.errors import AdapterError
 
 UNET = "model.diffusion_model."
+VAE = "first_stage_model."
 TEXT_ENCODER = "cond_stage_model."
 TEXT = "cond_stage_model.transformer."
 
-_TEXT_PREFIXES = re.compile(
-    r"(?:cond_stage_model\.clip_l\.transformer\.|text_encoders\.clip_l\.transformer\.|cond_stage_model\.clip_l\.)"
-)
 # What ComfyUI calls the factor of a weight in 8 bits, in its older and its newer files.
 _SCALES = (".scale_weight", ".weight_scale")
 _NO_WEIGHTS = (".scale_input", ".input_scale", ".comfy_quant")
-
-
-def renamed(name: str) -> str:
-    """A key in the words of the original layout; one that it knows is left alone."""
-    key = _TEXT_PREFIXES.sub(TEXT, name, count=1)
-    if key.startswith(TEXT) and key[len(TEXT) :].startswith(("embeddings.", "encoder.", "final_layer_norm.")):
-        key = f"{TEXT}text_model.{key[len(TEXT) :]}"
-    return key
 
 
 def is_weight(name: str) -> bool:

@@ -8,7 +8,7 @@ itself and keys that nobody reads, does not know two of the layouts, and fails l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,30 +22,28 @@ from diffusers.loaders.single_file_utils import (
 )
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
 from dreamcache.models.bases.diffusers_folder import known_entries, read_scheduler
-from dreamcache.models.bases.files import no_safetensors, read_json
-from dreamcache.models.bases.original.other_tools import (
-    TEXT_ENCODER,
-    UNET,
-    averaged_copy,
-    is_scale,
-    is_weight,
-    multiplied,
-    renamed,
-    unread,
+from dreamcache.models.bases.files import read_json
+from dreamcache.models.bases.original.layout import refuse_unplaced
+from dreamcache.models.bases.original.other_tools import TEXT_ENCODER, UNET, unread
+from dreamcache.models.bases.original.statements import (
+    Statement,
+    agreed,
+    check_buffers,
+    joined,
+    read_statement,
+    warn_of_encoder_layer,
 )
-from dreamcache.models.bases.original.statements import Statement, agreed, joined, read_statement
+from dreamcache.models.bases.original.stored import Shapes, read_layout, read_metadata, read_tensors
 from dreamcache.models.bases.parts.autoencoder import Autoencoder
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
 from dreamcache.models.bases.parts.overrides import AS_CONFIGURED, Overrides
 from dreamcache.models.bases.parts.soundness import (
     refuse_missing,
-    refuse_packed,
     refuse_unexpected,
     without_meaning,
 )
@@ -54,14 +52,11 @@ from dreamcache.models.errors import AdapterError
 
 _GUIDANCE = "time_embed.cond_proj.weight"
 _SILENT = Statement()
-_CONV_IN = f"{UNET}input_blocks.0.0.weight"
 _TEXT_WIDTH = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _SD2_TEXT_WIDTH = 1024
 _OPEN_CLIP = "cond_stage_model.model."
 _TOKENIZER = "openai/clip-vit-large-patch14"
-_TRANSFORMERS = ("joint_blocks.", "double_blocks.", "transformer_blocks.", "double_stream_blocks.")
-
-Shapes = Mapping[str, Sequence[int]]
+_USUAL_SCALE = 0.18215
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
@@ -84,9 +79,15 @@ def load_single_file(
         AdapterError: no checkpoint of this layout, an unsupported or incomplete one, or an unknown config.
         OSError: a config or the tokenizer cannot be read.
     """
-    shapes = read_shapes(path)
-    check_layout(path, shapes)
-    statement = read_statement(path, shapes, read_metadata(path))
+    placed, shapes = read_layout(path)
+    refuse_unplaced(path, placed)
+    if not any(name.startswith(TEXT_ENCODER) for name in shapes):
+        raise AdapterError(
+            f"the text encoder of {path} lacks all its weights: a UNet alone, or with a VAE; give a whole checkpoint, "
+            "or a diffusers folder with this UNet in it"
+        )
+    metadata = read_metadata(path)
+    statement = read_statement(path, placed, metadata)
     said = agreed(path, statement, overrides.prediction)
     folder = None if config is None else Path(config)
     if folder is not None and folder.is_dir():
@@ -100,7 +101,12 @@ def load_single_file(
         vae, text, unet = VAE_CONFIG, text_config(known_one.text), known_one.unet
         scheduler = known_one.scheduler
     scheduler = joined(path, statement, scheduler, None if config is None else str(config))
-    tensors = read_tensors(path, overrides.ema)
+    if text.hidden_size != _SD2_TEXT_WIDTH:
+        # Stable Diffusion 2 has its last layer left out by its architecture.
+        warn_of_encoder_layer(path, metadata, overrides.clip_skip)
+    configured = None if other_vae is not None else float(vae.get("scaling_factor", _USUAL_SCALE))
+    check_buffers(path, configured, {**scheduler, **overrides.schedule()})
+    tensors = read_tensors(path, overrides.ema, placed)
     return Parts(
         vae=autoencoder_of(path, vae, tensors) if other_vae is None else other_vae,
         text_encoder=_text_encoder(path, text, tensors),
@@ -108,74 +114,6 @@ def load_single_file(
         unet=_unet(path, unet, tensors),
         scheduler=scheduler,
     )
-
-
-def read_shapes(path: Path) -> dict[str, list[int]]:
-    """The shape of every tensor, from the file's header alone.
-
-    Raises:
-        AdapterError: no safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as stored:
-            return {name: stored.get_slice(name).get_shape() for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(f"{path} is not a safetensors checkpoint {no_safetensors(path, error)}") from error
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """What the file's header says in words."""
-    with safe_open(path, framework="pt") as stored:
-        return dict(stored.metadata() or {})
-
-
-def read_tensors(path: Path, ema: bool = False) -> dict[str, Tensor]:
-    """Every weight by its original name, scaled ones multiplied; notes and what is not asked for stay where they are.
-
-    Raises:
-        AdapterError: weights that a quantiser packed, or no averaged copy.
-    """
-    tensors: dict[str, Tensor] = {}
-    with safe_open(path, framework="pt") as stored:
-        names = [name for name in stored.keys() if is_weight(name)]  # noqa: SIM118 (no mapping)
-        kinds = {name: stored.get_slice(name).get_dtype() for name in names}
-        scaled = {f"{name.rsplit('.', 1)[0]}.weight" for name in names if is_scale(name)}
-        refuse_packed(
-            str(path), {name: kind for name, kind in kinds.items() if not (kind == "I8" and name in scaled)}
-        )
-        for name in names:
-            source = averaged_copy(path, name, stored.keys()) if ema and name.startswith(UNET) else name
-            tensors[renamed(name)] = stored.get_tensor(source)
-    return multiplied(tensors)
-
-
-def check_layout(path: Path, shapes: Shapes) -> None:
-    """Refuse, by its keys, all but Stable Diffusion 1 and 2 in the original layout.
-
-    Raises:
-        AdapterError: names what the file is instead.
-    """
-    if any(name.removeprefix(UNET).startswith(_TRANSFORMERS) for name in shapes):
-        raise AdapterError(
-            f"{path} denoises with a transformer, as SD3, Flux and PixArt do; "
-            "only UNets of Stable Diffusion's kind are supported: give an SD 1.x or 2.x base"
-        )
-    if any(name.startswith("conditioner.embedders.") for name in shapes):
-        raise AdapterError(
-            f"{path} has two text encoders, as SDXL does; SDXL is read from a diffusers folder: give that"
-        )
-    if any(name.startswith("down_blocks.") for name in shapes):
-        raise AdapterError(f"{path} is one part of a diffusers folder; give the whole folder")
-    if _CONV_IN not in shapes:
-        raise AdapterError(
-            f"{path} holds no UNet in the original layout ({_CONV_IN} is absent); "
-            "give a complete Stable Diffusion checkpoint"
-        )
-    if shapes[_CONV_IN][1] != 4 and shapes[_CONV_IN][1] in (8, 9):
-        raise AdapterError(
-            f"the UNet of {path} takes {shapes[_CONV_IN][1]} channels: an inpainting or editing model; "
-            "give the text-to-image base it was made from"
-        )
 
 
 def recognise(path: Path, shapes: Shapes, statement: Statement = _SILENT) -> str:

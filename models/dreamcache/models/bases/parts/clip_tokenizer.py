@@ -6,9 +6,11 @@ into the class that the `tokenizers` library backs, as the runner is: saved, it 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import CLIPTokenizerFast
 
 from dreamcache.models.bases.files import read_json
@@ -61,6 +63,18 @@ def _load(folder: Path) -> CLIPTokenizerFast:
                 f"the tokenizer in {folder} gives its added token {token!r} the id {number} and is read with "
                 f"{received}; save it again with transformers"
             )
+    return _in_own_spelling(tokenizer)
+
+
+def _in_own_spelling(tokenizer: CLIPTokenizerFast) -> CLIPTokenizerFast:
+    """Added tokens are read as they are spelled, as the tokenizer in Python does, and not in any case."""
+    record = json.loads(tokenizer.backend_tokenizer.to_str())
+    loose = [token for token in record["added_tokens"] if token["normalized"] and not token["special"]]
+    if loose:
+        for token in loose:
+            token["normalized"] = False
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(record))
+        tokenizer._wrap_decode_method_backend_tokenizer()
     return tokenizer
 
 
@@ -75,20 +89,28 @@ def _merges(folder: Path) -> list[tuple[str, ...]] | None:
 
 def _check_kind(folder: Path, whole: dict[str, Any], words: dict[str, Any], config: dict[str, Any]) -> None:
     """Raises: AdapterError naming a tokenizer of another kind than CLIP's."""
-    kind = str(config.get("tokenizer_class") or _CLASSES[0])
-    if kind.removesuffix("Fast") not in _CLASSES:
-        named = f"a {kind}"
-    elif (folder / "spiece.model").is_file() and not whole and not words:
+    check_tokenizer_class(f"the tokenizer in {folder}", str(config.get("tokenizer_class") or _CLASSES[0]))
+    if (folder / "spiece.model").is_file() and not whole and not words:
         named = "SentencePiece, as T5 has it"
     elif whole and (model := whole.get("model", {})).get("end_of_word_suffix") != _WORD_END:
         named = f"{model.get('type', 'unknown')} without CLIP's word ends {_WORD_END}"
+    elif whole and whole["model"].get("dropout"):
+        named = f"one that splits words at random (dropout {whole['model']['dropout']:g} in {WHOLE})"
     elif words and not any(word.endswith(_WORD_END) for word in words):
         named = f"a vocabulary without CLIP's word ends {_WORD_END}"
     else:
         return
-    raise AdapterError(
-        f"the tokenizer in {folder} is {named}, expected CLIPTokenizer; give an SD 1.x or 2.x base"
-    )
+    raise _other_kind(f"the tokenizer in {folder}", named)
+
+
+def check_tokenizer_class(name: str, kind: str) -> None:
+    """Raises: AdapterError naming a class that reads no CLIP tokenizer."""
+    if kind.removesuffix("Fast") not in _CLASSES:
+        raise _other_kind(name, f"a {kind}")
+
+
+def _other_kind(name: str, found: str) -> AdapterError:
+    return AdapterError(f"{name} is {found}, expected CLIPTokenizer; give an SD 1.x or 2.x base")
 
 
 def _check_agreement(

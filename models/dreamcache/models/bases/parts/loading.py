@@ -19,6 +19,9 @@ from dreamcache.models.errors import AdapterError, reason
 _CLIP_NAMES = {r"^(embeddings|encoder|final_layer_norm)\.": r"text_model.\1."}
 
 
+_NUMBERS = {int: "whole number", float: "number"}
+
+
 def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
     """A model in float32.
 
@@ -43,10 +46,13 @@ def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
                 part, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
             )
     except (
-        ValueError,
-        TypeError,
-        KeyError,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
         RuntimeError,
+        TypeError,
+        ValueError,
     ) as error:  # the class's arithmetic on a wrong entry
         unknown = f"{error} is not known" if isinstance(error, KeyError) else reason(error)
         raise _unreadable(part, unknown) from error
@@ -68,8 +74,10 @@ def _check_numbers(kind: Any, part: Path) -> None:
     """Raises: AdapterError naming an entry that is nothing or text where the class only takes a number."""
     config = read_json(part / "config.json")
     for name, hint in get_type_hints(inspect.unwrap(kind.__init__)).items():
-        if hint is int and ((value := config.get(name, 0)) is None or isinstance(value, str)):
-            raise _unreadable(part, f"{name} is {json.dumps(value)[:40]}, expected a whole number")
+        value = config.get(name, 0)
+        # A class that does not know an entry's null may read a config of one that does, but for counts.
+        if hint in _NUMBERS and (isinstance(value, str) or (value is None and hint is int)):
+            raise _unreadable(part, f"{name} is {json.dumps(value)[:40]}, expected a {_NUMBERS[hint]}")
 
 
 def _check_shards(part: Path, variant: str) -> None:

@@ -104,6 +104,8 @@ def read_schedule(name: str, config: Mapping[str, Any], *, repaired: bool = True
     names = [*inspect.signature(scheduler.__init__).parameters, "sigma_min", "sigma_max"]
     taken = [entry for entry in names if entry in read]
     schedule = _UNSAID | {entry: read[entry] for entry in taken}
+    if schedule["timestep_spacing"] is None:
+        raise AdapterError(_refusal(name, "timestep_spacing", None, "'leading', 'trailing' or 'linspace'"))
     for entry, ordinary in _ORDINARY.items():
         if schedule.get(entry, ordinary) != ordinary:
             raise AdapterError(_refusal(name, entry, schedule[entry], repr(ordinary)))
@@ -146,7 +148,7 @@ def quiet_diffusers() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

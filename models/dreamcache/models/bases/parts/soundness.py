@@ -28,6 +28,7 @@ _WHAT = {
     "UNet3DConditionModel": "a UNet of videos",
     "UNetMotionModel": "a UNet of videos",
 }
+_PEFT = "adapter_config.json"
 _PLAIN = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 _SCALES = (
     ".scale_weight",
@@ -62,13 +63,19 @@ def check_config(part: Path, kind: str) -> None:
     if not path.is_file():
         return
     config = read_json(path)
-    stated = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+    listed = config.get("architectures") or []
+    stated = config.get("_class_name") or next(iter([listed] if isinstance(listed, str) else listed), None)
     expected = _CLASSES[kind]
     if stated is not None and stated not in expected:
         what = f" ({_WHAT[stated]})" if stated in _WHAT else ""
         raise AdapterError(
             f"{part} is a {stated}{what}, expected {' or '.join(expected[:2])}; give another "
             f"{'VAE' if kind == 'vae' else 'base'}"
+        )
+    if kind.startswith("text_encoder") and (part / _PEFT).is_file():
+        raise AdapterError(
+            f"{part} holds a LoRA beside its weights ({_PEFT}), which transformers would load with them; remove it, or "
+            "merge it with peft's merge_and_unload"
         )
     if (packed := config.get("quantization_config")) is not None:
         method = packed.get("quant_method") if isinstance(packed, dict) else None

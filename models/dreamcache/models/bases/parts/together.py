@@ -13,6 +13,7 @@ from dreamcache.models.bases.parts.second_text import SecondText, time_ids
 from dreamcache.models.errors import AdapterError
 
 _NO_LENGTH = 10**6
+_COLOURS = 3
 _USUAL_PIXELS, _USUAL_SDXL_PIXELS = 512, 1024
 
 
@@ -36,7 +37,8 @@ def check_together(name: str, parts: Parts) -> None:
 
     Raises:
         AdapterError: an inpainting or editing UNet, a UNet made for another text encoder, or more tokens than it
-            has embeddings for, a VAE that shifts latents, padding that the text encoder does not read or masks.
+            has embeddings for, a VAE that shifts latents or has no coloured pictures, padding that the text encoder
+            does not read or masks.
     """
     takes, latents = int(parts.unet.config.in_channels), int(parts.vae.config.latent_channels)
     if takes != latents:
@@ -44,6 +46,7 @@ def check_together(name: str, parts: Parts) -> None:
             f"the UNet of {name} takes {takes} channels and its VAE's latents have {latents}: "
             "an inpainting or editing model; give the text-to-image base it was made from"
         )
+    _check_channels(name, parts)
     reads = parts.unet.config.encoder_hid_dim
     if reads is None:
         reads = parts.unet.config.cross_attention_dim
@@ -77,6 +80,22 @@ def check_together(name: str, parts: Parts) -> None:
             raise AdapterError(
                 f"the text encoders of {name} read {lengths[0]} and {lengths[1]} tokens, expected as many; give parts "
                 "of one base"
+            )
+
+
+def _check_channels(name: str, parts: Parts) -> None:
+    """Raises: AdapterError for a UNet that predicts more than noise, or a VAE of other pictures than coloured ones."""
+    takes, gives = (int(parts.unet.config[entry]) for entry in ("in_channels", "out_channels"))
+    if gives != takes:
+        raise AdapterError(
+            f"the UNet of {name} predicts {gives} channels and takes {takes}: one that learned a variance, or of "
+            "another task; give a text-to-image base"
+        )
+    for entry in ("in_channels", "out_channels"):
+        if (channels := int(parts.vae.config[entry])) != _COLOURS:
+            raise AdapterError(
+                f"the VAE of {name} has pictures of {channels} channels ({entry}), expected {_COLOURS}; give another "
+                "VAE"
             )
 
 
