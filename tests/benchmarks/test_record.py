@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from dreamcache.benchmarks.record import (
     SCHEMA_VERSION,
+    BundleFacts,
     Metrics,
     Record,
     RecordError,
@@ -88,7 +90,9 @@ def test_a_newer_or_damaged_record_is_refused(
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '"record"', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '"record"', "[" * 100_000, '{"schema_version": 1, "x": "\\ud800"}']
+)
 def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
     place = tmp_path / "odd.json"
     place.write_text(text)
@@ -96,3 +100,17 @@ def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
         read_record(place)
     with pytest.raises(RecordError, match="cannot be read"):
         read_record(tmp_path / "absent.json")
+
+
+def test_a_name_longer_than_a_folders_is_refused() -> None:
+    """Twenty seconds of plots, and no room for them beside it."""
+    facts = {
+        "architecture": "tiny",
+        "weights": "random",
+        "precision": "fp32",
+        "contract_sha256": "",
+        "fingerprints": {},
+    }
+    assert len(BundleFacts.model_validate({**facts, "name": "é" * 255}).name) == 255
+    with pytest.raises(ValidationError, match="at most 255 characters"):
+        BundleFacts.model_validate({**facts, "name": "é" * 256})

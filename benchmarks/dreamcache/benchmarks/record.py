@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -72,13 +72,17 @@ class Host(RecordModel):
     load_before: NonNegativeFloat | None = None
 
 
+# As long as the name of a folder can be; a page of plots is made of them.
+_Name = Annotated[str, Field(max_length=255)]
+
+
 class BundleFacts(RecordModel):
     """What was measured: the bundle's contract hash stands for all of it, since it lists every file's hash."""
 
-    name: str
-    architecture: str
+    name: _Name
+    architecture: _Name
     weights: Literal["trained", "random"]
-    precision: str
+    precision: _Name
     contract_sha256: str
     fingerprints: dict[str, str]
     versions: dict[str, str] = Field(default_factory=dict)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
+
+# Half of a pair that is one character in UTF-16, as an escape or by itself.
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 def read_bounded(path: Path, most_bytes: int) -> bytes:
@@ -34,14 +38,21 @@ def is_regular_file(path: Path) -> bool:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON in which every key stands once: readers would disagree on which of two counts.
+    """JSON in which every key stands once, of which readers would disagree, and every text is one that can be written.
 
     Raises: ValueError, also for nesting that is too deep.
     """
+    if isinstance(text, bytes):  # strictly, which `json` is not
+        text = text.decode(json.detect_encoding(text))
     try:
-        return json.loads(text, object_pairs_hook=_distinct)
+        value = json.loads(text, object_pairs_hook=_distinct)
+        if _HALF.search(text) is not None:
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("a text in it holds half a character") from error
+    return value
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
