@@ -78,6 +78,7 @@ def all_cases(fp32: Path | None, int8: tuple[Path, ...]) -> list[Case]:
     cases += _pytorch("fp32")
     if fp32 is not None:
         cases += _runtime("fp32", fp32, "fp32", whole=True, peers=True)
+        cases += _runtime("bf16", fp32, "openvino-bf16", whole=False, peers=True, engine="OpenVINO")
     optimum = ("onnxruntime", "optimum.onnxruntime", *_TORCH)
     row = Row("optimum", "plain model, optimum's pipeline")
     cases.append(
@@ -121,18 +122,21 @@ def _pytorch(precision: str) -> list[Case]:
     ]
 
 
-def _runtime(precision: str, bundle: Path, name: str, whole: bool, peers: bool) -> list[Case]:
+def _runtime(
+    precision: str, bundle: Path, name: str, whole: bool, peers: bool, engine: str = "ONNX Runtime"
+) -> list[Case]:
     """whole: the other methods were exported in this precision; else their lower bounds run."""
+    package = "openvino" if engine == "OpenVINO" else "onnxruntime"
     suffix = "" if whole else "_bound"
 
     def case(kind: str, method: str, rows: tuple[Row, ...], parts: tuple[str, ...] = ()) -> Case:
         return Case(
             f"{kind}-{name}",
-            "ONNX Runtime",
+            engine,
             precision,
             "onnx_runtime",
             method,
-            ("onnxruntime", "dreamcache.runtime"),
+            (package, "dreamcache.runtime"),
             rows,
             parts,
             bundle,

@@ -79,6 +79,7 @@ def run(given: argparse.Namespace) -> dict[str, Any]:
             job = Job(
                 method=case.method,
                 precision=case.precision,
+                engine=case.engine,
                 base=str(base),
                 prepared=str(given.work),
                 reference=str(reference),

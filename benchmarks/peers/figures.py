@@ -109,7 +109,7 @@ class Bar:
 def bars(rows: Mapping[str, Figures]) -> list[Bar]:
     """Every bar on every precision that has its rows, in the usual and in the stricter reading."""
     found = []
-    for precision in ("int8", "fp32"):
+    for precision in ("int8", "fp32", "openvino-bf16"):
         for other, reading in (("", "for each branch"), ("-shared", "shared by the branches")):
             found.append(
                 _times_faster(

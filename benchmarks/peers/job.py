@@ -31,6 +31,7 @@ class Job:
     Attributes:
         method: what of the script to run.
         precision: fp32, bf16 or int8.
+        engine: ONNX Runtime or OpenVINO, where a script knows both.
         base: diffusers folder.
         prepared: the folder that `peers.prepare` fills.
         reference: the subject's picture.
@@ -42,6 +43,7 @@ class Job:
 
     method: str
     precision: str
+    engine: str
     base: str
     prepared: str
     reference: str

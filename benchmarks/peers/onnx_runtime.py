@@ -1,4 +1,4 @@
-"""The same engine for every method: ONNX Runtime, opened as the runner opens it in its speed profile.
+"""The same engine for every method: ONNX Runtime or OpenVINO, opened as the runner opens it in its speed profile.
 
 dreamcache, plain: the bundle's own graphs. ip_adapter, second_unet: the whole method, exported by `peers.prepare`.
 ip_adapter_bound, second_unet_bound: what the method takes at least, where it was not exported in this precision: the
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime import Pipeline
+from dreamcache.runtime.sessions.openvino import OpenVinoSession, engine_settings
 from dreamcache.runtime.sessions.profiles import session_options
 from peers.job import PROMPTS, Job, Stages, answer, read_job, size_of
 
-LIBRARIES = ("onnxruntime", "numpy")
+LIBRARIES = {"ONNX Runtime": ("onnxruntime", "numpy"), "OpenVINO": ("openvino", "numpy")}
 Inputs = dict[str, NDArray[Any]]
 
 _PLAIN_NOTE = "a lower bound: the bundle's plain graph stands for the UNet with its four image tokens"
@@ -45,7 +47,7 @@ def main() -> None:
         stages.time(stage, lambda: pipe.embed({str(i): prompt for i, prompt in enumerate(PROMPTS)}))
     latent = random_input(pipe.contract.architecture.latent_shape)
     stages.time("decode", lambda: pipe.decode(latent))
-    answer(job, stages, disk, LIBRARIES, notes)
+    answer(job, stages, disk, LIBRARIES[job.engine], notes)
 
 
 def dreamcache(job: Job, pipe: Pipeline, once: Pipeline, stages: Stages) -> tuple[int, list[str]]:
@@ -78,7 +80,10 @@ def ip_adapter_bound(job: Job, pipe: Pipeline, once: Pipeline, stages: Stages) -
     encoder = Path(job.prepared) / "onnx" / "image_encoder"
     _encode_image(encoder, job, stages)
     disk, _ = plain(job, pipe, once, stages)
-    return disk + size_of(encoder), [_PLAIN_NOTE, "the image encoder is in fp32"]
+    return disk + size_of(encoder), [
+        _PLAIN_NOTE,
+        *(["the image encoder is in fp32"] if job.precision == "int8" else []),
+    ]
 
 
 def second_unet(job: Job, pipe: Pipeline, once: Pipeline, stages: Stages) -> tuple[int, list[str]]:
@@ -90,7 +95,8 @@ def second_unet(job: Job, pipe: Pipeline, once: Pipeline, stages: Stages) -> tup
     unet = stages.time("load", lambda: _session(folder / "conditioned_unet", job))
     run_copy = _call(copy)
     stages.repeat("reference_call", run_copy, job.repeats)
-    features = dict(zip([output.name for output in copy.get_outputs()], run_copy(), strict=True))
+    names = [output.name for output in copy.get_outputs()]
+    features = {name: value.copy() for name, value in zip(names, run_copy(), strict=True)}
     stages.repeat("call", _call(unet, features), job.repeats)
     return size_of(folder / "reference_unet", folder / "conditioned_unet") + _rest(job), []
 
@@ -121,7 +127,14 @@ def random_input(shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _load(job: Job, keep: bool) -> Pipeline:
-    return Pipeline.load(str(job.bundle), threads=job.threads, keep_sessions=keep, check_hashes=False)
+    engine = ["openvino"] if job.engine == "OpenVINO" else None
+    pipe = Pipeline.load(
+        str(job.bundle), providers=engine, threads=job.threads, keep_sessions=keep, check_hashes=False
+    )
+    if job.precision == "bf16":
+        # Random weights are timed alone: the golden tensors that judge fast math would be in the loading time.
+        pipe.sessions = replace(pipe.sessions, math="fast")
+    return pipe
 
 
 def _inputs(pipe: Pipeline, graph: str) -> Inputs:
@@ -162,11 +175,19 @@ def _encode_image(folder: Path, job: Job, stages: Stages) -> NDArray[Any]:
     encoder = stages.time("load", lambda: _session(folder, job))
     pixels = random_input(tuple(encoder.get_inputs()[0].shape))
     for stage in ("first_subject", "subject"):
-        tokens: NDArray[Any] = stages.time(stage, lambda: encoder.run(None, {"pixels": pixels})[0])
+        tokens: NDArray[Any] = stages.time(stage, lambda: encoder.run(["image"], {"pixels": pixels})[0])
     return tokens
 
 
 def _session(folder: Path, job: Job) -> Any:
+    if job.engine == "OpenVINO":
+        import openvino
+
+        settings = engine_settings(job.precision == "bf16")
+        if job.threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = job.threads
+        compiled = openvino.Core().compile_model(str(folder / "model.onnx"), "CPU", settings)
+        return OpenVinoSession(compiled)
     import onnxruntime
 
     options = session_options("speed", job.threads, repeated=True)
@@ -178,12 +199,13 @@ def _session(folder: Path, job: Job) -> Any:
 def _call(session: Any, given: Mapping[str, NDArray[Any]] | None = None) -> Callable[[], Any]:
     """Runs a session on what is given; the rest is standard normal, the timestep in the schedule's middle."""
     feed = dict(given or {})
+    wanted = [output.name for output in session.get_outputs()]
     for node in session.get_inputs():
         if node.name == "timestep":
             feed[node.name] = np.full(node.shape, 500.0, np.float32)
         elif node.name not in feed:
             feed[node.name] = random_input(tuple(node.shape))
-    return lambda: session.run(None, feed)
+    return lambda: session.run(wanted, feed)
 
 
 def _rest(job: Job) -> int:

@@ -229,3 +229,21 @@ def test_what_is_kept_and_how_layers_are_grouped() -> None:
         "down_blocks.0, convolutions": 1,
         "down, products": 3,
     }
+
+
+@pytest.mark.parametrize("read_twice", [False, True])
+def test_a_relu_is_the_lower_end_of_a_convolutions_codes(read_twice: bool) -> None:
+    build = Layers(x=(1, 3, 9, 7))
+    weights = normal(8, 3, 3, 3, seed=1), normal(5, 8, 3, 3, seed=2)
+    first = build("Conv", "first.conv", build.inputs["x"], weights[0], normal(8), pads=[1] * 4)
+    positive = build("Relu", "relu", first)
+    second = build("Conv", "second.conv", positive, weights[1], normal(5), pads=[1] * 4)
+    outputs = {"y": (second, (1, 5, 9, 7))} | ({"other": (first, (1, 8, 9, 7))} if read_twice else {})
+    model = build.model(**outputs)
+    wide, within = Range(-20.0, 20.0), Range(0.0, 20.0)
+    rounded = in_8_bits(model, "static", Range(-4.0, 4.0), wide, within, Range(-60.0, 60.0))
+    found = operators(rounded)
+    assert found.count("Relu") == read_twice
+    assert found.count("QuantizeLinear") == (4 if read_twice else 3)
+    x = normal(1, 3, 9, 7, seed=3)
+    assert psnr_db(run(model, x=x), run(rounded, x=x)) > 30
