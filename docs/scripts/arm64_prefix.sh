@@ -28,7 +28,7 @@ done
 
 python=$(basename "$(ls "$work"/folder/usr/bin/python3.[0-9]* | head -1)")
 python3 -m pip wheel -q --no-deps --wheel-dir "$work/wheels" "$root"
-python3 -m pip install -q --target "$work/folder/site" --only-binary=:all: --python-version "${python#python}" \
+python3 -m pip install -q --no-warn-conflicts --target "$work/folder/site" --only-binary=:all: --python-version "${python#python}" \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
     "$work"/wheels/dreamcache-*.whl
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The runner on arm64, emulated by qemu: opt-in, not part of .ci/run. Debian on x86, about three minutes, nothing installed.
+# The runner on arm64, emulated by qemu: opt-in, not part of .ci/run. Debian on x86, about five minutes of a core, nothing installed.
 #
 #     tests/arm64/run.sh [FOLDER]
 #

@@ -24,6 +24,7 @@ from dreamcache.runtime.bundle.contract import SchedulerKind
 from dreamcache.runtime.bundle.parity import psnr_db
 from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.sampling.denoiser import Denoiser, Latent
+from dreamcache.runtime.sampling.device_check import check_device
 from dreamcache.runtime.sampling.guidance import Branch, Guidance
 from dreamcache.runtime.sampling.noise import noise_source
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
@@ -92,18 +93,36 @@ def final_latent(pipeline: Pipeline) -> NDArray[np.float32]:
     return last.latent
 
 
+def golden_db(pipeline: Pipeline) -> dict[str, float]:
+    """Decibels from PyTorch by graph, on the bundle's golden tensors."""
+    found = check_device(pipeline.sessions)
+    assert found is not None
+    return found.psnr_db
+
+
 def make(out: str, fp32: str, int8: str) -> None:
     """Write the figures of this machine."""
     exact, rounded = Pipeline.load(fp32, threads=1), Pipeline.load(int8, threads=1)
     latents = {"fp32": final_latent(exact), "int8": final_latent(rounded)}
-    arrays: dict[str, Any] = {**same_everywhere(exact), **latents}
+    golden = {
+        f"golden {name} {graph}": db
+        for name, pipeline in (("fp32", exact), ("int8", rounded))
+        for graph, db in golden_db(pipeline).items()
+    }
+    arrays: dict[str, Any] = {**same_everywhere(exact), **latents, **golden}
     np.savez(out, **arrays)
     print(f"{platform.machine()}: {Path(out).name}")
 
 
 def compare(x86: str, arm: str) -> None:
-    """Raises: SystemExit with what is out of bounds."""
+    """Prints a table of graphs. Raises: SystemExit with what is out of bounds."""
     here, there = np.load(x86), np.load(arm)
+    print("| graph | fp32: x86 | fp32: arm64 | int8: x86 | int8: arm64 |\n|---|---|---|---|---|")
+    for graph in (
+        name.removeprefix("golden fp32 ") for name in here.files if name.startswith("golden fp32 ")
+    ):
+        row = [f"{one[f'golden {kind} {graph}']:.0f}" for kind in ("fp32", "int8") for one in (here, there)]
+        print(f"| {graph} | {' | '.join(row)} |")
     faults = [
         f"{name} differs" for name in here.files if here[name].dtype.kind == "U" and here[name] != there[name]
     ]

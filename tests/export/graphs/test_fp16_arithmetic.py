@@ -42,11 +42,19 @@ def test_a_denoiser_in_16_bits(tiny_bundle: Path, tmp_path: Path, monkeypatch: p
     model = HalfArithmetic()(exact)
     assert {value.dtype for value in (*model.graph.inputs, *model.graph.outputs)} == {ir.DataType.FLOAT}
     kept = stored(model, ir.DataType.FLOAT)
-    assert {name for name in kept if name.endswith("weight")} == {
-        "unet.time_embedding.linear_1.weight",
-        "unet.time_embedding.linear_2.weight",
+    read = {
+        str(node.name): [value.dtype for value in node.inputs if value is not None] for node in model.graph
     }
-    assert len(kept) <= 8
+    last = max(name for name in read if name.startswith("unet.up_blocks") and name.endswith("conv1"))
+    for name, dtype in (
+        ("unet.conv_in", ir.DataType.FLOAT16),
+        (last, ir.DataType.FLOAT),
+        ("unet.conv_out", ir.DataType.FLOAT),
+    ):
+        assert set(read[name]) - {None} == {dtype}, name
+    beginnings = ("unet.time_embedding", last.removesuffix(".conv1"), "unet.conv_out")
+    assert all(name.startswith(beginnings) for name in kept if name.endswith(".conv1.weight"))
+    assert {name for name in kept if name.startswith("unet.down_blocks") and "ff" in name} == set()
     assert len(stored(model, ir.DataType.FLOAT16)) > 100
     assert not stored(exact, ir.DataType.FLOAT16), "the graph that was given stays as it was"
     as_it_is = prediction_db(tiny_bundle, model, tmp_path / "half")

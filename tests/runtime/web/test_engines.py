@@ -16,16 +16,19 @@ def unfit(precision: str, largest_mb: float, features: list[str], bound: int) ->
 
 def test_a_gpu_that_would_fail_is_left_out_in_a_sentence() -> None:
     half = ["shader-f16"]
-    fits, lacks, wide, small, exact = ask_page(
+    fits, lacks, wide, small, exact, rounded, more = ask_page(
         [
             unfit("web", 120.0, half, 128 * MIB),
             unfit("web", 120.0, [], 128 * MIB),
             unfit("web8", 120.0, [], 128 * MIB),
             unfit("web8", 152.0, half, 128 * MIB),
             unfit("web", 128 * MIB / 1e6, half, 128 * MIB),
+            unfit("web", round(128 * MIB / 1e6, 3), half, 128 * MIB),
+            unfit("web", (128 * MIB + 1024) / 1e6, half, 128 * MIB),
         ]
     )
-    assert fits == wide == exact == ""
+    assert fits == wide == exact == rounded == ""
+    assert more.startswith("The GPU of this device binds at most 134 MB at once")
     assert lacks.startswith("The GPU of this device has no 16-bit arithmetic: the processor draws.")
     assert small.startswith("The GPU of this device binds at most 134 MB at once, and this bundle needs 152:")
 
@@ -41,14 +44,21 @@ def test_less_shared_memory_is_asked_for_where_a_browser_refuses_4_gb() -> None:
 
 
 def test_errors_of_the_engine_say_what_to_do() -> None:
-    said = ["std::bad_alloc", "2147483648", "Device is lost", "Invalid input"]
-    memory, number, gpu, other = ask_page(
+    said = [
+        "std::bad_alloc",
+        "2147483648",
+        "Device is lost",
+        "Invalid input",
+        "safeint.h:17 Integer overflow",
+    ]
+    memory, number, gpu, other, size = ask_page(
         [{"ask": "explained", "said": one, "graph": "denoiser"} for one in said]
     )
     assert memory.startswith("The browser has too little memory for denoiser. Close other tabs")
     assert number.startswith("The browser has too little memory")
     assert gpu.startswith("The GPU gave up at denoiser. Reload this page")
-    assert other == "Invalid input"
+    assert other == "denoiser: Invalid input"
+    assert size.startswith("denoiser needs more than the 4 GB that a browser's engine has.")
 
 
 def test_the_number_of_threads_that_was_the_fastest_comes_after_a_checked_gpu() -> None:

@@ -11,7 +11,9 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -121,6 +123,8 @@ def test_without_the_token_there_is_one_sentence(server: PageServer, token: str)
         ("lines=3-", 10, (0, 10)),
         ("bytes=-", 10, (0, 10)),
         ("bytes=٣-", 10, (0, 10)),
+        (f"bytes={'9' * 5000}-", 10, (0, 10)),
+        (f"bytes=-{'9' * 5000}", 10, (0, 10)),
     ],
 )
 def test_a_range_is_read_as_the_standard_says(
@@ -175,11 +179,57 @@ def test_what_is_posted_has_limits(server: PageServer) -> None:
     assert headers["Connection"] == "close"
     status, _, _ = ask(server, "records", "POST", headers={"Content-Length": str((4 << 20) + 1)})
     assert status == 413
-    for length in ("-1", "1e3", "٣"):
+    for length in ("-1", "1e3", "٣", "9" * 5000):
         odd = {"Content-Length": length.encode("utf-8").decode("latin-1")}
         assert ask(server, "records", "POST", headers=odd)[0] == 411
     assert ask(server, "page/app.mjs", "POST", body=b"{}")[0] == 404
     assert ask(server, "facts")[0] == 200
+
+
+def test_what_is_no_request_gets_one_sentence_and_no_page(server: PageServer) -> None:
+    for line in (
+        "GET http://[x/ HTTP/1.1",
+        "PUT / HTTP/1.1",
+        "get / HTTP/1.1",
+        "GET / HTTP/9.9",
+        "GET /" + 70000 * "a",
+        "x",
+    ):
+        with socket.create_connection(server.server_address[:2], timeout=20) as odd:  # type: ignore[arg-type]
+            odd.sendall(f"{line}\r\nHost: x\r\n\r\n".encode())
+            with suppress(ConnectionError):
+                answer = b"".join(iter(lambda: odd.recv(1 << 16), b""))
+        assert b"<html" not in answer, line[:30]
+        assert len(json.loads(answer[answer.rindex(b"{") :])["error"]) > 5, line[:30]
+    assert ask(server, "facts")[0] == 200
+
+
+def test_one_neighbour_does_not_shut_out_the_others(
+    server: PageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dreamcache.runtime.web.server._MOST_OF_ONE", 4)
+    address: tuple[str, int] = server.server_address[:2]  # type: ignore[assignment]
+    idle = [socket.create_connection(address, timeout=20) for _ in range(5)]
+    assert idle[4].recv(1) == b""
+    with socket.create_connection(address, timeout=20, source_address=("127.0.0.2", 0)) as other:
+        other.sendall(f"GET /{server.token}/facts HTTP/1.0\r\n\r\n".encode())
+        assert other.recv(64).startswith(b"HTTP/1.1 200")
+    for one in idle:
+        one.close()
+    for _ in range(200):
+        if server.clients() == 0:
+            break
+        sleep(0.02)
+    assert server.clients() == 0
+    assert ask(server, "facts")[0] == 200
+
+
+def test_an_address_of_version_6_and_every_address(bundle: Path, tmp_path: Path) -> None:
+    with serving(bundle, {}, tmp_path) as (_, server):
+        pass
+    with PageServer(("::1", 0), server.offers, server.desk) as six:
+        assert six.address_family == socket.AF_INET6
+        assert six.server_address[0] == "::1"
 
 
 def test_a_photograph_is_prepared_as_python_does(server: PageServer, toy: Path) -> None:
@@ -197,7 +247,12 @@ def test_a_photograph_is_prepared_as_python_does(server: PageServer, toy: Path) 
 
 
 def test_records_are_kept_and_nothing_else_is(server: PageServer, tmp_path: Path) -> None:
-    for text in (b"", b"{", b"[]", b'{"schema_version": "1"}', b'{"schema_version": 1, "schema_version": 1}'):
+    wrong = [b"", b"{", b"[]", b'{"schema_version": "1"}', b'{"schema_version": 1, "schema_version": 1}']
+    wrong += [
+        b'{"schema_version": %s}' % value for value in (b"true", b"1e999", b"NaN", b"9" * 5000, b"[" * 90000)
+    ]
+    wrong += [b'{"schema_version": 1, "a": NaN}', b'{"schema_version": 1, "a": "\xff"}']
+    for text in wrong:
         assert ask(server, "records", "POST", body=text)[0] == 422
     assert not (tmp_path / "records").exists()
     names = [
@@ -206,6 +261,14 @@ def test_records_are_kept_and_nothing_else_is(server: PageServer, tmp_path: Path
     ]
     kept = [json.loads((tmp_path / "records" / name).read_text()) for name in names]
     assert kept == [{"schema_version": 1, "n": n} for n in range(2)]
+    # another run of the command counts from the beginning, and the folder may be none
+    server.desk._kept = 0
+    assert ask(server, "records", "POST", body=b'{"schema_version": 1}')[0] == 200
+    assert len(list((tmp_path / "records").iterdir())) == 3
+    server.desk._records = tmp_path / "records" / names[0]
+    status, body, _ = ask(server, "records", "POST", body=b'{"schema_version": 1}')
+    assert status == 507
+    assert json.loads(body)["error"].startswith("the desk cannot keep a record in ")
 
 
 def test_a_bundle_that_changes_is_not_served_any_more(server: PageServer, bundle: Path) -> None:

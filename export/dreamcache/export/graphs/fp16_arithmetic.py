@@ -1,12 +1,14 @@
 """Graphs that compute in 16 bits, for GPUs, with float32 inputs and outputs, so that the contract stays as it is.
 
 What stays in fp32: the way from the timestep to its embedding, and every sine and cosine, since a phase needs more
-than 11 bits. Scales of a Resize are float32 by ONNX's definition.
+than 11 bits; and the denoiser's last block of residuals and attention, whose rounding nothing averages: measured at the
+last timestep, it is most of what all rounding together costs. Scales of a Resize are float32 by ONNX's definition.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ from dreamcache.runtime.bundle.contract import Graphs
 
 _EMBEDDINGS = ("time_embedding.linear_2", "add_embedding.linear_2")
 _PERIODIC = ("Sin", "Cos")
+_LAST_LAYER = "unet.conv_out"
+_BLOCK = re.compile(r"unet\.up_blocks\.(\d+)\.resnets\.(\d+)\.conv1")
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _MAKES_HALF = ("Cast", "ConstantOfShape")
@@ -119,8 +123,8 @@ def round_every_tensor(model: ir.Model) -> None:
 
 
 def _in_float32(model: ir.Model) -> set[ir.Node]:
-    """Nodes that lead to the embedding of the timestep, and periodic ones."""
-    found: set[ir.Node] = set()
+    """Nodes that lead to the embedding of the timestep, periodic ones, and the denoiser's last block."""
+    found = _last_block(model)
     waiting = [
         node for node in model.graph if node.op_type in _PERIODIC or (node.name or "").endswith(_EMBEDDINGS)
     ]
@@ -129,6 +133,26 @@ def _in_float32(model: ir.Model) -> set[ir.Node]:
         if node not in found:
             found.add(node)
             waiting += node.predecessors()
+    return found
+
+
+def _last_block(model: ir.Model) -> set[ir.Node]:
+    """All that follows from the first convolution of the last block; nothing where a graph ends before it."""
+    named = {node.name or "": node for node in model.graph}
+    blocks = {
+        tuple(map(int, match.groups())): node
+        for name, node in named.items()
+        if (match := _BLOCK.fullmatch(name))
+    }
+    if not blocks or _LAST_LAYER not in named:
+        return set()
+    found: set[ir.Node] = set()
+    waiting = [blocks[max(blocks)]]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.successors()
     return found
 
 

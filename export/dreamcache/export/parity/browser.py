@@ -57,7 +57,8 @@ def graph_needs(file: Path) -> GraphNeeds:
     left = Counter(node.op_type for node in model.graph if node.op_type in WITHOUT_KERNEL)
     return GraphNeeds(
         weights_mb=round(sum(weights) / _MB, 3),
-        largest_mb=round(max([*weights, *made, *map(_bytes, model.graph.inputs)]) / _MB, 3),
+        # To the byte: what fits a GPU's limit exactly, fits.
+        largest_mb=max([*weights, *made, *map(_bytes, model.graph.inputs)]) / _MB,
         nodes=len(model.graph),
         on_cpu=dict(left),
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dreamcache.runtime.web.address import Way
 
 _DEFAULT_PORT = 8443
+_EVERY_ADDRESS = ("0.0.0.0", "::")
 _WARNING = "the browser warns of the certificate, which is this run's own: tap Advanced, then Continue"
 _PLAIN = "plain http: one thread, no GPU, nothing kept on the phone; without --http the page is several times faster"
 
@@ -82,7 +83,8 @@ def serve(
     desk = Desk(pipeline, records, reference)
     offers = make_offers(pipeline.bundle, bundle.name, runtime_files(runtime, say))
     address = LOOPBACK if way == "usb" else host or local_address()
-    context = temporary_context([address, "localhost"]) if way == "https" else None
+    known = local_address() if address in _EVERY_ADDRESS else address
+    context = temporary_context([known, "localhost"]) if way == "https" else None
     try:
         server = PageServer((address, port), offers, desk, context)
     except OSError as error:
@@ -93,7 +95,7 @@ def serve(
         port = server.server_address[1]
         if way == "usb":
             reverse_port(port)
-        shown = "localhost" if way == "usb" else f"[{address}]" if ":" in address else address
+        shown = "localhost" if way == "usb" else f"[{known}]" if ":" in known else known
         where = f"{'https' if way == 'https' else 'http'}://{shown}:{port}/{server.token}/"
         if (code := terminal_code(where)) is not None and way != "usb":
             typer.echo(code)

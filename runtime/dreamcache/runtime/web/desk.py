@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from dreamcache.runtime.errors import OutputError, SettingsError
+from dreamcache.runtime.errors import OutputError, SettingsError, first_line
 from dreamcache.runtime.files import replacing
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.reference.picture_sources import Source
@@ -66,19 +66,28 @@ class Desk:
         """
         try:
             record = parse_json(text)
-        except ValueError as error:
+            written = json.dumps(record, indent=1, allow_nan=False) + "\n"
+        except (ValueError, RecursionError) as error:
             raise SettingsError(f"record: JSON is expected, received what is not ({error})") from error
-        if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
+        if not isinstance(record, dict) or type(record.get("schema_version")) is not int:
             raise SettingsError("record: an object with a schema_version is expected, received another")
         with self._one_at_a_time:
             if self._kept >= _MOST_RECORDS:
                 raise OutputError(f"{_MOST_RECORDS} records were kept; start `dreamcache web` again for more")
-            self._kept += 1
-            self._records.mkdir(parents=True, exist_ok=True)
             moment = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
-            place = self._records / f"browser-{moment}-{self._kept}.json"
-            with replacing(place) as beside:
-                beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            try:
+                self._records.mkdir(parents=True, exist_ok=True)
+                while True:
+                    self._kept += 1
+                    place = self._records / f"browser-{moment}-{self._kept}.json"
+                    if not place.exists():
+                        break
+                with replacing(place) as beside:
+                    beside.write_text(written, encoding="utf-8")
+            except OSError as error:
+                raise OutputError(
+                    f"the desk cannot keep a record in {self._records.name}: {error.strerror or first_line(error)}"
+                ) from error
         return place
 
 

@@ -24,6 +24,7 @@ from dreamcache.runtime.bundle.parity import (
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.sampling.device_check import least_device_db
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
+from dreamcache.runtime.web.desk import MAX_PHOTOGRAPH_BYTES
 
 PAGE = Path(__file__).parent / "page"
 
@@ -108,6 +109,7 @@ def _facts(bundle: Bundle, name: str) -> dict[str, Any]:
         "fingerprint": contract.fingerprints.subject(),
         "cache_tensors": _complete(cache_tensors(contract.architecture)),
         "reference_side": contract.architecture.reference_side,
+        "photograph_bytes": MAX_PHOTOGRAPH_BYTES,
         "gates": {
             "least_db": MIN_PSNR_DB_BY_PRECISION.get(contract.precision),
             "condition_tolerance": CONDITION_TOLERANCE,

@@ -10,20 +10,28 @@ import hmac
 import json
 import re
 import secrets
+import socket
 import ssl
+import threading
+from collections import Counter
 from collections.abc import Callable
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from dreamcache.runtime.errors import DreamCacheError, first_line
+from dreamcache.runtime.errors import DreamCacheError, OutputError, first_line
 from dreamcache.runtime.web.desk import MAX_PHOTOGRAPH_BYTES, MAX_RECORD_BYTES, Desk
 from dreamcache.runtime.web.offers import Offer, Offers
 
 _PIECE = 1 << 18
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _QUIET_S = 120
+_STRANGER_QUIET_S = 20
+_MOST_CONNECTIONS, _MOST_OF_ONE = 256, 32
 _HEADERS = {
     # Shared memory, and so threads, needs the first two.
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -48,13 +56,46 @@ class PageServer(ThreadingHTTPServer):
         self, address: tuple[str, int], offers: Offers, desk: Desk, context: ssl.SSLContext | None = None
     ) -> None:
         """context: None is plain HTTP. Raises: OSError when the address cannot be taken."""
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, PageHandler)
+        self._open: Counter[str] = Counter()
+        self._counting = threading.Lock()
         self.offers = offers
         self.desk = desk
         self.token = secrets.token_urlsafe(16)
         if context is not None:
             # The handshake is made by the connection's own thread: one that stalls holds up nobody.
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+    def server_bind(self) -> None:
+        """Without the name of the address, for which a network would be asked."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread of its own, while there are not too many, so that one neighbour does not shut out the others."""
+        client = client_address[0]
+        with self._counting:
+            room = self._open[client] < _MOST_OF_ONE and self._open.total() < _MOST_CONNECTIONS
+            self._open[client] += room
+        if room:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """And make room when it has gone."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            with self._counting:
+                self._open[client_address[0]] -= 1
+                self._open += Counter()  # without those that have none left
+
+    def clients(self) -> int:
+        """Connections that are open."""
+        with self._counting:
+            return self._open.total()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A phone that goes away in the middle is nothing to report."""
@@ -64,7 +105,7 @@ class PageHandler(BaseHTTPRequestHandler):
     """One connection of a browser."""
 
     protocol_version = "HTTP/1.1"
-    timeout = _QUIET_S
+    timeout = _STRANGER_QUIET_S
     server: PageServer
 
     def do_GET(self) -> None:
@@ -106,16 +147,22 @@ class PageHandler(BaseHTTPRequestHandler):
             return
         try:
             self._answer(HTTPStatus.OK, json.dumps(answer(body)).encode())
+        except OutputError as error:
+            self._refuse(HTTPStatus.INSUFFICIENT_STORAGE, first_line(error))
         except DreamCacheError as error:
             self._refuse(HTTPStatus.UNPROCESSABLE_ENTITY, first_line(error))
 
     def _name(self) -> str | None:
         """The address below the token; None where the answer was given already."""
-        parts = unquote(urlsplit(self.path).path).split("/", 2)
+        try:
+            parts = unquote(urlsplit(self.path).path).split("/", 2)
+        except ValueError:  # as http://[x/
+            parts = []
         given = parts[1] if len(parts) > 1 else ""
         if not hmac.compare_digest(given.encode(), self.server.token.encode()):
             self._refuse(HTTPStatus.NOT_FOUND, _WRONG_TOKEN)
             return None
+        self.connection.settimeout(_QUIET_S)
         if len(parts) == 2:
             self._begin(HTTPStatus.PERMANENT_REDIRECT, "text/plain", 0, {"Location": f"/{given}/"})
             return None
@@ -124,15 +171,21 @@ class PageHandler(BaseHTTPRequestHandler):
     def _body(self, most: int) -> bytes | None:
         """What was posted; None where it was refused, before any of it is read."""
         length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit():
+        if not _LENGTH.fullmatch(length):
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "the length of what is sent is expected first")
         elif int(length) > most:
             limit = f"at most {most >> 20} MiB are expected, received {int(length) / (1 << 20):.0f}"
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{limit}; choose a smaller picture")
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{limit}; send something smaller")
         elif len(body := self.rfile.read(int(length))) == int(length):
             return body
         self.close_connection = True
         return None
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server refuses by itself: no page of its own, and our headers."""
+        if not hasattr(self, "headers"):
+            self.headers = Message()
+        self._refuse(HTTPStatus(code), message or explain or HTTPStatus(code).phrase)
 
     def _send_file(self, offer: Offer) -> None:
         with offer.path.open("rb") as stream:

@@ -33,6 +33,8 @@ let reference;
 /** @type {import("./check.mjs").Verdict | null} */
 let verdict = null;
 let began = 0;
+/** Whether an engine runs and the model is there. */
+let ready = false;
 
 /** @param {any} message */
 function told({ told: kind, ...said }) {
@@ -56,8 +58,9 @@ function told({ told: kind, ...said }) {
 }
 
 /**
- * Something that takes a while: no two at once, the screen stays on, and trouble is a sentence.
- * @param {() => Promise<void>} work
+ * Something that takes a while: no two at once, the screen stays on, and trouble is a sentence. What did not start, or
+ * broke down, is started again first.
+ * @param {() => Promise<void>} [work]
  */
 async function busy(work) {
   const buttons = [...document.querySelectorAll("button, select, input[type=file]")];
@@ -67,13 +70,14 @@ async function busy(work) {
   // Nobody waits for it: a browser may leave the answer open.
   const lock = navigator.wakeLock?.request("screen").catch(() => null);
   try {
-    await work();
-    rememberStage(null);
+    if (!ready) await open();
+    await work?.();
   } catch (error) {
-    rememberStage(null);
+    ready &&= !client.closed;
     say("trouble", error instanceof Error ? error.message : String(error));
     say("status", "Stopped.");
   } finally {
+    rememberStage(null);
     void lock?.then((held) => held?.release()).catch(() => {});
     progress(null);
     document.documentElement.dataset.state = "ready";
@@ -154,11 +158,12 @@ async function cacheReference() {
 /** The settings as they stand. */
 function settings() {
   const seed = field("seed").value.trim();
+  if (!/^[0-9]{0,18}$/.test(seed)) throw new Error(`Seed: at most 18 digits are expected, received ${seed}; none is a random one.`);
   return {
     prompt: element("prompt", HTMLTextAreaElement).value,
     negative_prompt: field("negative").value,
     prompt_weights: field("prompt-weights").checked,
-    seed: /^[0-9]{1,18}$/.test(seed) ? seed : String(crypto.getRandomValues(new Uint32Array(1))[0]),
+    seed: seed || String(crypto.getRandomValues(new Uint32Array(1))[0]),
     steps: Number(field("steps").value),
     scheduler: choice("scheduler").value,
     step_cache: Number(choice("step-cache").value),
@@ -263,17 +268,22 @@ function listen() {
   button("share").hidden = !(navigator.canShare?.({ files: [empty] }) ?? false);
 }
 
-await busy(async () => {
+/** Everything from the desk's facts to a cached reference. */
+async function open() {
+  client?.close("it was opened anew");
   client = new WorkerClient(told);
   const answer = await client.ask("facts");
   ({ facts, engines } = answer);
-  fillForm();
-  listen();
+  if (choice("scheduler").length === 0) fillForm();
   if (!globalThis.isSecureContext)
     advise("connection", "Plain http: one thread, no GPU, and nothing is kept on this device. Without --http all of it is there.");
   advise("gpu", answer.note);
   await reportKilled(client, facts);
   await start(inOrder(engines, fastestThreads()));
   choice("engines").value = String(engines.indexOf(engine));
-  await takeReference(null);
-});
+  ready = true;
+  await (reference === undefined ? takeReference(null) : cacheReference());
+}
+
+listen();
+await busy();

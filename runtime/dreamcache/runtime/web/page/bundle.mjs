@@ -14,6 +14,7 @@
  * @property {string} fingerprint that subjects carry
  * @property {TensorSpec[]} cache_tensors
  * @property {number} reference_side
+ * @property {number} photograph_bytes the most that the desk takes
  * @property {{least_db: number | null, device_db: number, condition_tolerance: number, max_db: number}} gates
  *
  * @typedef {(name: string, done: number, total: number) => void} Progress

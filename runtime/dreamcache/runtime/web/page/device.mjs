@@ -9,7 +9,9 @@ import { advise, duration, element, say, showFigures } from "./view.mjs";
  * @typedef {import("./engines.mjs").Engine} Engine
  */
 
-const STAGE_KEY = "dreamcache-stage";
+const STAGE_KEY = "dreamcache-stage-";
+/** This tab among others of the same page; it holds a lock of this name as long as it lives. */
+const TAB = STAGE_KEY + crypto.getRandomValues(new Uint32Array(2)).join("");
 const THREADS_KEY = "dreamcache-threads";
 const SUSTAINED_S = 120;
 const TITLES = {
@@ -93,8 +95,8 @@ export async function measureDevice(client, facts, engine, verdict, reference, q
  */
 export function rememberStage(state) {
   try {
-    if (state === null) localStorage.removeItem(STAGE_KEY);
-    else localStorage.setItem(STAGE_KEY, JSON.stringify(state));
+    if (state === null) localStorage.removeItem(TAB);
+    else localStorage.setItem(TAB, JSON.stringify(state));
   } catch {
     // private windows may refuse
   }
@@ -113,24 +115,43 @@ export function fastestThreads(fastest) {
   }
 }
 
+// A tab that its person closes or reloads was not killed.
+addEventListener("pagehide", () => rememberStage(null));
+void navigator.locks?.request(TAB, () => new Promise(() => {}));
+
+/**
+ * What pages that live no more were doing; it is forgotten by this.
+ * @returns {Promise<any[]>}
+ */
+async function leftBehind() {
+  const alive = new Set((await navigator.locks?.query())?.held?.map(({ name }) => name));
+  const found = [];
+  try {
+    for (const key of Object.keys(localStorage).filter((name) => name.startsWith(STAGE_KEY) && !alive.has(name))) {
+      const text = localStorage.getItem(key) ?? "null";
+      localStorage.removeItem(key);
+      found.push(JSON.parse(text));
+    }
+  } catch {
+    // private windows may refuse, and others may have written there
+  }
+  return found;
+}
+
 /**
  * Tell of a page that was killed at work, and send that as a record too.
  * @param {import("./worker_client.mjs").WorkerClient} client
  * @param {Facts} facts
  */
 export async function reportKilled(client, facts) {
-  /** @type {any} */
-  let state = null;
-  try {
-    state = JSON.parse(localStorage.getItem(STAGE_KEY) ?? "null");
-  } catch {
-    return;
-  }
-  rememberStage(null);
-  if (state === null || state.contract !== facts.contract_sha256) return;
-  const graph = facts.contract.graphs[state.stage];
-  const bytes = [graph.file, ...graph.weights].reduce((sum, name) => sum + facts.contract.files[name].size, 0);
-  const what = `killed in ${state.stage}, whose files have ${(bytes / 1e6).toFixed(0)} MB`;
+  const states = await leftBehind();
+  const state = states.find((one) => one?.contract === facts.contract_sha256 && one.engine?.provider);
+  if (state === undefined) return;
+  const { graphs, files } = facts.contract;
+  const graph = Object.hasOwn(graphs, state.stage) ? graphs[state.stage] : null;
+  const names = graph === null ? Object.keys(files) : [graph.file, ...graph.weights];
+  const bytes = names.reduce((sum, name) => sum + files[name].size, 0);
+  const what = `killed in ${graph === null ? "loading" : state.stage}, whose files have ${(bytes / 1e6).toFixed(0)} MB`;
   advise(
     "killed",
     `Last time the browser stopped this page (${what}). Close other tabs and apps, or take a smaller bundle.`,

@@ -28,16 +28,14 @@ export class Pipeline {
    * @param {import("./sessions.mjs").SessionOpener} sessions
    * @param {import("./sampling/prompts.mjs").Encoder} encoder
    * @param {(stage: string, ms: number) => void} observe called with each stage's milliseconds
-   * @param {(stage: string) => void} begin called before each stage
    */
-  constructor(facts, sessions, encoder, observe, begin) {
+  constructor(facts, sessions, encoder, observe) {
     this.facts = facts;
     this.contract = facts.contract;
     this.sessions = sessions;
     const { text_length: length, text_chunks: chunks } = this.contract.architecture;
     this.tokenizer = new PromptTokenizer(encoder, this.contract.text, length, chunks);
     this.observe = observe;
-    this.begin = begin;
   }
 
   /** Values of one latent. */
@@ -198,7 +196,6 @@ export class Pipeline {
    * @param {(graph: Session) => Promise<T>} use
    */
   stage(name, stage, use) {
-    this.begin(name);
     return this.sessions.with(name, async (graph) => {
       const began = performance.now();
       const result = await use(graph);

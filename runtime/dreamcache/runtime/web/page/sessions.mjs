@@ -68,6 +68,8 @@ export class SessionOpener {
     this.files = files;
     this.graphs = graphs;
     this.keeping = false;
+    /** @type {(name: string) => void} told which graph is used now */
+    this.begin = () => {};
     /** @type {Map<string, Session>} */
     this.kept = new Map();
   }
@@ -119,6 +121,7 @@ export class SessionOpener {
    * @returns {Promise<T>}
    */
   async with(name, use) {
+    this.begin(name);
     const session = this.kept.get(name) ?? (await this.open(name));
     if (this.keeping) this.kept.set(name, session);
     try {
@@ -191,7 +194,9 @@ export function explained(error, graph) {
   const said = error instanceof Error ? error.message : String(error);
   if (/bad_alloc|out of memory|allocation failed|could not allocate|not enough memory/i.test(said) || /^\d+$/.test(said))
     return `The browser has too little memory for ${graph}. Close other tabs and apps, or take a smaller bundle. (${said})`;
+  if (/integer overflow|SafeInt/i.test(said))
+    return `${graph} needs more than the 4 GB that a browser's engine has. Take a bundle of a smaller --resolution, or draw at the desk. (${said})`;
   if (/device.{0,20}lost|lost.{0,20}device/i.test(said))
     return `The GPU gave up at ${graph}. Reload this page; if it happens again, choose the processor under More. (${said})`;
-  return said;
+  return `${graph}: ${said}`;
 }

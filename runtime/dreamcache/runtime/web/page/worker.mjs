@@ -38,10 +38,12 @@ const answers = {
   async load({ engine }) {
     files = new BundleFiles(root, facts, (name, done, total) => send({ told: "fetched", name, done, total }));
     const { graphs } = facts.contract;
+    stage("loading");
     const sessions = await SessionOpener.load(root, engine, files, graphs);
     const { Tokenizer } = await import(`${root}runtime/tokenizers.min.mjs`);
     const rules = await (await asked(`${root}tokenizer`)).json();
-    pipeline = new Pipeline(facts, sessions, new Tokenizer(rules, {}), () => {}, stage);
+    pipeline = new Pipeline(facts, sessions, new Tokenizer(rules, {}), () => {});
+    sessions.begin = stage;
     // Everything is fetched and checked before anything is drawn.
     for (const name of ["text_encoder", "vae_encoder", "cache", "denoiser", "vae_decoder"])
       for (const file of [graphs[name].file, ...graphs[name].weights]) await files.bytes(file);
@@ -54,6 +56,9 @@ const answers = {
   /** The reference that the desk offers, or a photograph that it prepares. */
   async reference({ photograph }) {
     const address = `${root}reference`;
+    const most = facts.photograph_bytes;
+    if (photograph !== null && photograph.size > most)
+      throw new Error(`This picture has ${Math.ceil(photograph.size / (1 << 20))} MiB, and the desk takes ${most >> 20}. Choose a smaller one.`);
     const sent = photograph === null ? {} : { method: "POST", body: photograph };
     return (await asked(address, sent)).json();
   },

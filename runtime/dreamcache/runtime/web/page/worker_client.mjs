@@ -8,6 +8,7 @@ export class WorkerClient {
     /** @type {Map<number, {resolve: (answer: any) => void, reject: (error: Error) => void}>} */
     this.waiting = new Map();
     this.last = 0;
+    this.closed = "";
     this.worker.addEventListener("message", ({ data }) => {
       if (data.told !== undefined) return told(data);
       const waiting = this.waiting.get(data.id);
@@ -24,6 +25,7 @@ export class WorkerClient {
    * @returns {Promise<any>}
    */
   ask(ask, given = {}) {
+    if (this.closed) return Promise.reject(new Error(this.closed));
     const id = ++this.last;
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject });
@@ -33,6 +35,7 @@ export class WorkerClient {
 
   /** @param {string} why */
   close(why) {
+    this.closed = why;
     this.worker.terminate();
     for (const { reject } of this.waiting.values()) reject(new Error(why));
     this.waiting.clear();

@@ -1,0 +1,212 @@
+"""`dreamcache web` in headless Chromium: how right each engine is, records, and the pictures of the documents.
+
+    python docs/scripts/devices.py check BUNDLE... [--gpu]
+    python docs/scripts/devices.py measure BUNDLE --out docs/results/devices [--gpu]
+    python docs/scripts/devices.py pictures BUNDLE --out docs/images
+    python docs/scripts/devices.py draw BUNDLE [--gpu]
+
+`check` prints decibels by bundle and engine, `measure` keeps a quick record of each, `draw` draws one step without
+guidance and prints what it took: for bundles of full size. --gpu is WebGPU on SwiftShader, a
+software adapter, which is no device. Needs the extra `[web]`, playwright, and a Chromium at hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+_CPU = ("--disable-features=WebGPU",)
+_SOFTWARE_GPU = (
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=Vulkan,WebGPU",
+)
+_GRAPHS = {
+    "Text": "text",
+    "Reference": "VAE encoder",
+    "Caching": "caching graph",
+    "Denoiser": "denoiser",
+    "Picture": "VAE decoder",
+}
+"""The page's names of graphs, and the documents'."""
+_TOY = Path(__file__).parents[1] / "images/toy.png"
+_PHONE, _DESK = {"width": 360, "height": 780}, {"width": 1200, "height": 900}
+_LONGEST_MS = 3_600_000.0
+
+
+@contextmanager
+def served(bundle: str, records: Path) -> Iterator[str]:
+    """The address of `dreamcache web` on this machine alone."""
+    command = [sys.executable, "-m", "dreamcache.runtime.cli", "web", bundle, "--host", "127.0.0.1"]
+    command += ["--port", "0", "--reference", str(_TOY), "--records", str(records)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield next(line.strip() for line in server.stdout if line.startswith("https://"))
+        finally:
+            server.terminate()
+
+
+@contextmanager
+def opened(address: str, gpu: bool, size: dict[str, int] = _PHONE, scheme: str = "light") -> Iterator[Page]:
+    """The page when its first work is done: everything is checked, and the reference cached."""
+    from playwright.sync_api import ViewportSize, sync_playwright
+
+    options = ["--no-sandbox", *(_SOFTWARE_GPU if gpu else _CPU)]
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=options)
+        context = browser.new_context(
+            ignore_https_errors=True,
+            viewport=ViewportSize(width=size["width"], height=size["height"]),
+            color_scheme="dark" if scheme == "dark" else "light",
+        )
+        page = context.new_page()
+        page.set_default_timeout(_LONGEST_MS)
+        page.goto(address)
+        settle(page)
+        yield page
+        browser.close()
+
+
+def settle(page: Page) -> None:
+    """Wait for the end of what was begun. Raises: SystemExit with the page's own sentence about trouble."""
+    page.wait_for_timeout(100)
+    page.wait_for_selector("html[data-state=ready]", state="attached")
+    if trouble := page.inner_text("#trouble"):
+        raise SystemExit(trouble)
+
+
+def engines(page: Page, gpu: bool) -> Iterator[str]:
+    """Each engine by its name, chosen and checked; of a GPU that alone."""
+    page.click("summary")
+    for name in page.locator("#engines option").all_inner_texts():
+        if gpu == name.startswith("GPU"):
+            if page.evaluate("document.getElementById('engines').selectedOptions[0].text") != name:
+                page.select_option("#engines", label=name)
+                settle(page)
+            yield name
+
+
+def check(bundles: list[str], gpu: bool) -> None:
+    """Rows of a table."""
+    print(f"| bundle | engine | {' | '.join(_GRAPHS.values())} |", flush=True)
+    for bundle in bundles:
+        with (
+            TemporaryDirectory() as records,
+            served(bundle, Path(records)) as address,
+            opened(address, gpu) as page,
+        ):
+            for engine in engines(page, gpu):
+                named = (row.split("\n") for row in page.locator("#checks li").all_inner_texts())
+                db = {name: figure.removesuffix(" dB") for name, figure in named}
+                row = " | ".join(db[name] for name in _GRAPHS)
+                print(f"| `{Path(bundle).name}` | {engine} | {row} |", flush=True)
+            if advice := page.inner_text("#advice"):
+                print(advice, file=sys.stderr)
+
+
+def measure(bundle: str, out: Path, gpu: bool) -> None:
+    """A quick record of each engine: wasm-1-thread.json, webgpu-software.json."""
+    with TemporaryDirectory() as place, served(bundle, Path(place)) as address, opened(address, gpu) as page:
+        for engine in engines(page, gpu):
+            threads = "".join(filter(str.isdigit, engine))
+            name = "webgpu-software" if gpu else f"wasm-{threads}-thread{'s' if threads != '1' else ''}"
+            page.click("#quick")
+            settle(page)
+            (record,) = Path(place).iterdir()
+            out.mkdir(parents=True, exist_ok=True)
+            shutil.move(record, out / f"{name}.json")
+            print(out / f"{name}.json", flush=True)
+
+
+def draw(bundle: str, gpu: bool) -> None:
+    """One step without guidance: every graph once. Prints seconds and the most memory of the page's process."""
+    began = monotonic()
+
+    def said(what: str) -> None:
+        print(f"{monotonic() - began:.0f} s: {what}; at most {renderer_peak_mb():.0f} MB", flush=True)
+
+    with (
+        TemporaryDirectory() as records,
+        served(bundle, Path(records)) as address,
+        opened(address, gpu) as page,
+    ):
+        said(f"{page.inner_text('#engine')}, reference cached: {page.inner_text('#status')}")
+        page.click("summary")
+        page.select_option("#mode", "none")
+        page.fill("#steps", "1")
+        page.click("#go")
+        settle(page)
+        said(page.inner_text("#status"))
+
+
+def renderer_peak_mb() -> float:
+    """The largest resident size that a page's process of this browser ever had; needs Linux."""
+    found = 0.0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            command = status.with_name("cmdline").read_bytes()
+            if b"--type=renderer" in command and b"playwright" in command:
+                (peak,) = re.findall(r"VmHWM:\s*(\d+)", status.read_text())
+                found = max(found, int(peak) / 1000)
+        except (OSError, ValueError):
+            pass  # gone meanwhile
+    return found
+
+
+def pictures(bundle: str, out: Path) -> None:
+    """A finished picture and a measurement on a phone, and the page on a desk."""
+    with TemporaryDirectory() as records, served(bundle, Path(records)) as address:
+        for name, size, scheme in (("web", _PHONE, "dark"), ("web-desk", _DESK, "light")):
+            with opened(address, False, size, scheme) as page:
+                page.click("summary")
+                page.fill("#seed", "7")
+                page.click("summary")
+                page.fill("#steps", "20")
+                page.fill("#prompt", "a toy duck on the beach")
+                page.click("#go")
+                settle(page)
+                page.evaluate("scrollTo(0, 0)")
+                page.screenshot(path=out / f"{name}.png")
+                if size == _PHONE:
+                    page.click("#quick")
+                    settle(page)
+                    page.locator("#device").scroll_into_view_if_needed()
+                    page.evaluate("document.getElementById('device').scrollIntoView()")
+                    page.screenshot(path=out / f"{name}-bench.png")
+
+
+def main() -> None:
+    """See the first lines."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("what", choices=["check", "measure", "pictures", "draw"])
+    parser.add_argument("bundles", nargs="+", metavar="BUNDLE")
+    parser.add_argument("--gpu", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path())
+    given = parser.parse_args()
+    if given.what == "check":
+        check(given.bundles, given.gpu)
+        return
+    for bundle in given.bundles:
+        if given.what == "measure":
+            measure(bundle, given.out, given.gpu)
+        elif given.what == "draw":
+            draw(bundle, given.gpu)
+        else:
+            pictures(bundle, given.out)
+
+
+if __name__ == "__main__":
+    main()
