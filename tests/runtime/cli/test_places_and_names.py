@@ -87,3 +87,19 @@ def test_an_error_of_the_system_is_its_own_word(
     monkeypatch.setattr("dreamcache.runtime.bundle.folder.open_contract", refused)
     assert run("inspect", pristine) == 1
     assert capsys.readouterr().err == f"dreamcache: {tmp_path}/a\\nb: Too many open files\n"
+
+    def absent(*_: object, **__: object) -> None:
+        raise FileNotFoundError("no base at 'x'; give a folder")
+
+    monkeypatch.setattr("dreamcache.runtime.bundle.folder.open_contract", absent)
+    assert run("inspect", pristine) == 1
+    assert capsys.readouterr().err == "dreamcache: no base at 'x'; give a folder\n"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_of_training_data_are_bounded(
+    tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("synthesize", "world", tmp_path / "w", "--samples", 4, "--seed", seed) == 2
+    assert "--seed" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

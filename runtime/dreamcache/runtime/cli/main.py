@@ -142,6 +142,8 @@ def _one_line(error: Exception, entry: EntryPoint | None) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, DreamCacheError):
         return text
+    if isinstance(error, FileNotFoundError) and error.errno is None:  # the models' own words
+        return printable(text)
     if (
         isinstance(error, OSError) and error.strerror
     ):  # the system's own word: a name too long, no permission, a full disk

@@ -23,7 +23,7 @@ ShardSize = Annotated[
     int,
     typer.Option(min=1, help="Samples per shard; a killed process loses at most one.", rich_help_panel=RUN),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of all samples.", rich_help_panel=RUN)]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all samples.", rich_help_panel=RUN)]
 Batch = Annotated[int, typer.Option(min=1, help="Samples per model call.", rich_help_panel=RUN)]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu or cuda:N.", rich_help_panel=RUN)]
 Dtype = Annotated[
