@@ -46,30 +46,40 @@ def pytest_runtest_call() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete diffusers Stable Diffusion folder with random weights, 32 px."""
+    from made_once import made_once
     from tiny_models import write_tiny_base
 
-    return write_tiny_base(tmp_path_factory.mktemp("base") / "tiny")
+    return made_once(tmp_path_factory, "base", lambda folder: write_tiny_base(folder / "tiny")) / "tiny"
 
 
 @pytest.fixture(scope="session")
-def tiny_adapters(tiny_base: Path) -> Path:
+def tiny_adapters(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Randomised adapters that belong to `tiny_base`."""
+    from made_once import made_once
     from tiny_models import write_tiny_adapters
 
-    return write_tiny_adapters(tiny_base.parent / "adapters.safetensors", tiny_base)
+    def make(folder: Path) -> None:
+        write_tiny_adapters(folder / "adapters.safetensors", tiny_base)
+
+    return made_once(tmp_path_factory, "adapters", make) / "adapters.safetensors"
 
 
 @pytest.fixture(scope="session")
 def javascript(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The JavaScript runtime of `dreamcache web`, fetched by npm as a user's is."""
+    from made_once import made_once
     from page_files import need
 
     from dreamcache.runtime.web.delivery import runtime_files
 
     need("npm", "npm")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("javascript")))
-        return runtime_files()
+
+    def fetch(folder: Path) -> dict[str, Path]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(folder))
+            return runtime_files()
+
+    return fetch(made_once(tmp_path_factory, "javascript", fetch))
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,11 @@ import pytest
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_base: Path, tiny_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`tiny_base` with `tiny_adapters`, exported by the command for a batch of two."""
+    from made_once import made_once
+
     from dreamcache.export.command import export
 
-    out = tmp_path_factory.mktemp("bundles") / "tiny"
-    export(out=out, base=str(tiny_base), adapters=tiny_adapters, batch=2)
-    return out
+    def make(folder: Path) -> None:
+        export(out=folder / "tiny", base=str(tiny_base), adapters=tiny_adapters, batch=2)
+
+    return made_once(tmp_path_factory, "tiny-bundle", make) / "tiny"

@@ -11,18 +11,25 @@ import pytest
 @pytest.fixture(scope="session")
 def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The usual one with a layer a block: half of the operations to convert."""
+    from made_once import made_once
     from tiny_models import MINI_SHAPED, write_tiny_base
 
-    folder = tmp_path_factory.mktemp("coreml-base") / "tiny"
-    return write_tiny_base(folder, unet={**MINI_SHAPED, "layers_per_block": 1})
+    def make(folder: Path) -> None:
+        write_tiny_base(folder / "tiny", unet={**MINI_SHAPED, "layers_per_block": 1})
+
+    return made_once(tmp_path_factory, "coreml-base", make) / "tiny"
 
 
 @pytest.fixture(scope="session")
-def small_adapters(small_base: Path) -> Path:
+def small_adapters(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Randomised adapters that belong to it."""
+    from made_once import made_once
     from tiny_models import write_tiny_adapters
 
-    return write_tiny_adapters(small_base.parent / "adapters.safetensors", small_base)
+    def make(folder: Path) -> None:
+        write_tiny_adapters(folder / "adapters.safetensors", small_base)
+
+    return made_once(tmp_path_factory, "coreml-adapters", make) / "adapters.safetensors"
 
 
 @pytest.fixture(scope="session")
@@ -50,14 +57,17 @@ def loud_adapters(loud_base: Path) -> Path:
 @pytest.fixture(scope="session")
 def both(small_base: Path, small_adapters: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For both targets: split_einsum, iOS 18, two resolutions."""
+    from made_once import made_once
+
     from dreamcache.export.command import export
 
-    out = tmp_path_factory.mktemp("both") / "bundle"
-    export(
-        out=out,
-        base=str(small_base),
-        adapters=small_adapters,
-        target="all",
-        coreml=["attention=split_einsum", "resolutions=64"],
-    )
-    return out
+    def make(folder: Path) -> None:
+        export(
+            out=folder / "bundle",
+            base=str(small_base),
+            adapters=small_adapters,
+            target="all",
+            coreml=["attention=split_einsum", "resolutions=64"],
+        )
+
+    return made_once(tmp_path_factory, "coreml-both", make) / "bundle"

@@ -175,9 +175,9 @@ TABLES: dict[str, Table] = {
         "Are triplets that the base paints as good as true ones?",
         (
             TEXT_ONLY,
-            AblationRow("painted by the base", Training(samples=2000, data="painted")),
-            AblationRow("true", Training(samples=2000)),
-            AblationRow("half of each", Training(samples=2000, data="mixed")),
+            AblationRow("painted by the base", Training(samples=1000, data="painted")),
+            AblationRow("true", Training(samples=1000)),
+            AblationRow("half of each", Training(samples=1000, data="mixed")),
         ),
     ),
     "strength": Table(
