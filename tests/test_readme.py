@@ -72,6 +72,8 @@ def figures_of_the_results() -> list[str]:
         figures.append(f"{scores['colour_distance']['mean']:.1f}")
     for pair in evaluation["pairs"]["results"].values():
         figures += [f"{pair[name]['mean']:.1%}" for name in ("own", "other", "kind", "scene")]
+    captions = evaluation["captions"]["results"]
+    figures += [f"{captions[name]['mean']:.1%}" for name in ("kind", "scene", "named", "style")]
     stages = ("text", "cache", "step", "vae_decode", "total")
     figures += [f"{demo['latency_ms'][stage]:.1f} ms" for stage in stages]
     figures.append(f"{demo['peak_private_mb']:.0f} MB")
@@ -108,8 +110,9 @@ def figures_of_the_results() -> list[str]:
         steps = " | ".join(f"{metrics[name] / 1e3:.2f} s" for name in ("step_ms_p50", "plain_step_ms_p50"))
         figures.append(f"{steps} | {metrics['adapter_overhead']:.3f} |")
     figures += core_ml_figures(json.loads((results / "coreml.json").read_text()))
-    for row in json.loads((results / "approximations.json").read_text())["rows"].values():
-        figures.append(f"{row['results']['identity_accuracy']['mean']:.1%}")
+    for name in ("approximations", "approximations-64px"):
+        rows = json.loads((results / f"{name}.json").read_text())["rows"]
+        figures += [f"{row['results']['identity_accuracy']['mean']:.1%}" for row in rows.values()]
     return figures
 
 
