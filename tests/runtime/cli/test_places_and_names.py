@@ -103,3 +103,11 @@ def test_seeds_of_training_data_are_bounded(
     assert run("synthesize", "world", tmp_path / "w", "--samples", 4, "--seed", seed) == 2
     assert "--seed" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_records_of_phones_have_a_place_before_anything_is_served(
+    pristine: Path, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in (toy, toy / "inside"):
+        assert run("web", pristine, "--http", "--host", "127.0.0.1", "--port", 0, "--records", place) == 1
+        assert "a folder for records is expected" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from dreamcache.runtime.errors import OutputError, SettingsError, first_line
-from dreamcache.runtime.files import replacing
+from dreamcache.runtime.files import claim_file, replacing
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.reference.picture_sources import Source
 from dreamcache.runtime.reference.prepare import prepare_reference
@@ -33,8 +33,9 @@ class Desk:
     def __init__(self, pipeline: Pipeline, records: Path, reference: Source | None = None) -> None:
         """reference: the picture that the page begins with; default: a drawn toy.
 
-        Raises: ImageError for a reference that cannot be used.
+        Raises: ImageError for a reference that cannot be used, OutputError where no record could be kept.
         """
+        _claim_folder(records)
         self._pipeline = pipeline
         self._records = records
         self._one_at_a_time = threading.Lock()
@@ -89,6 +90,16 @@ class Desk:
                     f"the desk cannot keep a record in {self._records.name}: {error.strerror or first_line(error)}"
                 ) from error
         return place
+
+
+def _claim_folder(folder: Path) -> None:
+    """Before a phone measures for minutes: the folder, or the one that it will be made in, can be written."""
+    standing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not standing.is_dir():
+        raise OutputError(
+            f"{folder}: a folder for records is expected, {standing} is none; choose another --records"
+        )
+    claim_file(standing / "browser.json", overwrite=True)
 
 
 def drawn_toy() -> Image.Image:
