@@ -37,7 +37,7 @@ from dreamcache.export.source import Source
             "v_prediction is expected where the noisiest timestep holds no signal",
         ),
         ("vae/config.json", {"scaling_factor": -1.0}, "the VAE's config has a wrong scaling_factor .*-1.0"),
-        ("vae/config.json", {"scaling_factor": "much"}, "the VAE's config has a wrong scaling_factor"),
+        ("vae/config.json", {"scaling_factor": "much"}, 'scaling_factor is "much", expected a number'),
     ],
 )
 def test_an_entry_that_the_contract_cannot_say_is_one_line_before_any_graph(
