@@ -33,10 +33,20 @@ def test_another_figure_is_noticed(page: ModuleType) -> None:
     assert page.filled(wrong) == text
 
 
-def test_every_record_was_made_alike(page: ModuleType) -> None:
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in page.RECORDS.glob("*.json")]
-    assert len({json.dumps(record["protocol"]) for record in records}) == 1
+def test_every_record_says_how_it_was_made_and_so_does_the_page(page: ModuleType) -> None:
+    records = {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in page.RECORDS.glob("*.json")
+    }
     text = page.PAGE.read_text(encoding="utf-8")
-    protocol = records[0]["protocol"]
+    # The trainer of version 0.1, which had one miniature, kept no base.
+    earlier = [record["protocol"] for record in records.values() if "base" not in record["protocol"]]
+    assert len({json.dumps(protocol) for protocol in earlier}) == 1
+    protocol = earlier[0]
     assert f"{protocol['steps']} steps of {protocol['batch']} samples a training" in text
     assert f"{protocol['identities']}\nheld-out toys in {protocol['scenes']} scenes" in text
+    later = {name: record["protocol"] for name, record in records.items() if "base" in record["protocol"]}
+    assert later
+    for name, protocol in later.items():
+        options = " ".join(f"--{one} {protocol[one]}" for one in ("samples", "steps", "identities", "scenes"))
+        assert re.search(rf"dreamcache ablate {name} --run \S+ {options}\n", text), name
+        assert protocol["base"] == "mini"
