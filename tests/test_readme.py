@@ -54,10 +54,10 @@ def core_ml_figures(record: dict[str, Any]) -> list[str]:
     for row in record["miniature"].values():
         if "refused" not in row:
             figures += [f"{row['unet_bytes'] / 1e6:.1f} MB", f"{row['psnr_db']['denoise fp16']:.1f} dB"]
-    for sizes in record["sizes"].values():
+    for sizes in record.get("sizes", {}).values():
         figures += [f"{size / 1e6:.0f} MB" for size in sizes.values()]
-    export = record["full_size"]
-    return [*figures, f"{export['seconds']:.0f} s", f"{export['private_gb']:.1f} GB"]
+    export = record.get("full_size")
+    return figures + ([f"{export['seconds']:.0f} s", f"{export['private_gb']:.1f} GB"] if export else [])
 
 
 def figures_of_the_results() -> list[str]:
@@ -109,7 +109,8 @@ def figures_of_the_results() -> list[str]:
         metrics = json.loads(path.read_text())["metrics"]
         steps = " | ".join(f"{metrics[name] / 1e3:.2f} s" for name in ("step_ms_p50", "plain_step_ms_p50"))
         figures.append(f"{steps} | {metrics['adapter_overhead']:.3f} |")
-    figures += core_ml_figures(json.loads((results / "coreml.json").read_text()))
+    for name in ("coreml", "coreml-64px"):
+        figures += core_ml_figures(json.loads((results / f"{name}.json").read_text()))
     for name in ("approximations", "approximations-64px"):
         rows = json.loads((results / f"{name}.json").read_text())["rows"]
         figures += [f"{row['results']['identity_accuracy']['mean']:.1%}" for row in rows.values()]
