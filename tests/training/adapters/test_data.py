@@ -67,7 +67,11 @@ def test_the_drawn_world_is_a_source() -> None:
     (larger,) = open_source("world:1", 128)
     assert larger.target.shape == larger.reference.shape == (128, 128, 3)
     assert np.array_equal(larger.target, draw_sample(0, 0, size=128).target)
-    for name in ("world:many", "world:0", "world:3+", "world:3+few"):
+    for name in ("world:10000001", "world:2+99999999999999", "world:" + "9" * 5000):
+        with pytest.raises(SettingsError, match="at most 10,000,000 samples are expected") as raised:
+            open_source(name, 64)
+        assert len(str(raised.value)) < 200
+    for name in ("world:many", "world:0", "world:3+", "world:3+few", "world:³"):
         with pytest.raises(SettingsError, match=r"expected world:N with N samples.*world:N\+M"):
             open_source(name, 64)
 

@@ -24,6 +24,8 @@ from dreamcache.training.world.dataset import Of, draw_parallel, read_shards
 Picture = NDArray[np.uint8]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 WORLD = "world:"
+MOST_DRAWN = 10_000_000
+"""Samples of the drawn world in one training; as many take a desktop days to draw."""
 
 
 class Triplet(Protocol):
@@ -185,7 +187,13 @@ def open_pairs(name: str, resolution: int) -> TripletSource | None:
 def _world_counts(name: str) -> tuple[int, int]:
     """N and M of world:N or world:N+M."""
     ones, plus, twos = name.removeprefix(WORLD).partition("+")
-    if not ones.isdecimal() or int(ones) < 1 or (plus and not twos.isdecimal()):
+    counts = [ones, twos] if plus else [ones]
+    decimal = all(one.isascii() and one.isdecimal() for one in counts)
+    if decimal and any(len(one) > 12 or int(one) > MOST_DRAWN for one in counts):
+        raise SettingsError(
+            f"the data is {name[:40]!r}: at most {MOST_DRAWN:,} samples are expected; give fewer"
+        )
+    if not decimal or int(ones) < 1:
         raise SettingsError(
             f"the data is {name!r}; expected {WORLD}N with N samples, such as world:2000, or {WORLD}N+M with M more of "
             "two toys"
