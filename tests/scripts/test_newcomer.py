@@ -33,8 +33,8 @@ def test_the_page_has_the_record() -> None:
         for way in RECORD["ways"].values()
     ]
     assert rows(PAGE) == measured
-    assert rows(PAGE.replace("| 326 MB |", "| 99 MB |")) != measured
-    assert RECORD["cpu"].startswith("Intel(R) Xeon")
+    assert rows(PAGE.replace(f"| {measured[0][2]} |", "| 99 MB |")) != measured
+    assert RECORD["cpu"] in PAGE
 
 
 @pytest.mark.parametrize("way", INSTALLS)
