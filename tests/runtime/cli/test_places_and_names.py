@@ -9,18 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from dreamcache.runtime.cli import main as cli
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as left:
-        cli.main([str(argument) for argument in arguments])
-    return int(left.value.code or 0)
-
-
-def drawing(bundle: Path, toy: Path, *more: object) -> tuple[object, ...]:
-    return ("generate", bundle, "--prompt", "a robot", "--reference", toy, "--steps", 1, "--seed", 5, *more)
+from cli_runs import drawing, run
 
 
 @pytest.mark.parametrize("preview", ["EVERY-2.png", "inside/../every-2.png", "link/every-2.png"])

@@ -14,25 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_runs import drawing, run
 from PIL import Image
 
-from dreamcache.runtime.cli import main as cli
 from dreamcache.runtime.cli.words import ForgivingStream, forgiving_words
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.files import claim_file, replacing
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sessions import system
 from dreamcache.runtime.sessions.kept_graphs import FOLDER_VARIABLE, graph_folder
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as left:
-        cli.main([str(argument) for argument in arguments])
-    return int(left.value.code or 0)
-
-
-def drawing(bundle: Path, toy: Path, *more: object) -> tuple[object, ...]:
-    return ("generate", bundle, "--prompt", "a robot", "--reference", toy, "--steps", 1, "--seed", 5, *more)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

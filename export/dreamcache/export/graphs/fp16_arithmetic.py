@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -124,16 +124,10 @@ def round_every_tensor(model: ir.Model) -> None:
 
 def _in_float32(model: ir.Model) -> set[ir.Node]:
     """Nodes that lead to the embedding of the timestep, periodic ones, and the denoiser's last block."""
-    found = _last_block(model)
-    waiting = [
+    sensitive = [
         node for node in model.graph if node.op_type in _PERIODIC or (node.name or "").endswith(_EMBEDDINGS)
     ]
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting += node.predecessors()
-    return found
+    return _reached(sensitive, ir.Node.predecessors, _last_block(model))
 
 
 def _last_block(model: ir.Model) -> set[ir.Node]:
@@ -146,13 +140,20 @@ def _last_block(model: ir.Model) -> set[ir.Node]:
     }
     if not blocks or _LAST_LAYER not in named:
         return set()
-    found: set[ir.Node] = set()
-    waiting = [blocks[max(blocks)]]
+    return _reached([blocks[max(blocks)]], ir.Node.successors, set())
+
+
+def _reached(
+    start: Iterable[ir.Node], step: Callable[[ir.Node], Iterable[ir.Node]], known: set[ir.Node]
+) -> set[ir.Node]:
+    """The nodes of `known` and of `start`, and all that steps lead to from the latter without passing the former."""
+    found = set(known)
+    waiting = list(start)
     while waiting:
         node = waiting.pop()
         if node not in found:
             found.add(node)
-            waiting += node.successors()
+            waiting += step(node)
     return found
 
 

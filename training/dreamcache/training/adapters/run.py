@@ -25,7 +25,7 @@ from dreamcache.training.adapters.encoded import EncodedData, Share, encode, enc
 from dreamcache.training.adapters.objective import AdapterLoss
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.adapters.trainer import ADAPTERS, Trainer
-from dreamcache.training.device import training_device, training_dtype
+from dreamcache.training.device import fast_in_bf16, training_device
 
 # the first start encodes all pictures before the processes meet
 PATIENCE = timedelta(days=2)
@@ -95,9 +95,7 @@ def finetune(
             f"{len(source)}; give more, or --set validation=0"
         )
     device = training_device()
-    rounded = preset.precision == "bf16" or (
-        preset.precision == "auto" and training_dtype(device) is torch.bfloat16
-    )
+    rounded = preset.precision == "bf16" or (preset.precision == "auto" and fast_in_bf16(device))
     accelerator = Accelerator(
         # said outright: without it several processes on CPUs would not find each other
         cpu=device.type == "cpu",
