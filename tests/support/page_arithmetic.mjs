@@ -10,8 +10,9 @@ const { trajectory } = await load("sampling/trajectory.mjs");
 const { branches, combine } = await load("sampling/guidance.mjs");
 const { PromptTokenizer } = await load("sampling/prompts.mjs");
 const { looksWeighted, weightedParts } = await load("sampling/prompt_weights.mjs");
+const { decodeInStrips } = await load("sampling/decoding.mjs");
 const { inOrder, unfit } = await load("engines.mjs");
-const { explained, lowerMemoryWhereRefused } = await load("sessions.mjs");
+const { Session, explained, lowerMemoryWhereRefused } = await load("sessions.mjs");
 
 const answers = {
   noise: ({ seed, count, draws }) => {
@@ -44,6 +45,19 @@ const answers = {
     const { Tokenizer } = await import(pathToFileURL(library).href);
     const tokenizer = new PromptTokenizer(new Tokenizer(JSON.parse(rules), {}), text, length, chunks);
     return prompts.map((prompt) => tokenizer.encode(prompt, weighted));
+  },
+  // In ONNX Runtime Web, as on the page.
+  strips: async ({ library, folder, graphs, latent, held }) => {
+    const ort = await import(pathToFileURL(library).href);
+    ort.env.wasm.numThreads = 1;
+    const sessions = {
+      graphs,
+      with: async (name, use) => {
+        const graph = await ort.InferenceSession.create(readFileSync(`${folder}/${graphs[name].file}`));
+        return use(new Session(ort, graph, graphs[name]));
+      },
+    };
+    return Array.from(await decodeInStrips(sessions, Float32Array.from(latent), held));
   },
   parts: ({ prompt }) => ({ parts: weightedParts(prompt), looks: looksWeighted(prompt) }),
   trajectory: async ({ scheduler, kind, steps, guidance, seed, count }) => {

@@ -33,6 +33,20 @@ def test_a_gpu_that_would_fail_is_left_out_in_a_sentence() -> None:
     assert small.startswith("The GPU of this device binds at most 134 MB at once, and this bundle needs 152:")
 
 
+def test_what_the_page_does_not_run_needs_no_gpu() -> None:
+    """A whole decoder that has strips, and the stock model."""
+    case = unfit("web8", 1.0, [], 128 * MIB)
+    needs = {"vae_decoder": {"largest_mb": 268.0}, "plain": {"largest_mb": 200.0}}
+    head, strip = {"vae_decoder_head": {"largest_mb": 34.0}}, {"vae_decoder_strip_0": {"largest_mb": 135.0}}
+    answers = ask_page(
+        [
+            {**case, "contract": {"precision": "web8", "parity": {"needs": given}}}
+            for given in (needs, needs | head, needs | head | strip)
+        ]
+    )
+    assert ["needs" in answer for answer in answers] == [True, False, True]
+
+
 def test_less_shared_memory_is_asked_for_where_a_browser_refuses_4_gb() -> None:
     asked = {"initial": 256, "maximum": 65536, "shared": True}
     whole, quarter, none = ask_page(

@@ -12,12 +12,14 @@ import pytest
 from page_files import draw, give_file, press, serving, settle, visit
 from tiny_bundle import seal
 from tiny_golden import add_golden
+from tiny_strips import add_strips
 
 from dreamcache.benchmarks.record import read_record
 from dreamcache.runtime.bundle.folder import MINI_FOLDER
 from dreamcache.runtime.bundle.golden import CHECK_NAME, save_golden
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.web.certificate import temporary_context
+from dreamcache.runtime.web.desk import drawn_toy
 from dreamcache.runtime.web.server import PageServer
 
 if TYPE_CHECKING:
@@ -167,15 +169,22 @@ def test_a_page_that_was_killed_says_so_and_leaves_a_record(page: Page, served: 
 def test_the_page_checks_its_device_by_golden_tensors(
     chromium: Browser, bundle: Path, javascript: dict[str, Path], tmp_path: Path
 ) -> None:
+    add_strips(bundle)
     golden = add_golden(bundle)
     context = temporary_context(["127.0.0.1"])
-    with serving(bundle, javascript, tmp_path, context) as (_, server):
+    with serving(bundle, javascript, tmp_path, context) as (pipeline, server):
         page = visit(chromium, server)
         assert page.inner_text("#verdict") == "Checked: this device computes what PyTorch computed."
         figures = page.locator("#checks b").all_inner_texts()
         assert len(figures) == 7
         assert all(float(figure.removesuffix(" dB")) > 100 for figure in figures[:5])
         assert figures[5:] == ["1.000", "1.000"]
+        # a decoder that has strips runs in strips, which here give another picture than the whole one
+        received, subject = draw(page, PROMPT, steps=1, seed=7), pipeline.cache(drawn_toy())
+        for tiled in (True, False):
+            expected = pipeline.generate(PROMPT, subject, steps=1, seed=7, tiled_vae=tiled)
+            apart = np.abs(received.astype(int) - np.asarray(expected)) > 1
+            assert (apart.mean() < 0.001) == tiled
         # each number of threads was timed, and the fastest is remembered
         threads = page.evaluate("localStorage.getItem('dreamcache-threads')")
         assert page.inner_text("#engine") == f"{threads} thread{'s' if threads > '1' else ''}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from page_files import launched, serving, visit
 from tiny_golden import add_golden
+from tiny_strips import add_strips
 
 from dreamcache.runtime.web.certificate import temporary_context
 
@@ -23,6 +24,7 @@ _HAS_ADAPTER = "async () => (await navigator.gpu?.requestAdapter() ?? null) !== 
 def test_every_graph_computes_what_python_computes(
     bundle: Path, javascript: dict[str, Path], tmp_path: Path
 ) -> None:
+    add_strips(bundle)
     add_golden(bundle)
     with (
         serving(bundle, javascript, tmp_path / "records", temporary_context(["127.0.0.1"])) as (_, server),

@@ -75,7 +75,7 @@ def make_offers(bundle: Bundle, name: str, runtime: Mapping[str, Path], page: Pa
         path = bundle.path(file)
         files[f"bundle/{file}"] = Offer(path, "application/octet-stream", _stamp(path))
     return Offers(
-        files, json.dumps(_facts(bundle, name)).encode(), PromptTokenizer.of(bundle).as_json().encode()
+        files, json.dumps(page_facts(bundle, name)).encode(), PromptTokenizer.of(bundle).as_json().encode()
     )
 
 
@@ -91,7 +91,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _facts(bundle: Bundle, name: str) -> dict[str, Any]:
+def page_facts(bundle: Bundle, name: str) -> dict[str, Any]:
     """The complete contract, and what follows from it, so that the page derives nothing of its own."""
     from importlib.metadata import version
 
@@ -100,11 +100,12 @@ def _facts(bundle: Bundle, name: str) -> dict[str, Any]:
         raise BundleError(
             "a bundle with one text encoder is expected, received one of SDXL, which the page cannot run"
         )
+    graphs = _complete(contract.graphs)
     return {
         "name": name,
         "version": version("dreamcache"),
-        # In the words of the file: `graphs`, where Python says `onnx`.
-        "contract": _complete(contract) | {"graphs": _complete(contract.graphs)},
+        # In the words of the file: `graphs`, where Python says `onnx`; the decoder's strips by name too.
+        "contract": _complete(contract) | {"graphs": graphs | _complete(contract.graphs.by_name())},
         "contract_sha256": hashlib.sha256((bundle.folder / CONTRACT_NAME).read_bytes()).hexdigest(),
         "fingerprint": contract.fingerprints.subject(),
         "cache_tensors": _complete(cache_tensors(contract.architecture)),

@@ -38,7 +38,12 @@ let ready = false;
 
 /** @param {any} message */
 function told({ told: kind, ...said }) {
-  if (kind === "stage") rememberStage({ stage: said.name, engine, contract: facts.contract_sha256 });
+  if (kind === "stage") {
+    rememberStage({ stage: said.name, engine, contract: facts.contract_sha256 });
+    const part = /^vae_decoder_strip_(\d+)$/.exec(said.name);
+    if (part !== null)
+      say("status", `Decoding the picture: part ${Number(part[1]) + 1} of ${facts.contract.graphs.vae_decoder_strips.length}`);
+  }
   if (kind === "fetched") {
     const megabytes = (/** @type {number} */ bytes) => (bytes / 1e6).toFixed(1);
     say("status", `Fetching the model: ${said.name}, ${megabytes(said.done)} of ${megabytes(said.total)} MB`);

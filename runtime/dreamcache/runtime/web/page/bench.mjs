@@ -6,6 +6,7 @@
  * @typedef {Record<string, number[]>} Samples milliseconds by what was timed
  */
 
+import { withDecoder } from "./sampling/decoding.mjs";
 import { Denoiser } from "./sampling/denoiser.mjs";
 import { branches } from "./sampling/guidance.mjs";
 import { noiseSource } from "./sampling/noise.mjs";
@@ -101,8 +102,8 @@ async function stages(pipeline, reference, samples, count) {
   );
   for (let i = 0; i < count; i++) await pipeline.cache(reference);
   samples.vae_decode = [];
-  await pipeline.sessions.with("vae_decoder", (graph) =>
-    repeat(samples, "vae_decode", count, () => pipeline.decoded(graph, latent)),
+  await withDecoder(pipeline.sessions, (decode) =>
+    repeat(samples, "vae_decode", count, () => pipeline.decoded(decode, latent)),
   );
 }
 

@@ -85,6 +85,28 @@ export class BundleFiles {
   }
 
   /**
+   * Have files at hand for a while: they are read and compared once.
+   * @template T
+   * @param {string[]} names
+   * @param {() => Promise<T>} use
+   * @returns {Promise<T>}
+   */
+  async holding(names, use) {
+    const lent = [];
+    for (const name of names) {
+      const data = await this.bytes(name);
+      if (this.held.has(name)) continue;
+      this.held.set(name, data);
+      lent.push(name);
+    }
+    try {
+      return await use();
+    } finally {
+      for (const name of lent) this.held.delete(name);
+    }
+  }
+
+  /**
    * Fetch in one stream, and after a break from the byte that is missing.
    * @param {string} name
    * @param {number} size

@@ -11,12 +11,14 @@
  */
 
 import { readSafetensors } from "./safetensors.mjs";
+import { withDecoder } from "./sampling/decoding.mjs";
 import { sizeOf } from "./sessions.mjs";
 
 /** The file of golden tensors in a bundle. */
 export const GOLDEN = "check.safetensors";
 const FORMAT = "dreamcache-check-1";
-const ALONE = ["text_encoder", "vae_encoder", "cache", "vae_decoder"];
+const ALONE = ["text_encoder", "vae_encoder", "cache"];
+const DECODER = "vae_decoder";
 const CASES = ["denoiser", "denoiser:stock", "denoiser:null"];
 
 /**
@@ -39,6 +41,10 @@ export async function selfCheck(pipeline, files, tell) {
     db[name] = worst(tensors, name, outputs, gates.max_db);
     tell(name, db[name]);
   }
+  const [latent] = Object.values(inputsOf(tensors, DECODER, graphs[DECODER]));
+  const values = await withDecoder(pipeline.sessions, (decode) => decode(latent));
+  db[DECODER] = worst(tensors, DECODER, { [graphs[DECODER].outputs[0].name]: values }, gates.max_db);
+  tell(DECODER, db[DECODER]);
   /** @type {Float32Array[]} */
   const predictions = [];
   let call_ms = Infinity;

@@ -37,7 +37,9 @@ export async function engines(contract, checkable, isolated) {
 export function unfit(adapter, contract) {
   if (contract.precision === "web" && !adapter.features.has("shader-f16"))
     return "The GPU of this device has no 16-bit arithmetic: the processor draws. A bundle exported with --precision web8 runs on this GPU.";
-  const largest = Math.max(0, ...Object.values(contract.parity.needs).map((needs) => needs.largest_mb));
+  const { needs } = contract.parity;
+  const run = Object.keys(needs).filter((name) => name !== "plain" && (name !== "vae_decoder" || !("vae_decoder_head" in needs)));
+  const largest = Math.max(0, ...run.map((name) => needs[name].largest_mb));
   const bound = adapter.limits.maxStorageBufferBindingSize / 1e6;
   // Bundles may hold their figures rounded to 0.001.
   if (largest <= bound + 0.0005) return "";

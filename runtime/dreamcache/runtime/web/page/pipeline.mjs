@@ -5,6 +5,7 @@
  * @typedef {import("./sampling/guidance.mjs").Guidance} Guidance
  * @typedef {import("./subject.mjs").Subject} Subject
  * @typedef {import("./sessions.mjs").Session} Session
+ * @typedef {import("./sampling/decoding.mjs").Decode} Decode
  * @typedef {{side: number, pixels: string, background: string, thumbnail: string}} Reference as the desk prepared it
  * @typedef {{width: number, height: number, pixels: Uint8ClampedArray<ArrayBuffer>}} Picture RGBA
  * @typedef {{prompt: string, negative_prompt: string, seed: string, steps: number, scheduler: string, guidance: Guidance, step_cache?: number, prompt_weights?: boolean}} Settings step_cache:
@@ -12,6 +13,7 @@
  * @typedef {{index: number, total: number, preview: Picture | null}} Drawn
  */
 
+import { inStrips, withDecoder } from "./sampling/decoding.mjs";
 import { Denoiser, joined } from "./sampling/denoiser.mjs";
 import { noiseSource, noisedReference } from "./sampling/noise.mjs";
 import { PromptTokenizer } from "./sampling/prompts.mjs";
@@ -44,10 +46,12 @@ export class Pipeline {
     return z * h * w;
   }
 
-  /** Size of the decoder's files. */
-  get decoderBytes() {
-    const { file, weights } = this.contract.graphs.vae_decoder;
-    return [file, ...weights].reduce((sum, name) => sum + this.contract.files[name].size, 0);
+  /** Whether a decoder stands by for previews: a small one, since a large one would not fit beside the denoiser. */
+  get decodesPreviews() {
+    const { graphs, files } = this.contract;
+    const { file, weights } = graphs.vae_decoder;
+    const bytes = [file, ...weights].reduce((sum, name) => sum + files[name].size, 0);
+    return !inStrips(graphs) && bytes <= SMALL_DECODER_BYTES;
   }
 
   /**
@@ -124,7 +128,7 @@ export class Pipeline {
     const every = settings.step_cache ?? 1;
     const between = (/** @type {(shallow: Session | null) => Promise<void>} */ use) =>
       every > 1 ? this.sessions.with("shallow", use) : use(null);
-    const steps = async (/** @type {Session | null} */ decoder) =>
+    const steps = async (/** @type {Decode | null} */ decode) =>
       this.stage("denoiser", "denoise", (graph) => between(async (shallow) => {
         const batch = this.contract.architecture.batch;
         const { cache_tensors: specs } = this.facts;
@@ -135,31 +139,29 @@ export class Pipeline {
           latent = step.latent;
           if (tell !== null) {
             const last = step.index + 1 === step.total;
-            const preview = last ? null : await this.preview(decoder, step.preview);
+            const preview = last ? null : await this.preview(decode, step.preview);
             tell({ index: step.index, total: step.total, preview });
           }
           began = performance.now();
         }
       }));
-    // A small decoder stands by for previews; a large one would not fit beside the denoiser.
-    if (tell !== null && this.decoderBytes <= SMALL_DECODER_BYTES) await this.sessions.with("vae_decoder", steps);
+    if (tell !== null && this.decodesPreviews) await withDecoder(this.sessions, steps);
     else await steps(null);
-    return this.stage("vae_decoder", "vae_decode", (graph) => this.decoded(graph, latent));
+    return withDecoder(this.sessions, (decode) => this.timed("vae_decode", () => this.decoded(decode, latent)));
   }
 
   /**
    * The picture of a scaled latent.
-   * @param {Session} decoder
+   * @param {Decode} decode
    * @param {Float32Array} latent
    * @returns {Promise<Picture>}
    */
-  async decoded(decoder, latent) {
+  async decoded(decode, latent) {
     const { vae, graphs } = this.contract;
-    const [given, made] = [graphs.vae_decoder.inputs[0].name, graphs.vae_decoder.outputs[0]];
     const [scale, shift] = [f(vae.scaling_factor), f(vae.shift_factor ?? 0)];
     const unscaled = latent.map((value) => f(value / scale) + shift);
-    const values = (await decoder.run({ [given]: unscaled }))[made.name];
-    const [, , height, width] = made.shape;
+    const values = await decode(unscaled);
+    const [, , height, width] = graphs.vae_decoder.outputs[0].shape;
     const plane = height * width;
     const pixels = new Uint8ClampedArray(4 * plane);
     for (let i = 0; i < plane; i++) {
@@ -172,12 +174,12 @@ export class Pipeline {
 
   /**
    * The picture of a latent where a decoder is open, else three of its channels as colours, which costs nothing.
-   * @param {Session | null} decoder
+   * @param {Decode | null} decode
    * @param {Float32Array} latent
    * @returns {Promise<Picture>}
    */
-  async preview(decoder, latent) {
-    if (decoder !== null) return this.decoded(decoder, latent);
+  async preview(decode, latent) {
+    if (decode !== null) return this.decoded(decode, latent);
     const { latent_channels: z, latent_height: height, latent_width: width } = this.contract.architecture;
     const plane = width * height;
     const pixels = new Uint8ClampedArray(4 * plane);
@@ -196,11 +198,18 @@ export class Pipeline {
    * @param {(graph: Session) => Promise<T>} use
    */
   stage(name, stage, use) {
-    return this.sessions.with(name, async (graph) => {
-      const began = performance.now();
-      const result = await use(graph);
-      this.observe(stage, performance.now() - began);
-      return result;
-    });
+    return this.sessions.with(name, (graph) => this.timed(stage, () => use(graph)));
+  }
+
+  /**
+   * @template T
+   * @param {string} stage
+   * @param {() => Promise<T>} use
+   */
+  async timed(stage, use) {
+    const began = performance.now();
+    const result = await use();
+    this.observe(stage, performance.now() - began);
+    return result;
   }
 }

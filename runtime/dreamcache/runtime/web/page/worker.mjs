@@ -5,6 +5,7 @@ import { measure } from "./bench.mjs";
 import { GOLDEN, selfCheck } from "./check.mjs";
 import { Pipeline } from "./pipeline.mjs";
 import { engines } from "./engines.mjs";
+import { decoderGraphs } from "./sampling/decoding.mjs";
 import { SessionOpener } from "./sessions.mjs";
 import { loadSubject, saveSubject } from "./subject.mjs";
 
@@ -45,7 +46,8 @@ const answers = {
     pipeline = new Pipeline(facts, sessions, new Tokenizer(rules, {}), () => {});
     sessions.begin = stage;
     // Everything is fetched and checked before anything is drawn.
-    for (const name of ["text_encoder", "vae_encoder", "cache", "denoiser", "vae_decoder"])
+    const needed = ["text_encoder", "vae_encoder", "cache", "denoiser", ...decoderGraphs(graphs), "shallow"];
+    for (const name of needed.filter((one) => graphs[one]))
       for (const file of [graphs[name].file, ...graphs[name].weights]) await files.bytes(file);
     // A small bundle stays open: the next picture comes sooner.
     const bytes = Object.values(files.records).reduce((sum, record) => sum + record.size, 0);
