@@ -12,6 +12,8 @@ const { PromptTokenizer } = await load("sampling/prompts.mjs");
 const { looksWeighted, weightedParts } = await load("sampling/prompt_weights.mjs");
 const { decodeInStrips } = await load("sampling/decoding.mjs");
 const { inOrder, unfit } = await load("engines.mjs");
+const { sendRecord } = await load("unsent.mjs");
+const { backgroundSentence } = await load("view.mjs");
 const { Session, explained, lowerMemoryWhereRefused } = await load("sessions.mjs");
 
 const answers = {
@@ -37,6 +39,10 @@ const answers = {
       WebAssembly.Memory = Memory;
     }
   },
+  // Without a browser's storage, as in some private windows.
+  sent: ({ kept }) =>
+    sendRecord({ ask: async () => (kept ? { kept } : Promise.reject(new Error("The connection to the desk is lost."))) }, {}),
+  background: ({ how }) => backgroundSentence(how),
   explained: ({ said, graph }) => explained(new Error(said), graph),
   order: ({ found, threads }) => inOrder(found, threads),
   unfit: ({ features, limits, contract }) => unfit({ features: new Set(features), limits }, contract),

@@ -108,9 +108,21 @@ def test_what_was_measured_comes_back_as_a_record(page: Page, served: Served, tm
     from dreamcache.benchmarks.command import bench_command
 
     press(page, "toy")
+    # without a connection it is measured all the same, and the record comes with the next visit
+    page.context.set_offline(True)
     press(page, "quick")
+    assert page.inner_text("#kept").startswith("The desk was not reached: this device keeps the record")
+    page.context.set_offline(False)
+    assert not list(served[2].iterdir())
+    for sentence in (
+        "A record of an earlier visit came to your desk.",
+        "The record goes to your desk, and nowhere else.",
+    ):
+        page.reload()
+        settle(page)
+        assert page.inner_text("#kept") == sentence
+    page.click("summary")
     (kept,) = served[2].iterdir()
-    assert page.inner_text("#kept") == f"Kept at your desk as {kept.name}."
     record = read_record(kept)
     assert record.quick
     assert record.conditions.providers == ("wasm",)

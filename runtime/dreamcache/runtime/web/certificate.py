@@ -10,7 +10,8 @@ import ssl
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
-_DAYS = 30
+_DAYS = 365
+"""Before and after now, so that a phone's clock may be wrong; together less than a phone's 825."""
 
 
 def temporary_context(names: Sequence[str]) -> ssl.SSLContext:
@@ -20,9 +21,11 @@ def temporary_context(names: Sequence[str]) -> ssl.SSLContext:
     """
     import trustme
 
-    end = datetime.now(timezone.utc) + timedelta(days=_DAYS)
+    now, days = datetime.now(timezone.utc), timedelta(days=_DAYS)
     authority = trustme.CA(organization_name="dreamcache web")
-    issued = authority.issue_cert(*names, organization_name="dreamcache web", not_after=end)
+    issued = authority.issue_cert(
+        *names, organization_name="dreamcache web", not_before=now - days, not_after=now + days
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     issued.configure_cert(context)
     return context

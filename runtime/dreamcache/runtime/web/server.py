@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 from dreamcache.runtime.errors import DreamCacheError, OutputError, first_line
 from dreamcache.runtime.web.desk import MAX_PHOTOGRAPH_BYTES, MAX_RECORD_BYTES, Desk
 from dreamcache.runtime.web.offers import Offer, Offers
+from dreamcache.runtime.web.plain_http import answer_plain_http
 
 _PIECE = 1 << 18
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
@@ -86,7 +87,11 @@ class PageServer(ThreadingHTTPServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """And make room when it has gone."""
         try:
-            super().process_request_thread(request, client_address)
+            request.settimeout(_STRANGER_QUIET_S)
+            if isinstance(request, ssl.SSLSocket) and _spoke_plainly(request):
+                self.shutdown_request(request)
+            else:
+                super().process_request_thread(request, client_address)
         finally:
             with self._counting:
                 self._open[client_address[0]] -= 1
@@ -247,6 +252,14 @@ class PageHandler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Addresses hold the token, so none is written anywhere."""
+
+
+def _spoke_plainly(connection: ssl.SSLSocket) -> bool:
+    """Whether it was answered already; also where nothing came."""
+    try:
+        return answer_plain_http(connection)
+    except OSError:
+        return True
 
 
 def wanted_range(header: str | None, size: int) -> tuple[int, int] | None:

@@ -5,7 +5,8 @@ import { inOrder } from "./engines.mjs";
 import { looksWeighted } from "./sampling/prompt_weights.mjs";
 import { SCHEDULERS } from "./sampling/schedulers/index.mjs";
 import { SUFFIX } from "./subject.mjs";
-import { advise, duration, element, offerFile, pictureFile, progress, say, showPicture, showSubject } from "./view.mjs";
+import { sendUnsent } from "./unsent.mjs";
+import { advise, backgroundSentence, duration, element, offerFile, pictureFile, progress, say, showPicture, showSubject } from "./view.mjs";
 import { WorkerClient } from "./worker_client.mjs";
 
 /**
@@ -155,7 +156,7 @@ async function takeReference(photograph) {
 /** Cache the reference that was taken. */
 async function cacheReference() {
   showSubject(reference.thumbnail, true);
-  say("background", `${reference.background.charAt(0).toUpperCase()}${reference.background.slice(1)}.`);
+  say("background", backgroundSentence(reference.background));
   await client.ask("cache", { reference });
   say("status", "Ready.");
 }
@@ -283,6 +284,8 @@ async function open() {
   if (!globalThis.isSecureContext)
     advise("connection", "Plain http: one thread, no GPU, and nothing is kept on this device. Without --http all of it is there.");
   advise("gpu", answer.note);
+  const sent = await sendUnsent(client);
+  if (sent > 0) say("kept", `${sent === 1 ? "A record" : `${sent} records`} of an earlier visit came to your desk.`);
   await reportKilled(client, facts);
   await start(inOrder(engines, fastestThreads()));
   choice("engines").value = String(engines.indexOf(engine));

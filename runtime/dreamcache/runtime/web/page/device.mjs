@@ -1,6 +1,7 @@
 /** The part "This device": is it right, how fast is it, and what became of it when its browser stopped the page. */
 
 import { toRecord } from "./record.mjs";
+import { sendRecord } from "./unsent.mjs";
 import { advise, duration, element, say, showFigures } from "./view.mjs";
 
 /**
@@ -86,7 +87,7 @@ export async function measureDevice(client, facts, engine, verdict, reference, q
     say("verdict", `After two minutes it still has ${percent} % of its first speed.`);
   }
   say("status", "Measured.");
-  say("kept", `Kept at your desk as ${(await client.ask("record", { record })).kept}.`);
+  say("kept", await sendRecord(client, record));
 }
 
 /**
@@ -158,5 +159,5 @@ export async function reportKilled(client, facts) {
   );
   const measured = { samples: {}, absent: { e2e_ms_p50: what }, sustained: null, calls: 1 };
   const record = await toRecord(facts, state.engine, { quick: true, steps: 1 }, measured, null);
-  await client.ask("record", { record }).catch(() => {});
+  await sendRecord(client, record).catch(() => {});
 }

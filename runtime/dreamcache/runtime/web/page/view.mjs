@@ -110,6 +110,19 @@ export function pictureFile() {
   );
 }
 
+/**
+ * How the background went. The desk's words advise a mask, which a phone has not.
+ * @param {string} how
+ */
+export function backgroundSentence(how) {
+  const [said, advice] = how.split(/[:;] (?:look at the result, or )?give a mask/);
+  const sentence = `${said.charAt(0).toUpperCase()}${said.slice(1)}.`;
+  if (advice === undefined) return sentence;
+  const desk = advice.split(", or install GrabCut with: ")[1];
+  const install = desk === undefined ? "" : ` At your desk, ${desk} helps too.`;
+  return `${sentence} Not right? Take it in front of a plain background.${install}`;
+}
+
 /** @param {number} ms */
 export function duration(ms) {
   if (ms >= 10_000) return `${(ms / 1000).toFixed(0)} s`;
