@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from page_files import ask_page, draw, draw_refused, give_file, serving, visit
 
+from dreamcache.runtime.bundle.contract import GuidanceDefaults
 from dreamcache.runtime.bundle.folder import MINI_FOLDER, open_bundle
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sampling.prompt_weights import check_weights, weighted_parts
@@ -131,7 +132,9 @@ def test_weights_are_pythons() -> None:
 def test_a_prompt_of_two_chunks_draws_pythons_picture(
     chromium: Browser, javascript: dict[str, Path], tiny: ModuleType, toy: Path, tmp_path: Path
 ) -> None:
-    bundle = tiny.build(tmp_path / "bundle", text_chunks=2)
+    # defaults between and beyond the steps of the page's sliders
+    guidance = GuidanceDefaults(guidance_scale=17.3, strength=0.83, steps=4)
+    bundle = tiny.build(tmp_path / "bundle", text_chunks=2, guidance=guidance)
     first, weighted = "a robot on the beach toy", "a robot (beach:1.9) [toy toy]"
     with serving(bundle, javascript, tmp_path / "records", temporary_context(["127.0.0.1"])) as made:
         pipeline, server = made

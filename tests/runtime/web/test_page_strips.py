@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 from page_files import ask_page
 from tiny_strips import add_strips
 
@@ -13,24 +13,23 @@ from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sampling.decoding import decode_in_strips
 from dreamcache.runtime.web.offers import page_facts
 
+HELD = (1 << 27, 8_000, 0)
+"""All maps stored; the large ones made again, in chains of two and three; all made again."""
 
-@pytest.mark.parametrize("rows", [3, 5])
-def test_the_picture_is_pythons(bundle: Path, javascript: dict[str, Path], rows: int) -> None:
-    add_strips(bundle, rows)
-    pipeline = Pipeline.load(bundle)
-    graphs = pipeline.contract.graphs
+
+def test_the_picture_is_pythons(bundle: Path, javascript: dict[str, Path], tmp_path: Path) -> None:
     latent = np.random.default_rng(0).standard_normal((1, 4, 4, 4), dtype=np.float32)
-    case = {"ask": "strips", "library": str(javascript["ort.wasm.min.mjs"]), "folder": str(bundle)}
-    case |= {"graphs": page_facts(pipeline.bundle, "tiny")["contract"]["graphs"]}
-    # all stored; the large ones made again, in chains of two and three; all made again
-    held = (1 << 27, 8_000, 0)
-    asked = [
-        {**case, "latent": values.ravel().tolist(), "held": most}
-        for most in held
-        for values in (latent, -latent)
-    ]
-    received = [np.array(values, np.float32) for values in ask_page(asked)]
-    for values, most in zip(received[::2], held, strict=True):
-        expected = decode_in_strips(graphs, pipeline.sessions.open, latent, most)
-        np.testing.assert_allclose(values.reshape(expected.shape), expected, atol=2e-5)
-    assert np.abs(received[1] - received[0]).max() > 1
+    cases, expected = [], []
+    for rows in (3, 5):
+        folder = Path(shutil.copytree(bundle, tmp_path / str(rows)))
+        add_strips(folder, rows)
+        pipeline = Pipeline.load(folder)
+        case = {"ask": "strips", "library": str(javascript["ort.wasm.min.mjs"]), "folder": str(folder)}
+        case |= {"graphs": page_facts(pipeline.bundle, "tiny")["contract"]["graphs"]}
+        for held in HELD:
+            cases.append({**case, "latent": latent.ravel().tolist(), "held": held})
+            expected.append(decode_in_strips(pipeline.contract.graphs, pipeline.sessions.open, latent, held))
+    *answers, other = ask_page([*cases, {**cases[0], "latent": (-latent).ravel().tolist()}])
+    for values, picture in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(np.array(values, np.float32).reshape(picture.shape), picture, atol=2e-5)
+    assert np.abs(np.array(other) - answers[0]).max() > 1

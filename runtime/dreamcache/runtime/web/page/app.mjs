@@ -6,7 +6,7 @@ import { looksWeighted } from "./sampling/prompt_weights.mjs";
 import { SCHEDULERS } from "./sampling/schedulers/index.mjs";
 import { SUFFIX } from "./subject.mjs";
 import { sendUnsent } from "./unsent.mjs";
-import { advise, backgroundSentence, duration, element, offerFile, pictureFile, progress, say, showPicture, showSubject } from "./view.mjs";
+import { advise, backgroundSentence, duration, element, offerFile, pictureFile, progress, say, showPicture, showRange, showSubject } from "./view.mjs";
 import { WorkerClient } from "./worker_client.mjs";
 
 /**
@@ -213,10 +213,7 @@ function fillForm() {
     ["strength", guidance.strength],
     ["guidance-scale", guidance.guidance_scale],
   ])) {
-    field(id).value = String(value);
-    const show = () => (element(`${id}-shown`, HTMLOutputElement).value = field(id).value);
-    field(id).addEventListener("input", show);
-    show();
+    showRange(id, value);
   }
   element("step-caching", HTMLElement).hidden = !facts.contract.graphs.shallow;
   const size = `${architecture.image_width} × ${architecture.image_height} px`;

@@ -70,6 +70,22 @@ export function showSubject(thumbnail, large) {
 }
 
 /**
+ * A slider at the bundle's own value, which may lie between its steps or beyond its end.
+ * @param {string} id
+ * @param {number} value
+ */
+export function showRange(id, value) {
+  const range = element(id, HTMLInputElement);
+  range.max = String(Math.max(Number(range.max), value));
+  const steps = value / Number(range.step || 1);
+  if (Math.abs(steps - Math.round(steps)) > 1e-6) range.step = "any";
+  range.value = String(value);
+  const show = () => (element(`${id}-shown`, HTMLOutputElement).value = String(Number(Number(range.value).toFixed(3))));
+  range.addEventListener("input", show);
+  show();
+}
+
+/**
  * Rows of a name and a figure.
  * @param {"checks" | "figures"} id
  * @param {[string, string, boolean?][]} rows
