@@ -74,6 +74,11 @@ def test_without_a_secure_context_it_draws_and_says_what_is_missing(
         page.click("#toy")
         settle(page)
         assert page.inner_text("#trouble").startswith("The connection to the desk is lost.")
+        # another engine would have to be fetched: the one that runs goes on
+        page.evaluate("document.getElementById('engines').dispatchEvent(new Event('change'))")
+        settle(page)
+        assert page.inner_text("#trouble").startswith("The page could not start what computes.")
+        np.testing.assert_array_equal(draw(page, PROMPT, steps=2, seed=1), picture)
         page.context.close()
 
 

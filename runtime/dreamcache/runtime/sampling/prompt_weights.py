@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable
+from reprlib import repr as short
 
 from dreamcache.runtime.errors import SettingsError
 
@@ -75,7 +76,7 @@ def check_weights(prompts: Iterable[object], weighted: bool) -> None:
             weighted_parts(prompt)
         elif found := _WEIGHT.search(prompt):
             warnings.warn(
-                f"{found[0]!r} is read as text; --prompt-weights (prompt_weights=True) reads weights",
+                f"{short(found[0])} is read as text; --prompt-weights (prompt_weights=True) reads weights",
                 WeightsWarning,
                 stacklevel=4,
             )
@@ -86,7 +87,7 @@ def _joined(parts: list[Part]) -> list[Part]:
     for text, weight in parts:
         if not abs(weight) <= _MOST:
             raise SettingsError(
-                f"prompt: weights within ±{_MOST:g} are expected, received {weight:g} on {text!r}"
+                f"prompt: weights within ±{_MOST:g} are expected, received {weight:g} on {short(text)}"
             )
         if found and found[-1][1] == weight:
             found[-1] = (found[-1][0] + text, weight)
@@ -99,4 +100,4 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise SettingsError(f"prompt: a weight such as 1.3 is expected, received {text!r}") from error
+        raise SettingsError(f"prompt: a weight such as 1.3 is expected, received {short(text)}") from error

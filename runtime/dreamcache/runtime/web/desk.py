@@ -14,10 +14,10 @@ from typing import Any
 
 from PIL import Image
 
-from dreamcache.runtime.errors import OutputError, SettingsError, first_line
+from dreamcache.runtime.errors import ImageError, OutputError, SettingsError, first_line
 from dreamcache.runtime.files import claim_file, replacing
 from dreamcache.runtime.pipeline import Pipeline
-from dreamcache.runtime.reference.picture_sources import Source
+from dreamcache.runtime.reference.picture_sources import IN_MEMORY, Source
 from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.subject import thumbnail_base64
 from dreamcache.runtime.untrusted import parse_json
@@ -50,9 +50,12 @@ class Desk:
         contract = self._pipeline.contract
         segment = None if contract.graphs.segmenter is None else self._pipeline.segment
         with self._one_at_a_time:
-            found = prepare_reference(
-                photograph, None, size=contract.architecture.reference_side, segment=segment
-            )
+            try:
+                found = prepare_reference(
+                    photograph, None, size=contract.architecture.reference_side, segment=segment
+                )
+            except ImageError as error:
+                raise ImageError(str(error).replace(IN_MEMORY, "this picture", 1)) from error
         return {
             "side": found.image.width,
             "pixels": base64.b64encode(found.image.convert("RGB").tobytes()).decode("ascii"),

@@ -129,10 +129,14 @@ async function keepFastest(fewer) {
 
 /** @param {Engine} candidate */
 async function load(candidate) {
-  engine = candidate;
+  const next = new WorkerClient(told);
+  // Where the desk cannot be reached, the engine that runs goes on.
+  await next.ask("facts").catch((error) => {
+    next.close("it did not start");
+    throw error;
+  });
   client.close("another engine was chosen");
-  client = new WorkerClient(told);
-  await client.ask("facts");
+  [engine, client] = [candidate, next];
   say("engine", shortName(engine));
   const { note } = await client.ask("load", { engine });
   advise("storage", note);
@@ -265,7 +269,7 @@ function listen() {
     void busy(async () => {
       await load(chosen);
       await cacheReference();
-    });
+    }).then(() => (choice("engines").value = String(engines.indexOf(engine))));
   });
   const empty = new File([""], "picture.png", { type: "image/png" });
   button("share").hidden = !(navigator.canShare?.({ files: [empty] }) ?? false);

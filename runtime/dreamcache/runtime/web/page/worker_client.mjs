@@ -1,5 +1,8 @@
 /** Questions to the worker and its answers; a worker that dies rejects what it was asked. */
 
+const NOT_STARTED =
+  "The page could not start what computes. Is `dreamcache web` still running, and the phone in the same network? Then try again.";
+
 /** Of one worker, which holds one engine. */
 export class WorkerClient {
   /** @param {(message: any) => void} told what the worker says without being asked */
@@ -16,7 +19,7 @@ export class WorkerClient {
       if (data.error === undefined) waiting?.resolve(data.answer);
       else waiting?.reject(Object.assign(new Error(data.error), { name: data.kind }));
     });
-    this.worker.addEventListener("error", (event) => this.close(event.message || "the page could not start its worker"));
+    this.worker.addEventListener("error", (event) => this.close(event.message || NOT_STARTED));
   }
 
   /**

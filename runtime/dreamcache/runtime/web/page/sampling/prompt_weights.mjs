@@ -58,7 +58,7 @@ function joined(pieces) {
   for (const [text, weight] of pieces) {
     if (!(Math.abs(weight) <= MOST))
       throw new PromptError(
-        `prompt: weights within ±${MOST} are expected, received ${Number(weight.toPrecision(6))} on "${text}"`,
+        `prompt: weights within ±${MOST} are expected, received ${Number(weight.toPrecision(6))} on ${short(text)}`,
       );
     const last = found[found.length - 1];
     if (last?.[1] === weight) last[0] += text;
@@ -67,9 +67,15 @@ function joined(pieces) {
   return found.length ? found : [/** @type {Part} */ (["", 1])];
 }
 
+/**
+ * Of a text, as much as a sentence holds.
+ * @param {string} text
+ */
+const short = (text) => `"${text.length > 30 ? `${text.slice(0, 27)}…` : text}"`;
+
 /** @param {string} text */
 function numberOf(text) {
   const number = Number(text);
-  if (Number.isNaN(number)) throw new PromptError(`prompt: a weight such as 1.3 is expected, received "${text}"`);
+  if (Number.isNaN(number)) throw new PromptError(`prompt: a weight such as 1.3 is expected, received ${short(text)}`);
   return number;
 }
