@@ -2,12 +2,13 @@
 
     python docs/scripts/devices.py check BUNDLE... [--gpu]
     python docs/scripts/devices.py measure BUNDLE --out docs/results/devices [--gpu]
-    python docs/scripts/devices.py pictures BUNDLE --out docs/images
+    python docs/scripts/devices.py pictures BUNDLE --out FOLDER
     python docs/scripts/devices.py draw BUNDLE [--gpu]
 
 `check` prints decibels by bundle and engine, `measure` keeps a quick record of each, `draw` draws one step without
-guidance and prints what it took: for bundles of full size. --gpu is WebGPU on SwiftShader, a
-software adapter, which is no device. Needs the extra `[web]`, playwright, and a Chromium at hand.
+guidance and prints what it took: for bundles of full size. `pictures` makes docs/images/web.png, and more to look at.
+--gpu is WebGPU on SwiftShader, a software adapter, which is no device. Needs the extra `[web]`, playwright, and a
+Chromium at hand.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ _GRAPHS = {
 """The page's names of graphs, and the documents'."""
 _TOY = Path(__file__).parents[1] / "images/toy.png"
 _PHONE, _DESK = {"width": 360, "height": 780}, {"width": 1200, "height": 900}
+_GAP = 40
 _LONGEST_MS = 3_600_000.0
 
 
@@ -167,25 +169,38 @@ def renderer_peak_mb() -> float:
 
 
 def pictures(bundle: str, out: Path) -> None:
-    """A finished picture and a measurement on a phone, and the page on a desk."""
+    """Subject, finished picture and measurement on a phone and on a desk; `web.png`: the phone's three."""
+    from PIL import Image
+
+    out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as records, served(bundle, Path(records)) as address:
-        for name, size, scheme in (("web", _PHONE, "dark"), ("web-desk", _DESK, "light")):
+        for device, size, scheme in (("phone", _PHONE, "dark"), ("desk", _DESK, "light")):
             with opened(address, False, size, scheme) as page:
+                page.fill("#prompt", "a toy duck on the beach")
+                page.evaluate("document.activeElement.blur()")
+                shots = {"start": page.screenshot()}
                 page.click("summary")
                 page.fill("#seed", "7")
                 page.click("summary")
                 page.fill("#steps", "20")
-                page.fill("#prompt", "a toy duck on the beach")
                 page.click("#go")
                 settle(page)
                 page.evaluate("scrollTo(0, 0)")
-                page.screenshot(path=out / f"{name}.png")
-                if size == _PHONE:
-                    page.click("#quick")
-                    settle(page)
-                    page.locator("#device").scroll_into_view_if_needed()
-                    page.evaluate("document.getElementById('device').scrollIntoView()")
-                    page.screenshot(path=out / f"{name}-bench.png")
+                shots["picture"] = page.screenshot()
+                page.click("#quick")
+                settle(page)
+                page.evaluate("document.getElementById('device').scrollIntoView()")
+                shots["bench"] = page.screenshot()
+            for name, shot in shots.items():
+                (out / f"web-{device}-{name}.png").write_bytes(shot)
+    screens = [
+        Image.open(out / f"web-phone-{name}.png").convert("RGB") for name in ("start", "picture", "bench")
+    ]
+    width, height = screens[0].size
+    wide = Image.new("RGB", ((width + _GAP) * len(screens) - _GAP, height), "white")
+    for place, screen in enumerate(screens):
+        wide.paste(screen, ((width + _GAP) * place, 0))
+    wide.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(out / "web.png", optimize=True)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ const { PromptTokenizer } = await load("sampling/prompts.mjs");
 const { looksWeighted, weightedParts } = await load("sampling/prompt_weights.mjs");
 const { decodeInStrips } = await load("sampling/decoding.mjs");
 const { inOrder, unfit } = await load("engines.mjs");
+const { times } = await load("bench.mjs");
 const { sendRecord } = await load("unsent.mjs");
 const { backgroundSentence } = await load("view.mjs");
 const { Session, explained, lowerMemoryWhereRefused } = await load("sessions.mjs");
@@ -38,6 +39,10 @@ const answers = {
     } finally {
       WebAssembly.Memory = Memory;
     }
+  },
+  turns: ({ count, seconds, each }) => {
+    let now = 0;
+    return [...times(count, seconds, () => (now += each))].length;
   },
   // Without a browser's storage, as in some private windows.
   sent: ({ kept }) =>

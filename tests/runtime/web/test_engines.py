@@ -83,3 +83,11 @@ def test_the_number_of_threads_that_was_the_fastest_comes_after_a_checked_gpu() 
     orders = ask_page([{"ask": "order", "found": found, "threads": known} for found, known in cases])
     four, two, one = threads
     assert orders == [[gpu, two, four, one], [one, four, two], [four, two, one, gpu], [four, two, one]]
+
+
+def test_a_quick_measurement_takes_fewer_samples_of_a_slow_device() -> None:
+    cases = [(12, 20, 10), (12, 20, 3_000), (12, 20, 60_000), (64, 1e9, 60_000)]
+    asked = [
+        {"ask": "turns", "count": count, "seconds": part_s, "each": each} for count, part_s, each in cases
+    ]
+    assert ask_page(asked) == [12, 7, 1, 64]

@@ -17,10 +17,14 @@ const BLOCK = 4;
 const WARM_BLOCKS = 3;
 const WARM_WITHIN = 0.05;
 
-/** How many samples: of a whole run, and of a quick one. */
+/**
+ * How many samples: of a whole run, and of a quick one, whose parts end sooner on a slow device.
+ * @typedef {{load: number, stages: number, steps: number, pictures: number, warm: number, part_s: number}} Counts part_s:
+ *   seconds after which no further sample is taken
+ */
 const COUNTS = {
-  whole: { load: 5, stages: 8, steps: 64, pictures: 5, warm: 15 },
-  quick: { load: 2, stages: 3, steps: 12, pictures: 2, warm: 4 },
+  whole: { load: 5, stages: 8, steps: 64, pictures: 5, warm: 15, part_s: Infinity },
+  quick: { load: 2, stages: 3, steps: 12, pictures: 2, warm: 4, part_s: 20 },
 };
 
 /**
@@ -48,16 +52,16 @@ export async function measure(pipeline, plan, reference, tell) {
     samples.text = [];
     samples.cache = [];
     samples.vae_encode = [];
-    await loads(pipeline, texts, subject, samples, counts.load);
+    await loads(pipeline, texts, subject, samples, counts);
     tell("text, reference and decoder", 0.1);
-    await stages(pipeline, reference, samples, counts.stages);
+    await stages(pipeline, reference, samples, counts);
     tell("steps of the denoiser", 0.25);
     samples.step = [];
     const sustained = await steps(pipeline, texts, subject, samples, absent, counts, plan.sustained_s);
     tell("whole pictures", 0.7);
     const calls = samples.step;
     samples.step = [];
-    await pictures(pipeline, subject, samples, counts.pictures, plan.steps);
+    await pictures(pipeline, subject, samples, counts, plan.steps);
     samples.step = calls;
     tell("done", 1);
     return { samples, absent, sustained, calls: callsOf(pipeline, plan.steps) };
@@ -72,11 +76,11 @@ export async function measure(pipeline, plan, reference, tell) {
  * @param {any} texts
  * @param {any} subject
  * @param {Samples} samples
- * @param {number} count
+ * @param {Counts} counts
  */
-async function loads(pipeline, texts, subject, samples, count) {
+async function loads(pipeline, texts, subject, samples, counts) {
   [samples.warm_load, samples.first_step] = [[], []];
-  for (let i = 0; i < count; i++) {
+  for (const _ of times(counts.load, counts.part_s)) {
     const began = performance.now();
     await pipeline.sessions.with("denoiser", async (graph) => {
       samples.warm_load.push(performance.now() - began);
@@ -90,20 +94,20 @@ async function loads(pipeline, texts, subject, samples, count) {
  * @param {Pipeline} pipeline
  * @param {import("./pipeline.mjs").Reference} reference
  * @param {Samples} samples
- * @param {number} count
+ * @param {Counts} counts
  */
-async function stages(pipeline, reference, samples, count) {
+async function stages(pipeline, reference, samples, { stages: count, part_s }) {
   const latent = noiseSource(1n, pipeline.latentSize)();
   const [ids] = pipeline.tokenizer.encode(PROMPT).chunks;
   const spec = pipeline.contract.graphs.text_encoder.inputs[0];
   const given = spec.dtype === "int32" ? Int32Array.from(ids) : BigInt64Array.from(ids, BigInt);
   await pipeline.sessions.with("text_encoder", (graph) =>
-    repeat(samples, "text", count, () => graph.run({ [spec.name]: given })),
+    repeat(samples, "text", times(count, part_s), () => graph.run({ [spec.name]: given })),
   );
-  for (let i = 0; i < count; i++) await pipeline.cache(reference);
+  for (const _ of times(count, part_s)) await pipeline.cache(reference);
   samples.vae_decode = [];
   await withDecoder(pipeline.sessions, (decode) =>
-    repeat(samples, "vae_decode", count, () => pipeline.decoded(decode, latent)),
+    repeat(samples, "vae_decode", times(count, part_s), () => pipeline.decoded(decode, latent)),
   );
 }
 
@@ -114,7 +118,7 @@ async function stages(pipeline, reference, samples, count) {
  * @param {any} subject
  * @param {Samples} samples
  * @param {Record<string, string>} absent
- * @param {{steps: number, warm: number}} counts
+ * @param {Counts} counts
  * @param {number} sustained
  */
 async function steps(pipeline, texts, subject, samples, absent, counts, sustained) {
@@ -122,13 +126,16 @@ async function steps(pipeline, texts, subject, samples, absent, counts, sustaine
     const run = call(pipeline, graph, texts, subject);
     /** @type {number[]} */
     const medians = [];
-    for (let block = 0; block < counts.warm && !warm(medians); block++) {
-      const times = [];
-      for (let i = 0; i < BLOCK; i++) times.push(await timed(run));
-      medians.push(median(times));
+    for (const _ of times(counts.warm, counts.part_s)) {
+      const taken = [];
+      for (let i = 0; i < BLOCK; i++) taken.push(await timed(run));
+      medians.push(median(taken));
+      if (warm(medians)) break;
     }
-    if (!warm(medians)) absent.warm_up = "the last blocks of the warm-up differ by more than 5 %";
-    for (let i = 0; i < counts.steps; i++) samples.step.push(await timed(run));
+    if (!warm(medians))
+      absent.warm_up =
+        medians.length < WARM_BLOCKS ? "a quick run on a slow device ends its warm-up early" : "the last blocks of the warm-up differ by more than 5 %";
+    for (const _ of times(counts.steps, counts.part_s)) samples.step.push(await timed(run));
     if (sustained === 0) return null;
     const [began, ends] = [performance.now(), /** @type {number[]} */ ([])];
     while (performance.now() - began < 1000 * sustained) {
@@ -144,10 +151,10 @@ async function steps(pipeline, texts, subject, samples, absent, counts, sustaine
  * @param {Pipeline} pipeline
  * @param {any} subject
  * @param {Samples} samples
- * @param {number} count
+ * @param {Counts} counts
  * @param {number} steps
  */
-async function pictures(pipeline, subject, samples, count, steps) {
+async function pictures(pipeline, subject, samples, counts, steps) {
   const defaults = pipeline.contract.guidance;
   const settings = {
     prompt: PROMPT,
@@ -159,7 +166,7 @@ async function pictures(pipeline, subject, samples, count, steps) {
   };
   const kept = { text: [...samples.text], vae_decode: [...samples.vae_decode] };
   samples.e2e = [];
-  for (let i = 0; i < count; i++) samples.e2e.push(await timed(() => pipeline.draw(settings, subject, null)));
+  for (const _ of times(counts.pictures, counts.part_s)) samples.e2e.push(await timed(() => pipeline.draw(settings, subject, null)));
   Object.assign(samples, kept);
   delete samples.denoise;
 }
@@ -193,12 +200,23 @@ function callsOf(pipeline, steps) {
 /**
  * @param {Samples} samples
  * @param {string} name
- * @param {number} count
+ * @param {Iterable<number>} turns
  * @param {() => Promise<any>} run
  */
-async function repeat(samples, name, count, run) {
+async function repeat(samples, name, turns, run) {
   await run();
-  for (let i = 0; i < count; i++) samples[name].push(await timed(run));
+  for (const _ of turns) samples[name].push(await timed(run));
+}
+
+/**
+ * Turns of a loop: at least one, and no further one after so many seconds.
+ * @param {number} count
+ * @param {number} seconds
+ * @param {() => number} now milliseconds
+ */
+export function* times(count, seconds, now = () => performance.now()) {
+  const began = now();
+  for (let i = 0; i < count && (i === 0 || now() - began < 1000 * seconds); i++) yield i;
 }
 
 /** @param {() => Promise<any>} run */
