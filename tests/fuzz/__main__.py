@@ -22,6 +22,8 @@ site.addsitedir(str(Path(__file__).parents[1] / "support"))
 
 SLOWEST_S = 8.0
 MOST_MEMORY = 4 << 30
+"""Of addresses, so that a bomb ends the run and not the machine."""
+MOST_RESIDENT_MB = 1000
 _MOST_FINDINGS = 20
 
 
@@ -67,6 +69,7 @@ def main() -> int:
             findings += 1
         print(name, results[name], file=sys.stderr)
     peak = round(read_memory(os.getpid()).highest_resident_mb)
+    findings += peak > MOST_RESIDENT_MB
     print(json.dumps({"targets": results, "findings": findings, "peak_memory_mb": peak}, indent=1))
     return 1 if findings else 0
 

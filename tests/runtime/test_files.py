@@ -6,6 +6,8 @@ import hashlib
 import os
 import resource
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,3 +164,14 @@ def test_sha256_reads_in_pieces(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "data", pieces.append) == hashlib.sha256(data).hexdigest()
     assert sum(pieces) == len(data)
     assert len(pieces) == 4
+
+
+def test_temporary_names_are_what_an_ascii_system_takes_too(tmp_path: Path) -> None:
+    """There Python has other characters as bytes, which are half characters in text."""
+    program = "import sys; from dreamcache.runtime.files import replacing\nwith replacing(sys.argv[1]) as t: t.touch()"
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for name in ("снег.png", "é" * 120 + ".png"):
+        given = [sys.executable, "-c", program, str(tmp_path / name)]
+        subprocess.run(given, env={**os.environ, **ascii_alone}, check=True)
+        assert (tmp_path / name).is_file()
+    assert len(list(tmp_path.iterdir())) == 2

@@ -25,7 +25,7 @@ def pipeline(pristine: Path) -> Pipeline:
         ({"prompt": ["a", "b"]}, "prompt: one text is expected, received list"),
         ({"prompt": None}, "prompt: one text is expected, received NoneType"),
         ({"prompt": b"\xff"}, "prompt: one text is expected, received bytes"),
-        ({"prompt": "\udcff"}, "prompt: one text is expected, received half a character"),
+        ({"prompt": "\udcff"}, r"prompt: text that UTF-8 can hold .* half a character \('.udcff'\); read"),
         ({"negative_prompt": 3}, "negative_prompt: one text is expected, received int"),
         ({"subject": "toy.png"}, "subject: a Subject is expected, received str"),
         ({"subject": Path("toy.subject.safetensors")}, "a Subject is expected, received .*Path"),

@@ -18,6 +18,7 @@ import numpy as np
 import tiny_bundle
 from PIL import Image
 from pydantic import ValidationError
+from random_graphs import sizes_target
 
 from dreamcache.benchmarks.record import read_record
 from dreamcache.runtime import Pipeline
@@ -257,6 +258,7 @@ TARGETS: dict[str, Callable[[Path], Case]] = {
     "tokenizer": tokenizer_target,
     "record": record_target,
     "graph": graph_target,
+    "sizes": sizes_target,
 }
 
 

@@ -139,5 +139,10 @@ def _temporary_path(place: Path) -> Path:
 
 
 def _short(name: str) -> str:
-    """So much of a name that the temporary file's, which is longer, is one that the file system takes too."""
-    return os.fsencode(name)[:200].decode(errors="ignore")
+    """So much of a name that the temporary file's, which is longer, is one that the file system takes too.
+
+    It stays in the system's own encoding: where that is ASCII, what other characters came as is no text.
+    """
+    while len(os.fsencode(name)) > 200:
+        name = name[:-1]
+    return name

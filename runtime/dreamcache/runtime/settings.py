@@ -196,14 +196,18 @@ def _seed_of(generator: object) -> object:
 
 def check_text(name: str, value: object) -> str:
     """A prompt. Raises: SettingsError for anything but text that UTF-8 can hold."""
-    received = type(value).__name__
-    if isinstance(value, str):
-        try:
-            value.encode()
-            return value
-        except UnicodeEncodeError:
-            received = "half a character"
-    raise SettingsError(f"{name}: one text is expected, received {received}; call once for each prompt")
+    if not isinstance(value, str):
+        received = type(value).__name__
+        raise SettingsError(f"{name}: one text is expected, received {received}; call once for each prompt")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = value[error.start : error.start + 1]
+        raise SettingsError(
+            f"{name}: text that UTF-8 can hold is expected, received half a character ({half!r}); read the prompt "
+            "as UTF-8, and give both halves of an emoji"
+        ) from error
+    return value
 
 
 def warn_of_no_effect(settings: Settings, has_reference: bool, asked: Mapping[str, object]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from cli_runs import drawing, run
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 
 @pytest.mark.parametrize("preview", ["EVERY-2.png", "inside/../every-2.png", "link/every-2.png"])
@@ -50,6 +52,35 @@ def test_a_pipe_in_the_place_of_a_picture_drawn_before_is_not_waited_for(
     ):
         assert run(*given, "--from", tmp_path / name) == 1
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "should be"),
+        ("[" * 100_000, "it is nested too deeply"),
+        ('{"prompt": "a", "prompt": "b"}', "the key 'prompt' stands twice"),
+        (r'{"prompt": "\ud800"}', "half a character"),
+        ('{"steps": ' + "9" * 5000 + "}", "4300 digits"),
+        ("whole", ""),
+    ],
+)
+def test_settings_of_a_strange_picture_are_refused_in_one_line(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts, known = (
+        PngInfo(),
+        {"prompt": "\x1b]0;x\x07", "seed": 1, "steps": 2, "scheduler": "[/x]", "bundle": "b"},
+    )
+    known |= {"guidance_mode": "dual", "guidance_scale": 1, "reference_guidance_scale": 1, "strength": 1}
+    whole = json.dumps({**known, "width": 8, "height": 8})
+    texts.add_text("dreamcache", whole if text == "whole" else text)
+    Image.new("RGB", (8, 8)).save(tmp_path / "p.png", pnginfo=texts)
+    assert run("inspect", tmp_path / "p.png") == bool(said)
+    shown = capsys.readouterr()
+    assert "\x1b]" not in shown.out
+    assert said in shown.err
+    assert shown.err.count("\n") == bool(said)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names that Windows does not take")

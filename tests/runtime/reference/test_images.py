@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from picture_files import FORMATS, chunk, grey16_png, photograph, pixels, png_header, saved, written
 from PIL import Image
 
@@ -34,7 +35,7 @@ def test_reads_each_format_whatever_its_ending(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [*FORMATS, "AVIF", "HEIF"])
 def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, kind: str) -> None:
     upright = np.zeros((32, 48, 3), dtype=np.uint8)
     upright[:16, :24] = (255, 0, 0)
@@ -53,9 +54,14 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int, kind: str) -
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    options: dict[str, Any] = {"JPEG": {"subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    if kind == "HEIF":  # its boxes turn the picture, and its EXIF says the same once more
+        pytest.importorskip("pillow_heif").register_heif_opener()
+        options = {"quality": -1, "chroma": 444}
+    elif kind == "AVIF":
+        options = {"quality": 100, "subsampling": "4:4:4"}
     image = Image.fromarray(np.ascontiguousarray(stored))
-    read = pixels(written(tmp_path, saved(image, kind, exif=exif, **options)))
+    read = pixels(written(tmp_path, saved(image, kind, exif=exif.tobytes(), **options)))
     assert read.shape == upright.shape
     assert np.abs(read - upright.astype(np.int16)).mean() < 3
 
@@ -134,6 +140,44 @@ def test_one_transparent_value_at_every_depth(
     loaded = load_image(content + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b""))
     assert loaded.alpha is not None
     assert np.asarray(loaded.alpha)[0].tolist() == [0, 255, 255, 255]
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_transparent_colour_of_16_bits_is_no_neighbour(interlaced: bool) -> None:
+    """Pillow has both at 8 bits, where they are one; every filter of a row is met."""
+    levels = np.random.default_rng(0).integers(30_000, 30_004, (23, 17, 3), np.uint16)
+    colour = (30_001, 30_002, 30_003)
+    loaded = load_image(_rgb16_png(levels, colour, interlaced))
+    assert loaded.alpha is not None
+    expected = np.where((levels == colour).all(-1), 0, 255)
+    np.testing.assert_array_equal(np.asarray(loaded.alpha), expected)
+    assert 0 < (expected == 0).sum() < 23
+    visible = np.asarray(loaded.rgb)[expected > 0]
+    assert (visible == 30_000 >> 8).all()
+    # from Pillow itself, which has lost the difference, everything of that colour goes
+    by_pillow = load_image(Image.open(io.BytesIO(_rgb16_png(levels, colour, interlaced))))
+    assert by_pillow.alpha is not None
+    assert not np.asarray(by_pillow.alpha).any()
+
+
+def _rgb16_png(levels: NDArray[np.uint16], transparent: tuple[int, ...], interlaced: bool) -> bytes:
+    """One filter after the other in its rows."""
+    every = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    passes = every if interlaced else ((0, 0, 1, 1),)
+    rows = b""
+    for top, left, down, across in passes:
+        part = levels[top::down, left::across]
+        stored = part.astype(">u2").view(np.uint8).reshape(len(part), -1, 6).astype(int)
+        before = np.pad(stored, ((1, 0), (1, 0), (0, 0)))
+        one, up, corner = before[1:, :-1], before[:-1, 1:], before[:-1, :-1]
+        guess = one + up - corner
+        near = np.stack([np.abs(guess - found) for found in (one, up, corner)]).argmin(0)
+        guesses = (0 * one, one, up, (one + up) // 2, np.choose(near, (one, up, corner)))
+        for y in range(len(part) if part.size else 0):
+            rows += bytes([y % 5]) + ((stored - guesses[y % 5])[y] % 256).astype(np.uint8).tobytes()
+    header = struct.pack(">IIBBBBB", *levels.shape[1::-1], 16, 2, 0, 0, interlaced)
+    chunks = ((b"IHDR", header), (b"tRNS", struct.pack(">3H", *transparent)), (b"IDAT", zlib.compress(rows)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks) + chunk(b"IEND", b"")
 
 
 def test_an_opaque_alpha_is_no_alpha(tmp_path: Path) -> None:

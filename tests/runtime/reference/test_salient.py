@@ -96,10 +96,30 @@ def test_logits_and_open_sides_are_read(u2net: Path, tmp_path: Path) -> None:
     expected = open_salient(u2net).saliency(scene())
     np.testing.assert_allclose(open_salient(logits).saliency(scene()), expected, atol=1e-6)
     assert np.abs(open_salient(f"{logits}:modnet").saliency(scene()) - expected).max() > 0.1
-    opened = open_salient(f"{changed(u2net, tmp_path / 'open.onnx', open_sides)}:modnet")
+    with pytest.raises(SettingsError, match=r"open\.onnx.* do not fit to each other"):
+        open_salient(f"{changed(u2net, tmp_path / 'open.onnx', open_sides)}:modnet")
+    opened = open_salient(f"{changed(u2net, tmp_path / 'any.onnx', _brightness([0]))}:modnet")
     assert opened.size == (512, 512)
-    with pytest.raises(SettingsError, match=r"open\.onnx fails on a picture"):
-        opened.saliency(scene())
+    assert opened.saliency(scene()).shape == (512, 512)
+    broken = open_salient(f"{changed(u2net, tmp_path / 'broken.onnx', _brightness([7]))}:modnet")
+    with pytest.raises(SettingsError, match=r"broken\.onnx fails on a picture"):
+        broken.saliency(scene())
+
+
+def _brightness(channels: list[int]) -> Callable[[ModelProto], None]:
+    """A graph for pictures of any size that takes some of their channels, absent ones too."""
+
+    def change(model: ModelProto) -> None:
+        sides: list[list[str | int]] = [[1, 3, "h", "w"], [1, len(channels), "h", "w"]]
+        values = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in zip(("given", "made"), sides, strict=True)
+        ]
+        taken = numpy_helper.from_array(np.array(channels), "channels")
+        node = helper.make_node("Gather", ["given", "channels"], ["made"], axis=1)
+        model.graph.CopyFrom(helper.make_graph([node], "channels", values[:1], values[1:], [taken]))
+
+    return change
 
 
 def _identity(shape: list[int], kind: int = TensorProto.FLOAT) -> Callable[[ModelProto], None]:

@@ -125,3 +125,26 @@ def test_a_weight_that_is_read_as_text_is_said(pristine: Path) -> None:
         pipeline.denoise("a (small) robot [at 3:45]")
     with pytest.raises(SettingsError, match="prompt_weights: True or False is expected, received 'yes'"):
         pipeline.denoise("a", prompt_weights="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("a (robot:1,3)", "'1,3' is read as text; a weight is a number such as 1.3"),
+        ("a (robot:1e400)", "'1e400' is read as text"),
+        ("a (robot: -NaN )", "'-NaN' is read as text"),
+        ("a robot BREAK a toy", "'BREAK' is read as text; weights are all that is read of that syntax"),
+        ("a robot AND a toy", "'AND' is read as text"),
+        ("a [robot:toy:0.5]", r"'\[robot:toy:0.5\]' is read as text"),
+        ("a [robot|toy]", r"'\[robot\|toy\]' is read as text"),
+        ("a toy <lora:sketch:0.8>", "'<lora:sketch:0.8>' is read as text"),
+    ],
+)
+def test_other_syntax_beside_weights_is_said(pristine: Path, prompt: str, said: str) -> None:
+    pipeline = Pipeline.load(pristine)
+    with pytest.warns(WeightsWarning, match=said) as warned:
+        pipeline.denoise(prompt, prompt_weights=True)
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipeline.denoise("a (robot:1.3) [toy] breaks AT 3:45 and (ends: soon), <b>", prompt_weights=True)

@@ -213,6 +213,11 @@ def test_chunks_have_their_own_start_and_end_and_short_prompts_are_repeated(
     assert np.argwhere(weights != 1).tolist() == [[1, 1]]
     with pytest.warns(PromptWarning, match=r"has 19 tokens, 3 chunks read 18; lost: 'a' .*--text-chunks 4"):
         three.encode(f"{first} {second} {second} a")
+    with pytest.warns(PromptWarning, match="lost: 'a") as warned:
+        three.encode("a " * 9_000)
+    (line,) = [str(warning.message) for warning in warned]
+    assert line.endswith("…', 17964 characters (an export with --text-chunks 16, the most, reads 96)")
+    assert len(line) < 300
 
 
 @pytest.mark.parametrize("pad", ["!", "<|endoftext|>"])

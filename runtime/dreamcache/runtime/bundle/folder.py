@@ -9,12 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path, PurePosixPath
 
 from dreamcache.runtime.arguments import check_functions, path_of
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract, FileRecord, GraphSpec, parse_contract
-from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
+from dreamcache.runtime.bundle.graph_files.contents import read_graph, stored_tensors
+from dreamcache.runtime.bundle.graph_files.sizes.limits import (
+    bundle_limits,
+    check_sizes,
+    longest_shapes,
+    picture_limits,
+)
 from dreamcache.runtime.bundle.graph_files.tensors import StoredTensor, check_location, is_finite
+from dreamcache.runtime.bundle.graphs import SegmenterSpec
 from dreamcache.runtime.bundle.hub import fetch_bundle, holds, is_hub_id
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.files import sha256_file
@@ -164,15 +172,27 @@ def check_storage(bundle: Bundle, graph: GraphSpec) -> None:
     """Both forms of a graph consist of what they may (`graph_files.contents`), of tensors inside the declared files.
 
     All of a form's together need at most twice the bytes of those files: a megabyte can be named ten thousand times.
+    What a form makes of them, or of its inputs, keeps to the sizes that the contract states (`graph_files.sizes`).
     Raises: BundleError.
     """
+    if isinstance(graph, SegmenterSpec):
+        limits = picture_limits(prod(graph.inputs[0].shape[2:]))
+    else:
+        limits = bundle_limits(bundle.contract.architecture)
     for file in graph.files:
-        needed = check_tensors(stored_tensors(bundle.path(file)), bundle, graph)
+        form = read_graph(bundle.path(file))
+        needed = check_tensors(form.tensors, bundle, graph)
         held = sum(bundle.contract.files[name].size for name in (file, *graph.weights))
         if needed > 2 * held:
             raise BundleError(
                 f"{file}: its tensors need {needed} bytes and its files hold {held}; export the bundle again"
             )
+        try:
+            check_sizes(form, longest_shapes(graph.inputs), limits, held)
+        except ValueError as error:
+            raise BundleError(
+                f"{file} is not a graph that a bundle may hold ({error}); export it again"
+            ) from error
 
 
 def check_tensors(tensors: Iterable[StoredTensor], bundle: Bundle, graph: GraphSpec) -> int:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dreamcache.runtime.errors import ImageError
 from dreamcache.runtime.reference.picture_sources import reason_of
-from dreamcache.runtime.untrusted import is_regular_file
+from dreamcache.runtime.untrusted import is_regular_file, parse_json
 
 if TYPE_CHECKING:
     from PIL.PngImagePlugin import PngInfo
@@ -126,8 +126,10 @@ def read_drawn_with(path: Path) -> DrawnWith:
             f"{path}: a PNG of `dreamcache generate` is expected, received one without its settings (--no-metadata?)"
         )
     try:
-        return DrawnWith.model_validate_json(text)
+        return DrawnWith.model_validate(parse_json(text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ImageError(f"{path}: the settings in it are damaged: {place} {first['msg'].lower()}") from error
+    except ValueError as error:
+        raise ImageError(f"{path}: the settings in it are damaged: {reason_of(error)}") from error

@@ -19,6 +19,7 @@ from dreamcache.runtime.reference.image_headers import (
     webp_size,
 )
 from dreamcache.runtime.reference.picture_sources import MOST_PIXELS, reason_of
+from dreamcache.runtime.reference.png_16_bit import opacity_at_16_bits
 from dreamcache.runtime.reference.png_chunks import PngParts, read_png
 
 MAX_PIXELS = 25_000_000
@@ -64,8 +65,8 @@ def decode(file: BinaryIO, name: str, limit: int) -> Image.Image:
             _check_still(image, kind, name)
             image.load()
             if parts is not None:
-                _add_png(image, parts)
-            elif kind == "AVIF":
+                return _with_parts(image, parts)
+            if kind == "AVIF":
                 _add_code_points(image, file)
             return image
         except ImageError:
@@ -109,14 +110,16 @@ def _add_code_points(image: Image.Image, file: BinaryIO) -> None:
         image.info[NCLX_KEY] = codes
 
 
-def _add_png(image: Image.Image, parts: PngParts) -> None:
-    """What Pillow leaves out of a PNG; and the transparent value at the depth to which Pillow brings the pixels."""
+def _with_parts(image: Image.Image, parts: PngParts) -> Image.Image:
+    """A PNG with what Pillow leaves out of it; its transparent value is compared at the file's own depth."""
     image.info.update(parts.colours)
     transparent: Any = image.info.get("transparency")
     if parts.colour_type == 2 and parts.depth == 16 and isinstance(transparent, tuple):
-        image.info["transparency"] = tuple(level >> 8 for level in transparent)
+        del image.info["transparency"]
+        image.putalpha(opacity_at_16_bits(parts.file, transparent))
     elif parts.colour_type == 0 and parts.depth in (2, 4) and isinstance(transparent, int):
         image.info["transparency"] = transparent * 255 // (2**parts.depth - 1)
+    return image
 
 
 def check_picture_size(size: tuple[int, int], name: str, limit: int) -> None:

@@ -93,6 +93,11 @@ def _checked(image: Image.Image, limit: int) -> Image.Image:
         raise ImageError(
             f"{IN_MEMORY}: one of the modes {', '.join(_MODES)} is expected, received {image.mode}; convert it to RGB"
         )
+    transparent = image.info.get("transparency")
+    if image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
+        # of a PNG of 16 bits, whose pixels Pillow has at 8
+        image = image.copy()
+        image.info["transparency"] = tuple(level >> 8 for level in transparent)
     return image
 
 

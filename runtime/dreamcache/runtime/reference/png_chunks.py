@@ -10,6 +10,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, BinaryIO
 
 from dreamcache.runtime.reference.image_headers import PNG_SIGNATURE
@@ -85,6 +86,14 @@ _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4),
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
+def rows_of_passes(header: bytes, pixel_bytes: float) -> list[tuple[int, int]]:
+    """How many rows each pass of a picture has, and how many bytes a row with its filter. header: IHDR's."""
+    width, height = struct.unpack(">II", header[:8])
+    passes = _PASSES if header[12:13] == b"\1" else ((0, 0, 1, 1),)
+    sides = ((-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in passes)
+    return [(rows, 1 + ceil(columns * pixel_bytes)) for columns, rows in sides if min(columns, rows) > 0]
+
+
 class _Rows:
     """How much of a picture's rows is still to come, while its compressed pieces are read. missing: bytes."""
 
@@ -98,14 +107,8 @@ class _Rows:
         width, height, depth, colour_type = struct.unpack(">IIBB", header[:10])
         if colour_type not in _SAMPLES or depth not in (1, 2, 4, 8, 16) or not 0 < width * height <= limit:
             return None
-        passes = _PASSES if header[12:13] == b"\1" else ((0, 0, 1, 1),)
-        sides = (
-            (-(-(width - left) // across), -(-(height - top) // down)) for left, top, across, down in passes
-        )
-        bits = depth * _SAMPLES[colour_type]
-        return cls(
-            sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sides if min(columns, rows) > 0)
-        )
+        sizes = rows_of_passes(header, depth * _SAMPLES[colour_type] / 8)
+        return cls(sum(rows * length for rows, length in sizes))
 
     def add(self, packed: bytes) -> None:
         """One piece; what is no zlib stream is left to the decoder's own words."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreamcache.runtime.arguments import path_of
-from dreamcache.runtime.bundle.graph_files.contents import stored_tensors
+from dreamcache.runtime.bundle.graph_files.contents import read_graph
+from dreamcache.runtime.bundle.graph_files.sizes.limits import check_sizes, picture_limits
 from dreamcache.runtime.bundle.graph_files.tensors import check_location, is_finite
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.reference.prepare import OWN_SEGMENTER, Segment
@@ -115,7 +117,7 @@ def open_salient(given: str | os.PathLike[str], threads: int | None = None) -> S
     import onnxruntime
 
     path, form = split_form(given)
-    _check_file(path)
+    _check_file(path, FORMS[form].side)
     try:
         session = onnxruntime.InferenceSession(
             str(path), session_options("speed", threads), providers=["CPUExecutionProvider"]
@@ -170,30 +172,45 @@ def _is_picture(shape: list[Any]) -> bool:
     return len(shape) == 4 and shape[1] == 3 and all(fits)
 
 
-def _check_file(path: Path) -> None:
-    """What a bundle's graphs are held to, of a file that brings its weights inside. Raises: SettingsError."""
+def _check_file(path: Path, side: int) -> None:
+    """What a bundle's graphs are held to, of a file that brings its weights inside.
+
+    side: of the picture, where the file leaves it open. Raises: SettingsError.
+    """
     if not is_regular_file(path):
         raise SettingsError(
             f"no salient-object model at {str(path)!r}; put one as ONNX there, such as u2net.onnx or "
             f"isnet-general-use.onnx from the releases of danielgatis/rembg (FILE or FILE:FORM, {', '.join(FORMS)})"
         )
-    needed = 0
     try:
-        for tensor in stored_tensors(path):
-            if tensor.location is not None:
-                raise BundleError("weights inside the file are expected, received some in another file")
-            check_location(tensor, path.parent, set())
-            if not is_finite(tensor, path.parent):
-                raise BundleError(
-                    f"finite weights are expected, received NaN or infinite ones in {tensor.name}"
-                )
-            needed += tensor.size
+        _check_graph(path, side)
     except (BundleError, OSError, ValueError) as error:
         reason = error if error.__cause__ is None else error.__cause__
         raise SettingsError(
             f"{path}: an ONNX model is expected, of what a bundle's graphs may hold ({first_line(reason)})"
         ) from error
-    if needed > 2 * path.stat().st_size:
-        raise SettingsError(
-            f"{path}: its tensors need {needed} bytes, and the file holds {path.stat().st_size}"
-        )
+
+
+def _check_graph(path: Path, side: int) -> None:
+    """Raises: BundleError, OSError, ValueError."""
+    graph, held = read_graph(path), path.stat().st_size
+    for tensor in graph.tensors:
+        if tensor.location is not None:
+            raise BundleError("weights inside the file are expected, received some in another file")
+        check_location(tensor, path.parent, set())
+        if not is_finite(tensor, path.parent):
+            raise BundleError(f"finite weights are expected, received NaN or infinite ones in {tensor.name}")
+    needed = sum(tensor.size for tensor in graph.tensors)
+    if needed > 2 * held:
+        raise BundleError(f"its tensors need {needed} bytes, and the file holds {held}")
+    given = {name: shape for name, shape in graph.inputs.items() if name not in graph.stored}
+    if [len(shape) for shape in given.values()] != [4] or not all(map(_is_picture, given.values())):
+        raise BundleError(f"one float32 input [1, 3, h, w] is expected, received {list(given.values())}")
+    usual = (1, 3, side, side)
+    shapes = {
+        name: tuple(given or known for given, known in zip(shape, usual, strict=True))
+        for name, shape in given.items()
+    }
+    check_sizes(
+        graph, shapes, picture_limits(max(side**2, *(prod(shape[2:]) for shape in shapes.values()))), held
+    )

@@ -24,10 +24,19 @@ _MOST_OPEN = 64
 # an escaped character, a bracket, a weight with the bracket that ends it, or text up to the next of those
 _PIECE = re.compile(r"\\[\\()\[\]]|[()\[\]]|:\s*([+-]?[.\d]+)\s*\)|\\|:|[^\\()\[\]:]+", re.ASCII)
 _WEIGHT = re.compile(r"\([^()]*:\s*[+-]?[.\d]+\s*\)", re.ASCII)
+# what people write for a weight and no number is: 1,3 and 1e5 and nan
+_NO_WEIGHT = re.compile(
+    r":\s*([+-]?(?:nan|inf|infinity|[.\d]+(?:,|e)[.,\de+-]*))\s*\)", re.ASCII | re.IGNORECASE
+)
+# the rest of that program's syntax: parts, products of prompts, changes while drawing, alternation, networks
+_OTHER_SYNTAX = re.compile(
+    r"\bBREAK\b|\bAND\b|\[[^\[\]():]*:[^\[\]():]*:[.\d]+\]|\[[^\[\]|]*\|[^\[\]]*\]|<(?:lora|lyco|hypernet):[^<>]*>",
+    re.ASCII,
+)
 
 
 class WeightsWarning(UserWarning):
-    """A prompt looks as if it had weights, and they are read as text."""
+    """Something in a prompt looks like the syntax of weights, or of what goes with it, and is read as text."""
 
 
 def weighted_parts(prompt: str) -> list[Part]:
@@ -72,14 +81,21 @@ def check_weights(prompts: Iterable[object], weighted: bool) -> None:
     for prompt in prompts:
         if not isinstance(prompt, str):
             continue
-        if weighted:
-            weighted_parts(prompt)
-        elif found := _WEIGHT.search(prompt):
-            warnings.warn(
-                f"{short(found[0])} is read as text; --prompt-weights (prompt_weights=True) reads weights",
-                WeightsWarning,
-                stacklevel=4,
-            )
+        if not weighted:
+            if found := _WEIGHT.search(prompt):
+                _warn(
+                    f"{short(found[0])} is read as text; --prompt-weights (prompt_weights=True) reads weights"
+                )
+            continue
+        weighted_parts(prompt)
+        if found := _NO_WEIGHT.search(prompt):
+            _warn(f"{short(found[1])} is read as text; a weight is a number such as 1.3")
+        if found := _OTHER_SYNTAX.search(prompt):
+            _warn(f"{short(found[0])} is read as text; weights are all that is read of that syntax")
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, WeightsWarning, stacklevel=5)
 
 
 def _joined(parts: list[Part]) -> list[Part]:

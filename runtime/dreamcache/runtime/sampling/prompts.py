@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dreamcache.runtime.bundle.architecture import MAX_TEXT_CHUNKS
 from dreamcache.runtime.bundle.contract import Contract, GraphSpec, TextSpec
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
@@ -31,6 +32,8 @@ from dreamcache.runtime.untrusted import read_bounded
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+_SHOWN = 100
+"""Characters of what a prompt loses that its warning shows."""
 _FILES = _WHOLE, _VOCABULARY, _MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 
 
@@ -90,15 +93,21 @@ class PromptTokenizer:
             ids += encoding.ids
             weights += [weight] * len(encoding.ids)
         if lost:
-            reads = "the text encoder reads" if self._chunks == 1 else f"{self._chunks} chunks read"
-            warnings.warn(
-                f"the prompt has {len(ids)} tokens, {reads} {room}; lost: {lost!r} (an export with --text-chunks "
-                f"{-(-len(ids) // (self._length - 2))} reads all)",
-                PromptWarning,
-                stacklevel=3,
-            )
+            warnings.warn(self._said_of(lost, len(ids), room), PromptWarning, stacklevel=3)
         rows = np.array(self._in_chunks(list(zip(ids, weights, strict=True))[:room]))
         return rows[..., 0].astype(np.int64), rows[..., 1].astype(np.float32)
+
+    def _said_of(self, lost: str, tokens: int, room: int) -> str:
+        """What a prompt of so many tokens loses, and what would read it."""
+        reads = "the text encoder reads" if self._chunks == 1 else f"{self._chunks} chunks read"
+        shown = repr(lost if len(lost) <= _SHOWN else lost[:_SHOWN] + "…")
+        more = "" if len(lost) <= _SHOWN else f", {len(lost)} characters"
+        needed = -(-tokens // (self._length - 2))
+        mend = f"an export with --text-chunks {needed} reads all"
+        if needed > MAX_TEXT_CHUNKS:
+            most = MAX_TEXT_CHUNKS * (self._length - 2)
+            mend = f"an export with --text-chunks {MAX_TEXT_CHUNKS}, the most, reads {most}"
+        return f"the prompt has {tokens} tokens, {reads} {room}; lost: {shown}{more} ({mend})"
 
     def _in_chunks(self, tokens: list[tuple[int, float]]) -> list[list[tuple[int, float]]]:
         """Rows of ids and weights, as many as the denoiser reads."""

@@ -45,6 +45,9 @@ def message_fields(message: memoryview, known: dict[int, str], where: str) -> It
 
 def read_varint(message: memoryview, position: int) -> tuple[int, int]:
     """A number, and the position behind it."""
+    value = message[position]
+    if value < 0x80:  # nearly always
+        return value, position + 1
     value = 0
     for shift in range(0, 70, 7):
         byte = message[position]
