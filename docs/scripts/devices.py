@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -170,37 +171,47 @@ def renderer_peak_mb() -> float:
 
 def pictures(bundle: str, out: Path) -> None:
     """Subject, finished picture and measurement on a phone and on a desk; `web.png`: the phone's three."""
-    from PIL import Image
-
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory() as records, served(bundle, Path(records)) as address:
         for device, size, scheme in (("phone", _PHONE, "dark"), ("desk", _DESK, "light")):
-            with opened(address, False, size, scheme) as page:
-                page.fill("#prompt", "a toy duck on the beach")
-                page.evaluate("document.activeElement.blur()")
-                shots = {"start": page.screenshot()}
-                page.click("summary")
-                page.fill("#seed", "7")
-                page.click("summary")
-                page.fill("#steps", "20")
-                page.click("#go")
-                settle(page)
-                page.evaluate("scrollTo(0, 0)")
-                shots["picture"] = page.screenshot()
-                page.click("#quick")
-                settle(page)
-                page.evaluate("document.getElementById('device').scrollIntoView()")
-                shots["bench"] = page.screenshot()
+            shots = screenshots(address, size, scheme)
             for name, shot in shots.items():
                 (out / f"web-{device}-{name}.png").write_bytes(shot)
-    screens = [
-        Image.open(out / f"web-phone-{name}.png").convert("RGB") for name in ("start", "picture", "bench")
-    ]
+            if size is _PHONE:
+                side_by_side(list(shots.values()), out / "web.png")
+
+
+def screenshots(address: str, size: dict[str, int], scheme: str) -> dict[str, bytes]:
+    """PNGs of a visit: the subject, a finished picture, a measurement."""
+    with opened(address, False, size, scheme) as page:
+        page.fill("#prompt", "a toy duck on the beach")
+        page.evaluate("document.activeElement.blur()")
+        shots = {"start": page.screenshot()}
+        page.click("summary")
+        page.fill("#seed", "7")
+        page.click("summary")
+        page.fill("#steps", "20")
+        page.click("#go")
+        settle(page)
+        page.evaluate("scrollTo(0, 0)")
+        shots["picture"] = page.screenshot()
+        page.click("#quick")
+        settle(page)
+        page.evaluate("document.getElementById('device').scrollIntoView()")
+        shots["bench"] = page.screenshot()
+    return shots
+
+
+def side_by_side(shots: list[bytes], out: Path) -> None:
+    """One picture of several, in 256 colours."""
+    from PIL import Image
+
+    screens = [Image.open(BytesIO(shot)).convert("RGB") for shot in shots]
     width, height = screens[0].size
     wide = Image.new("RGB", ((width + _GAP) * len(screens) - _GAP, height), "white")
     for place, screen in enumerate(screens):
         wide.paste(screen, ((width + _GAP) * place, 0))
-    wide.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(out / "web.png", optimize=True)
+    wide.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(out, optimize=True)
 
 
 def main() -> None:
