@@ -26,6 +26,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+asked: list[str] = []
+"""Files that any stand-in of this process was asked for, in order."""
+
+
 @contextmanager
 def hub_stand_in(repositories: dict[str, dict[str, bytes]]) -> Iterator[str]:
     """The address of a server that gives and takes the files of the repositories "owner/name"."""
@@ -57,7 +61,11 @@ def hub_stand_in(repositories: dict[str, dict[str, bytes]]) -> Iterator[str]:
                 siblings = [{"rfilename": file} for file in repositories[name]]
                 self.answer_json({"id": name, "sha": REVISION, "siblings": siblings})
             elif len(parts) > 4 and parts[2] == "resolve" and "/".join(parts[:2]) in repositories:
-                data = repositories["/".join(parts[:2])]["/".join(parts[4:])]
+                data = repositories["/".join(parts[:2])].get("/".join(parts[4:]))
+                asked.append("/".join(parts[4:]))
+                if data is None:
+                    self.answer(404, b"{}", X_Error_Code="EntryNotFound", X_Repo_Commit=REVISION)
+                    return
                 tag = f'"{hashlib.sha256(data).hexdigest()}"'
                 self.answer(200, data, ETag=tag, X_Repo_Commit=REVISION)
             else:

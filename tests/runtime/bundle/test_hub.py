@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_stand_in import REVISION, files_of, hub_stand_in
+from hub_stand_in import REVISION, asked, files_of, hub_stand_in
 
 from dreamcache.runtime import BundleError, Pipeline
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME
@@ -56,6 +56,25 @@ def test_a_bundle_is_fetched_once_and_opens_again_without_the_hub(environment: d
     assert absent.returncode == 1
     assert "cannot be fetched from the Hub" in absent.stderr
     assert len(absent.stderr.strip().splitlines()) == 1
+
+
+def test_nothing_but_the_files_of_a_bundle_is_downloaded(
+    environment: dict[str, str], repositories: dict[str, dict[str, bytes]]
+) -> None:
+    """A base of many gigabytes is refused by its first file, and what lies beside a bundle stays where it is."""
+    repositories["someone/base"] = {"model_index.json": b"{}", "unet/model.safetensors": bytes(1 << 20)}
+    repositories["someone/more"] = {**files_of(MINI_FOLDER), "videos/of-us.mp4": bytes(1 << 20)}
+    asked.clear()
+    done = run(environment, "inspect", "someone/base")
+    assert done.returncode == 1
+    assert (
+        "on the Hub has no dreamcache.json; a bundle made by `dreamcache export` is expected" in done.stderr
+    )
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert set(asked) == {CONTRACT_NAME}
+    assert run(environment, "inspect", "someone/more").returncode == 0
+    assert "unet/model.onnx" in asked
+    assert "videos/of-us.mp4" not in asked
 
 
 def test_the_caches_folder_of_links_is_a_bundle_and_a_link_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ __all__ = [
 FORMAT_VERSION = 2
 """The newest that this version reads; bundles that version 0.1 understands are written as 1."""
 CONTRACT_NAME = "dreamcache.json"
+MAX_CONTRACT_BYTES = 16 << 20
 
 Precision = Literal["fp32", "fp16", "int8", "web", "web8"]
 """How the ONNX graphs store and compute weights (docs/guides/export.md)."""

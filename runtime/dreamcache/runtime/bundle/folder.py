@@ -13,7 +13,14 @@ from math import prod
 from pathlib import Path, PurePosixPath
 
 from dreamcache.runtime.arguments import check_functions, path_of
-from dreamcache.runtime.bundle.contract import CONTRACT_NAME, Contract, FileRecord, GraphSpec, parse_contract
+from dreamcache.runtime.bundle.contract import (
+    CONTRACT_NAME,
+    MAX_CONTRACT_BYTES,
+    Contract,
+    FileRecord,
+    GraphSpec,
+    parse_contract,
+)
 from dreamcache.runtime.bundle.graph_files.contents import read_graph, stored_tensors
 from dreamcache.runtime.bundle.graph_files.sizes.limits import (
     bundle_limits,
@@ -32,8 +39,6 @@ from dreamcache.runtime.untrusted import read_bounded
 MINI = "mini"
 MINI_FOLDER = Path(__file__).parents[1] / MINI
 """The shipped miniature in 8 bits, inside the runner's package."""
-
-_MAX_CONTRACT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
     if not holds(folder, contract_path):
         raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")
     try:
-        text = read_bounded(contract_path, _MAX_CONTRACT_BYTES)
+        text = read_bounded(contract_path, MAX_CONTRACT_BYTES)
     except ValueError as error:
         raise BundleError(f"{CONTRACT_NAME}: {error}; is this a DreamCache bundle?") from error
     except OSError as error:
