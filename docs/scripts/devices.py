@@ -185,7 +185,7 @@ def screenshots(address: str, size: dict[str, int], scheme: str) -> dict[str, by
     """PNGs of a visit: the subject, a finished picture, a measurement."""
     with opened(address, False, size, scheme) as page:
         page.fill("#prompt", "a toy duck on the beach")
-        page.evaluate("document.activeElement.blur()")
+        page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
         shots = {"start": page.screenshot()}
         page.click("summary")
         page.fill("#seed", "7")
@@ -211,7 +211,8 @@ def side_by_side(shots: list[bytes], out: Path) -> None:
     wide = Image.new("RGB", ((width + _GAP) * len(screens) - _GAP, height), "white")
     for place, screen in enumerate(screens):
         wide.paste(screen, ((width + _GAP) * place, 0))
-    wide.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(out, optimize=True)
+    few = wide.quantize(256)
+    wide.quantize(palette=few, dither=Image.Dither.FLOYDSTEINBERG).save(out, optimize=True)
 
 
 def main() -> None:
