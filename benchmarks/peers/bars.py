@@ -71,7 +71,15 @@ BARS: tuple[Bar, ...] = (
     Bar("steps", "int8 --kv-downsample 2 over fp32", {"int8 pooled step": 1}, {"fp32 step": 1}, 0.36),
     *paths_of("steps", "step over plain step", "step", {"PATH plain step": 1}, 1.06),
     *paths_of("decode", "VAE decode over a step", "decode", {"PATH step": 1}, 1.0),
+    *paths_of("decode", "VAE decode, graph kept open, over a step", "decode, kept", {"PATH step": 1}, 1.0),
     Bar("decode", "tiny decode over a step, int8", {"int8 tiny decode": 1}, {"int8 step": 1}, 0.15),
+    Bar(
+        "decode",
+        "tiny decode, graph kept open, over a step, int8",
+        {"int8 tiny decode, kept": 1},
+        {"int8 step": 1},
+        0.15,
+    ),
     *paths_of(
         "picture",
         "picture of 20 guided steps over PyTorch bf16's calls and decode",
@@ -124,9 +132,9 @@ def picture(process: MeasuredProcess, **options: Any) -> Call:
     return lambda: float(process.ask("picture", prompt=PROMPT, **options)[0]) / 1e3
 
 
-def decode(process: MeasuredProcess) -> Call:
-    """One latent to a picture, without opening the graph."""
-    return lambda: float(process.ask("vae_decode")[0]) / 1e3
+def decode(process: MeasuredProcess, kept: bool = False) -> Call:
+    """One latent to a picture, without opening the graph: as `generate` does it, or in a session that is kept open."""
+    return lambda: float(process.ask("vae_decode", kept=kept)[0]) / 1e3
 
 
 def calls_of(
@@ -153,8 +161,9 @@ def calls_of(
         return calls | {f"{path} picture": picture(one, steps=20) for path, one in paths.items()}
     calls |= {f"{path} step": graph(one, "denoiser") for path, one in paths.items()}
     if group == "decode":
-        calls |= {f"{path} decode": decode(one) for path, one in paths.items()}
-        return calls | {"int8 tiny decode": decode(runners.open(given.tiny))}
+        for path, one in (paths | {"int8 tiny": runners.open(given.tiny)}).items():
+            calls |= {f"{path} decode": decode(one), f"{path} decode, kept": decode(one, kept=True)}
+        return calls
     calls |= {f"{path} plain step": graph(one, "plain") for path, one in paths.items()}
     calls["fp32 step"] = graph(runners.open(given.fp32), "denoiser")
     calls["int8 pooled step"] = graph(runners.open(given.pooled), "denoiser")
@@ -224,6 +233,7 @@ def main() -> None:
         "weights": "random",
         "bundles": {name: _notes(path) for name in BUNDLES if (path := getattr(given, name)) is not None},
         "threads": given.threads,
+        "torch_threads": None if baseline is None else baseline.threads,
         "settings": [runner_settings(), runner_settings(providers=("openvino",), math="fast")],
         "bars": bars,
         "groups": groups,

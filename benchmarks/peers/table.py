@@ -25,7 +25,8 @@ def to_markdown(record: Mapping[str, Any]) -> str:
 
 def _lines(record: Mapping[str, Any]) -> Iterator[str]:
     host, settings = record["host"], record["settings"]
-    yield f"{host['cpu']}, {host['usable_cores']} cores, {host['system']}; {_libraries(record)}."
+    day = record["made"][:10]
+    yield f"{host['cpu']}, {host['usable_cores']} cores, {host['system']}, {day}; {_libraries(record)}."
     yield (
         f"Base: {settings['base']}. A step is two UNet calls (classic guidance), a picture {settings['steps']} steps; "
         f"medians of {settings['repeats']} calls, each case in a fresh process, one after another."

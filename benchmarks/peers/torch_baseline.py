@@ -26,6 +26,7 @@ class TorchBaseline:
         torch.set_grad_enabled(False)
         if threads is not None:
             torch.set_num_threads(threads)
+        self.threads = torch.get_num_threads()
         self._unet = UNet2DConditionModel(**known_architecture("sd15").unet).bfloat16().eval()
         self._vae = AutoencoderKL(**VAE_CONFIG).bfloat16().eval()
         side, width = self._unet.config.sample_size, self._unet.config.cross_attention_dim

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnx_ir as ir
+import onnxruntime
 import pytest
 import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import FeedForward
 from tiny_models import MINI_SHAPED, SD15_SHAPED, TEXT_WIDTH, tiny_unet
 from torch import nn
 
+from dreamcache.export.graphs.trace import export_graph
 from dreamcache.export.modules.unet_copies import (
     Constant,
     Pointwise,
     PointwisePicture,
+    SplitGeglu,
     copy_at_timestep,
     copy_with_products,
+    gelu,
 )
+from dreamcache.runtime.bundle.tensors import TensorSpec
 
 # Its blocks take tokens already, so the copy runs as it is; others run through `dreamcache.models.walk.unet`, as
 # graphs.
@@ -52,15 +62,45 @@ def test_projections_take_tokens() -> None:
         Pointwise(unet.conv_in)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+def test_geglu_in_halves_computes_the_same(bias: bool) -> None:
+    layer = GEGLU(16, 48, bias=bias)
+    tokens, split = torch.randn(2, 40, 16), SplitGeglu(layer)
+    # float32: products of another width sum in another order.
+    torch.testing.assert_close(split(tokens), layer(tokens), atol=1e-5, rtol=1e-4)
+    split.value, split.gate = split.gate, split.value
+    assert (split(tokens) - layer(tokens)).abs().max() > 0.1
+
+
+def test_gelu_is_pytorchs_to_the_last_bits() -> None:
+    x = torch.linspace(-8, 8, 4001)
+    torch.testing.assert_close(gelu(x), torch.nn.functional.gelu(x), atol=1e-6, rtol=1e-6)
+
+
+def test_onnx_runtime_sees_gelu_and_copies_no_half(tmp_path: Path) -> None:
+    block = FeedForward(16, activation_fn="geglu")
+    block.net[0] = SplitGeglu(block.net[0])
+    tokens = TensorSpec(name="tokens", shape=(1, 40, 16), dtype="float32")
+    model = export_graph(block, [tokens], [tokens.model_copy(update={"name": "result"})])
+    ir.save(model, tmp_path / "block.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(tmp_path / "block.onnx", options, providers=["CPUExecutionProvider"])
+    operators = [node.op_type for node in ir.load(tmp_path / "optimised.onnx").graph]
+    assert operators.count("Gelu") == 1
+    assert not {"Split", "Erf"} & set(operators)
+
+
 def test_a_twin_takes_no_memory() -> None:
     unet = tiny_unet(**MINI_SHAPED)
-    own = {tensor.data_ptr() for tensor in unet.parameters()}
-    assert {tensor.data_ptr() for tensor in copy_with_products(unet).parameters()} <= own
+    own = {tensor.untyped_storage().data_ptr() for tensor in unet.parameters()}
+    assert {tensor.untyped_storage().data_ptr() for tensor in copy_with_products(unet).parameters()} <= own
     text = torch.randn(1, 5, TEXT_WIDTH)
     new = [
         tensor
         for tensor in copy_at_timestep(unet, 7, text, None).parameters()
-        if tensor.data_ptr() not in own
+        if tensor.untyped_storage().data_ptr() not in own
     ]
     # One result of the time projection for each residual block, and nothing else.
     constants = [m for m in copy_at_timestep(unet, 7, text, None).modules() if isinstance(m, Constant)]

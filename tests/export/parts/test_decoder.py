@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -106,6 +107,18 @@ def test_maps_that_are_made_again_give_the_same_picture_bit_for_bit(
     stored = in_strips(vae, latent, 20_000)
     for held_bytes in (0, 1 << 16):  # all of them, or the large ones
         assert np.array_equal(in_strips(vae, latent, 20_000, held_bytes), stored)
+
+
+def test_maps_that_are_made_again_are_gone_with_their_chain(vae: AutoencoderKL, latent: Tensor) -> None:
+    # Without the collector: a map that only it would find is memory that waits for it.
+    gc.collect()
+    gc.disable()
+    try:
+        before = [one for one in gc.get_objects() if isinstance(one, RowMap)]
+        in_strips(vae, latent, 20_000, 0)
+        assert [one for one in gc.get_objects() if isinstance(one, RowMap)] == before
+    finally:
+        gc.enable()
 
 
 def test_sd_stores_the_maps_of_its_last_block_at_half_size_alone() -> None:

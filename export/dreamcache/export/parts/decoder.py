@@ -39,7 +39,7 @@ VAE_DECODER_WEIGHTS = "vae_decoder/weights.data"
 
 CUT_BYTES = 1 << 25
 """A map of at most 32 MiB is small beside the weights of the layers that make it."""
-WINDOW_BYTES = 1 << 23
+WINDOW_BYTES = 1 << 22
 """A run holds a handful of maps of this size."""
 WINDOW_ROWS = 16
 """Rows of a result that a window of a large picture gives at least, so that few are computed twice."""

@@ -95,7 +95,8 @@ class StripState:
 
 def run_strip(graph: GraphSession, strip: StripSpec, state: StripState) -> StripState:
     """Run one graph over the whole map; the maps it reads are given up on the way, unless still needed."""
-    result, shortcut = RowMap(), RowMap()
+    result = RowMap()
+    shortcut = RowMap() if _has_shortcut(strip) else None
     sums: list[Pixels] = []
     for given in _windows(graph, strip, state):
         _append(given, result, shortcut)
@@ -137,7 +138,7 @@ def chain_length(strips: Sequence[StripSpec], width: int, height: int, held_byte
         return 3 if 4 * made * k * height * k * width > held_bytes else 1
     if kinds[:2] == ["first_convolution", "second_convolution"]:
         # A shortcut's map takes the place of the one that is read; without one, that has to stay.
-        beside = made if any(spec.name == "shortcut" for spec in strips[0].outputs) else channels
+        beside = made if _has_shortcut(strips[0]) else channels
         return 2 if 4 * (beside + made) * height * width > held_bytes else 1
     return 1
 
@@ -157,10 +158,7 @@ def _windows(graph: GraphSession, strip: StripSpec, state: StripState) -> Iterat
         if strip.kind == "second_convolution":
             assert residual is not None
             feed["residual"] = residual.rows(window.start, window.start + rows)
-        given = graph.run(feed)
-        del feed  # while this waits for its reader, it holds no window
-        counted = slice(window.first - k * window.start, window.end - k * window.start)
-        yield {name: given.pop(name)[:, :, counted].copy() for name in names}
+        # The feed is a copy: what no later window reads goes before the graph runs, which is when memory is short.
         above = next_start(window.end, height, rows, k)
         if is_residual:
             features.needed_from = above
@@ -168,6 +166,10 @@ def _windows(graph: GraphSession, strip: StripSpec, state: StripState) -> Iterat
             features.give_up(above)
         if strip.kind == "second_convolution" and residual is not None:
             residual.give_up(above)
+        given = graph.run(feed)
+        del feed  # while this waits for its reader, it holds no window
+        counted = slice(window.first - k * window.start, window.end - k * window.start)
+        yield {name: given.pop(name)[:, :, counted].copy() for name in names}
     features.needed_from = None
 
 
@@ -179,20 +181,26 @@ def _streamed(graph: GraphSession, strip: StripSpec, state: StripState, statisti
     def fill() -> None:
         _append(next(given), result, shortcut)
 
-    result, shortcut = RowMap((), height, fill), RowMap((), height, fill)
+    result = RowMap((), height, fill)
+    # Each of the two refers to `fill`, which refers back to both: whoever ends this clears what it was given.
+    shortcut = RowMap((), height, fill) if _has_shortcut(strip) else None
     return StripState(result, _residual(strip, state, shortcut), statistics)
 
 
-def _append(given: dict[str, Pixels], result: RowMap, shortcut: RowMap) -> None:
+def _append(given: dict[str, Pixels], result: RowMap, shortcut: RowMap | None) -> None:
     result.append(given["result"])
-    if "shortcut" in given:
+    if shortcut is not None:
         shortcut.append(given["shortcut"])
 
 
-def _residual(strip: StripSpec, state: StripState, shortcut: RowMap) -> RowMap | None:
+def _residual(strip: StripSpec, state: StripState, shortcut: RowMap | None) -> RowMap | None:
     if strip.kind != "first_convolution":
         return None
-    return shortcut if any(spec.name == "shortcut" for spec in strip.outputs) else state.features
+    return state.features if shortcut is None else shortcut
+
+
+def _has_shortcut(strip: StripSpec) -> bool:
+    return any(spec.name == "shortcut" for spec in strip.outputs)
 
 
 def _statistics(strip: StripSpec, sums: Sequence[Pixels], height: int) -> Pixels:
