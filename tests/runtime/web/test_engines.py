@@ -72,7 +72,7 @@ def test_errors_of_the_engine_say_what_to_do() -> None:
     assert number.startswith("The browser has too little memory")
     assert gpu.startswith("The GPU gave up at denoiser. Reload this page")
     assert other == "denoiser: Invalid input"
-    assert size.startswith("denoiser needs more than the 4 GB that a browser's engine has.")
+    assert size.startswith("denoiser is too large for a browser's engine.")
 
 
 def test_the_number_of_threads_that_was_the_fastest_comes_after_a_checked_gpu() -> None:

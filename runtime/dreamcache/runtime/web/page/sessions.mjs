@@ -195,7 +195,7 @@ export function explained(error, graph) {
   if (/bad_alloc|out of memory|allocation failed|could not allocate|not enough memory/i.test(said) || /^\d+$/.test(said))
     return `The browser has too little memory for ${graph}. Close other tabs and apps, or take a smaller bundle. (${said})`;
   if (/integer overflow|SafeInt/i.test(said))
-    return `${graph} needs more than the 4 GB that a browser's engine has. Take a bundle of a smaller --resolution, or draw at the desk. (${said})`;
+    return `${graph} is too large for a browser's engine. Take a bundle of a smaller --resolution, or draw at the desk. (${said})`;
   if (/device.{0,20}lost|lost.{0,20}device/i.test(said))
     return `The GPU gave up at ${graph}. Reload this page; if it happens again, choose the processor under More. (${said})`;
   return `${graph}: ${said}`;

@@ -1,8 +1,8 @@
 /**
  * From an unscaled latent to a picture's values: the decoder in one graph, or in strips of rows (decoding.py).
  *
- * A bundle that has strips is decoded in strips: whole, Stable Diffusion's decoder at 512 px takes more than the 4 GB that an
- * engine in WASM has, and binds more at once than many GPUs may.
+ * A bundle that has strips is decoded in strips, in a part of the memory: whole, Stable Diffusion's decoder at 512 px binds more
+ * at once than many GPUs may.
  *
  * @typedef {import("../sessions.mjs").Session} Session
  * @typedef {import("../sessions.mjs").SessionOpener} SessionOpener
