@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from altered_bases import altered_bases
 from judged_bases import EQUAL_DB, Judge, Outcome
-from rare_bases import rare_bases
+from table_of_bases import table_of_bases
 from tiny_models import write_tiny_base
-from worn_bases import worn_bases
 
 DOCS = Path(__file__).parents[1]
 STEPS = 20
@@ -50,7 +48,7 @@ def as_page(rows: Sequence[Outcome]) -> str:
 
 def main() -> None:
     """Judge all of them, or those that are asked for; each is written as it is known."""
-    cases = [*altered_bases(), *worn_bases(), *rare_bases()]
+    cases = table_of_bases()
     first, last = map(int, sys.argv[1:3] if len(sys.argv) > 1 else (0, len(cases)))
     place = DOCS / "results" / "bases.json"
     kept = {row["case"]: Outcome(**row) for row in json.loads(place.read_text(encoding="utf-8"))}

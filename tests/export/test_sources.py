@@ -36,7 +36,7 @@ LCM_SHAPED = {**MINI_SHAPED, "layers_per_block": 1, "mid_block_type": None, "tim
 
 
 def test_few_step_bases_bring_their_defaults(tmp_path: Path) -> None:
-    lcm = loaded_base(str(write_tiny_base(tmp_path / "lcm", unet=LCM_SHAPED)))
+    lcm = loaded_base(str(write_tiny_base(tmp_path / "lcm", unet=LCM_SHAPED)), sampling="lcm")
     guidance = declare_guidance({}, lcm.sampling)
     assert (guidance.mode, guidance.scheduler, guidance.steps) == ("none", "lcm", 4)
     folder = write_tiny_base(tmp_path / "turbo")
@@ -56,7 +56,7 @@ def test_few_step_bases_bring_their_defaults(tmp_path: Path) -> None:
 
 def test_a_distilled_checkpoint_becomes_a_bundle_that_runs_by_its_defaults(tmp_path: Path) -> None:
     folder = write_tiny_base(tmp_path / "folder", unet=LCM_SHAPED)
-    base = load_base(folder)
+    base = load_base(folder, sampling="lcm")
     save_adapters(tmp_path / "a.safetensors", randomise_adapters(ConditionedUNet(base.unet)))
     # The original layout counts middle blocks as diffusers does and has no name for a guidance scale, so the
     # checkpoint is that of the folded UNet, and the scheduler says what it is.

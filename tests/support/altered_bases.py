@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -67,10 +67,28 @@ OTHERS += ("DPMSolverSDEScheduler", "SASolverScheduler")
 
 
 class AlteredBase(NamedTuple):
-    """One alteration of a folder, in place."""
+    """One alteration of a folder, in place.
+
+    Attributes:
+        name: of the case.
+        alter: changes a copy of a tiny base.
+        kind: which one.
+        joins: what `alter` also wrote beside the folder, in `joined_file(folder)`.
+        own_graphs: whether its graphs cannot be the unaltered base's: judged by the page's script alone.
+        given: weight of a LoRA or token of a textual inversion.
+    """
 
     name: str
     alter: Callable[[Path], object]
+    kind: Literal["sd", "sdxl"] = "sd"
+    joins: Literal["lora", "textual_inversion"] | None = None
+    own_graphs: bool = False
+    given: str | None = None
+
+
+def joined_file(folder: Path) -> Path:
+    """Where a case leaves what is joined to its base."""
+    return folder.with_name(f"{folder.name}-joined.safetensors")
 
 
 def entry(file: str, **changes: Any) -> AlteredBase:

@@ -10,11 +10,13 @@ from dreamcache.export.atomic_folder import MARKER, check_place, filled_folder
 from dreamcache.export.declare.architecture import declare_architecture, declare_versions
 from dreamcache.export.declare.settings import SECOND_TOKENIZER, DeclaredSettings, declare_settings
 from dreamcache.export.declare.sizes import PictureSize
+from dreamcache.export.modules.mapped_weights import map_weights
 from dreamcache.export.modules.unet import check_exportable
 from dreamcache.export.onnx_bundle import write_onnx
 from dreamcache.export.options import EXACT, Approximations, CoreMLOptions, OnnxOptions, check_targets
 from dreamcache.export.parity.token_ids import check_token_ids
 from dreamcache.export.progress import Stages
+from dreamcache.export.resources import is_huge
 from dreamcache.export.source import Source
 from dreamcache.models.bases.base import Base
 from dreamcache.models.bases.parts.overrides import AS_CONFIGURED
@@ -87,6 +89,9 @@ def export_bundle(
     )
     pixels = (architecture.image_height, architecture.image_width)
     settings = declare_settings(base, conditioned.config, source.metadata, scheduler, size=pixels)
+    if is_huge(base.unet.num_parameters()):
+        stages("moving the weights to disk")
+        map_weights(base, conditioned, out.absolute().parent)
     with filled_folder(out, overwrite) as folder:
         _write_tokenizers(folder, base, settings)
         _write_index(folder, base)

@@ -131,7 +131,8 @@ def estimate_needs(
 ) -> Needs:
     """What an export takes.
 
-    Memory: the model in PyTorch, the graphs while they are made and compared, activations, libraries.
+    Memory: the model in PyTorch, the graphs while they are made and compared, activations, libraries. Weights of a very
+    large model lie in files after loading (`modules.mapped_weights`).
 
     Args:
         size: of the model.
@@ -149,6 +150,9 @@ def estimate_needs(
         disk += _COREML_UNET_BYTES * unet + _COREML_OTHER_BYTES * (size.total - unet)
     working = copies * _FLOAT_BYTES * unet
     activations = _ACTIVATION_BYTES_PER_PIXEL * pixels
+    if is_huge(size.unet):
+        # The model is loaded and then mapped, before anything is made of it.
+        return Needs(disk + weights, max(weights, working + activations) + _LIBRARIES_BYTES)
     return Needs(
         disk=disk,
         memory=weights + working + activations + _LIBRARIES_BYTES,
@@ -215,3 +219,12 @@ LARGE_PARAMETERS = 200_000_000
 def is_large(base: Base) -> bool:
     """Whether checks must make do with fewer predictions."""
     return int(base.unet.num_parameters()) >= LARGE_PARAMETERS
+
+
+HUGE_PARAMETERS = 1_500_000_000
+"""From this size on, all weights are mapped while graphs are made: SDXL's UNet has 2.6 billion, SD 2's 0.9."""
+
+
+def is_huge(unet_parameters: int) -> bool:
+    """Whether an export maps the model's weights (`modules.mapped_weights`), by the parameters of its UNet."""
+    return unet_parameters >= HUGE_PARAMETERS

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ldm_layout import write_ldm_checkpoint
 from tiny_models import add_tokens, save_as_transformers_5, tiny_tokenizer
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, CLIPTokenizerFast
 
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
@@ -48,6 +49,34 @@ def names(folder: Path) -> set[str]:
 
 def ids(tokenizer: Any) -> list[list[int]]:
     return [tokenizer(prompt).input_ids for prompt in PROMPTS]
+
+
+ORDINARY = (
+    *("a robot on the beach, 4k", "na\u00efve caf\u00e9", "dog's they're I'LL", "#1 50% (x:1.2) [a|b]"),
+    *(
+        "\u0441\u043d\u0435\u0433",
+        "\ud55c\uad6d\uc5b4",
+        "\U0001f916 robot",
+        "a\u2013b\u2014c\u2026",
+        "\u0130stanbul",
+    ),
+    *("a\r\nb\tc", "a\u00a0b", "<|endoftext|> a"),
+)
+"""Alike in every tokenizer of CLIP's vocabulary."""
+IN_PYTHON = ("\u4e2d\u6587 cat", "\u65e5\u672c", "a\u200bb", "a\u00adb", "a\x07b", "\ufeffa", "a\ufffdb")
+"""Split otherwise by transformers 4's in Python without ftfy: Chinese characters, invisible and control characters."""
+BY_FTFY = (
+    *(
+        "it\u2019s a \u201crat\u201d",
+        "of\ufb01ce",
+        "\uff21\uff22",
+        "&amp; x",
+        "sch\u00c3\u00b6n",
+        "a\x07b",
+        "\ufeffa",
+    ),
+)
+"""What ftfy mends before it: typographic quotes, ligatures, full-width letters, entities, broken encodings."""
 
 
 def older(folder: Path) -> None:
@@ -195,3 +224,27 @@ def test_what_cannot_be_used_is_named(folder: Path, damage: Callable[[Path], Non
     with pytest.raises(AdapterError, match=message) as raised:
         load_tokenizer(folder)
     assert "\n" not in str(raised.value)
+
+
+def differing(folder: Path, prompts: Iterable[str]) -> list[str]:
+    """Those that the tokenizer in Python splits otherwise than the one that is loaded."""
+    ours, slow = load_tokenizer(folder), CLIPTokenizer.from_pretrained(folder)
+    return [prompt for prompt in prompts if ours(prompt).input_ids != slow(prompt).input_ids]
+
+
+def test_ids_are_those_of_transformers_5(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives diffusers the class that the tokenizers library backs; transformers 4 the one in Python."""
+    everything = (*ORDINARY, *IN_PYTHON, *BY_FTFY)
+    ours, fast = load_tokenizer(folder), CLIPTokenizerFast.from_pretrained(folder)
+    assert [ours(prompt).input_ids for prompt in everything] == [
+        fast(prompt).input_ids for prompt in everything
+    ]
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    assert differing(folder, ORDINARY) == []
+    assert differing(folder, IN_PYTHON) == list(IN_PYTHON)
+
+
+def test_where_ftfy_differs(folder: Path) -> None:
+    pytest.importorskip("ftfy")
+    assert differing(folder, ORDINARY) == []
+    assert differing(folder, BY_FTFY) == list(BY_FTFY)

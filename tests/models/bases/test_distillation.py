@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import LatentConsistencyModelPipeline
-from tiny_models import MINI_SHAPED, TEXT_WIDTH, tiny_unet, write_tiny_base
+from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+from tiny_models import MINI_SHAPED, TEXT_WIDTH, save_scheduler, tiny_unet, write_tiny_base
 
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.bases.distillation import LCM_GUIDANCE_SCALE, fold_guidance, guidance_embedding
@@ -57,7 +57,16 @@ def test_the_folded_unet_is_the_unet_at_that_scale() -> None:
 
 
 def test_a_base_is_folded_as_it_loads(tmp_path: Path) -> None:
-    base = load_base(write_tiny_base(tmp_path / "lcm", unet=LCM_SHAPED))
+    folder = write_tiny_base(tmp_path / "lcm", unet=LCM_SHAPED)
+    # diffusers would sample it with DDIM, which is neither what its authors do nor what a bundle would.
+    with pytest.raises(
+        AdapterError, match=r"takes a guidance scale .* is a DDIMScheduler, expected LCMS"
+    ) as raised:
+        load_base(folder)
+    assert "\n" not in str(raised.value)
+    assert load_base(folder, sampling="lcm").unet.config.time_cond_proj_dim is None
+    save_scheduler(folder, LCMScheduler())
+    base = load_base(folder)
     assert base.sampling == "lcm"
     assert base.unet.config.time_cond_proj_dim is None
     assert not any("cond_proj" in name for name in base.unet.state_dict())

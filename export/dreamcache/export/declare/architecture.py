@@ -19,6 +19,7 @@ from dreamcache.models.bases.base import Base
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.walk.unet import finish, visits
 from dreamcache.runtime.bundle.architecture import TIME_IDS, Architecture, DeepSpec, ReferenceSpec, SiteSpec
+from dreamcache.runtime.errors import first_line
 
 _PACKAGES = (
     "dreamcache",
@@ -145,7 +146,13 @@ def _walked(
         if base.second is not None:
             pooled = torch.zeros(1, int(base.second.encoder.config.projection_dim))
             added = {"text_embeds": pooled, "time_ids": torch.zeros(1, TIME_IDS)}
-        deep = finish(visits(unet, latent, 0, text, added), visit).deep
+        try:
+            deep = finish(visits(unet, latent, 0, text, added), visit).deep
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ExportError(
+                f"the UNet's layers do not fit each other ({first_line(error)}), so that diffusers draws nothing; "
+                "correct its config.json, or give another base"
+            ) from error
     return grids, tuple(deep.shape)
 
 

@@ -6,6 +6,8 @@ in fp16 gain nothing on x86.)
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx_ir as ir
 
@@ -25,7 +27,13 @@ def store_half(model: ir.Model) -> ir.Model:
         wide = tensor.numpy()
         if np.abs(wide).max() > np.finfo(np.float16).max:
             continue
-        half = ir.tensor(wide.astype(np.float16), name=f"{value.name}.half")
+        # Rounded when it is written: several graphs of a large model would not fit into memory.
+        half = ir.LazyTensor(
+            partial(_rounded, tensor),
+            dtype=ir.DataType.FLOAT16,
+            shape=ir.Shape(wide.shape),
+            name=f"{value.name}.half",
+        )
         stored = ir.Value(
             name=half.name, const_value=half, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16)
         )
@@ -35,3 +43,7 @@ def store_half(model: ir.Model) -> ir.Model:
         ir.convenience.replace_all_uses_with(value, widen.outputs[0])
         del graph.initializers[str(value.name)]
     return copy
+
+
+def _rounded(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return ir.tensor(tensor.numpy().astype(np.float16))

@@ -97,12 +97,21 @@ class _Store:
         self._seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], tuple[int, int]] = {}
         # While an array lives, nothing else can come to lie where it does.
         self._alive: list[NDArray[Any]] = []
+        self._made: dict[int, tuple[ir.LazyTensor, tuple[int, int]]] = {}
+
+    def place(self, tensor: ir.TensorProtocol) -> tuple[int, int]:
+        """As `put`; a tensor that is made when it is asked for is made once and not kept."""
+        if not isinstance(tensor, ir.LazyTensor):
+            return self.put(tensor.numpy())
+        if id(tensor) not in self._made:
+            self._made[id(tensor)] = tensor, self._written(_bytes_of(tensor.numpy()))
+        return self._made[id(tensor)][1]
 
     def put(self, array: NDArray[Any]) -> tuple[int, int]:
         """Offset and length, in bytes, of an array's values."""
         memory = (array.ctypes.data, array.shape, array.strides)
         if memory not in self._seen:
-            self._seen[memory] = self._written(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            self._seen[memory] = self._written(_bytes_of(array))
             self._alive.append(array)
         return self._seen[memory]
 
@@ -116,13 +125,17 @@ class _Store:
         return self._places[digest]
 
 
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def _move_out(value: ir.Value, store: _Store, folder: Path, weights_name: str) -> None:
     tensor = value.const_value
     assert tensor is not None
     assert value.name is not None
     if tensor.nbytes < INLINE_BYTES:
         return
-    offset, length = store.put(tensor.numpy())
+    offset, length = store.place(tensor)
     value.const_value = ir.ExternalTensor(
         location=weights_name,
         offset=offset,

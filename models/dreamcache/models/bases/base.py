@@ -17,7 +17,13 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.diffusers_folder import load_folder
-from dreamcache.models.bases.distillation import FewSteps, Sampling, fold_guidance, recognise_sampling
+from dreamcache.models.bases.distillation import (
+    FewSteps,
+    Sampling,
+    check_distilled,
+    fold_guidance,
+    recognise_sampling,
+)
 from dreamcache.models.bases.files import refuse_pickle
 from dreamcache.models.bases.hub import fetch_base, is_model_id
 from dreamcache.models.bases.joined.additions import NOTHING, Additions, JoinedFile
@@ -98,6 +104,7 @@ class Base:
         schedule = read_schedule(name, parts.scheduler, repaired=parts.second is None) | overrides.schedule()
         skip_layers(name, parts.text_encoder, overrides.clip_skip, alone=parts.second is None)
         if sampling is None:
+            check_distilled(name, parts.unet.config, schedule)
             sampling = recognise_sampling(parts.unet.config, schedule)
         settle_sample_size(name, parts)
         folded = fold_guidance(parts.unet)

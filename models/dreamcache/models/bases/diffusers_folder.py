@@ -6,8 +6,9 @@ float32.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ _PIPELINES = {
 }
 """Classes of SDXL pipelines that are no text-to-image bases."""
 
+_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+}
+"""By which diffusers reads a part, in a table of contents."""
+
+_LIBRARIES = ("diffusers", "transformers")
+
 _FOREIGN = {".onnx": "ONNX Runtime", ".xml": "OpenVINO", ".msgpack": "Flax", ".mlpackage": "Core ML"}
 """Endings of what other programs run; diffusers reads none of them here."""
 
@@ -46,10 +56,13 @@ _WEIGHTS = re.compile(
 )
 
 
-def check_index(name: str, folder: Path) -> bool:
+def check_index(name: str, folder: Path, *, own_vae: bool = True) -> bool:
     """Refuse, by its table of contents, all but a Stable Diffusion of one UNet and CLIP's text encoders.
 
-    A folder without a table of contents is judged by its subfolders.
+    Args:
+        name: of the base, for the message.
+        folder: with ``model_index.json``, without which diffusers loads nothing.
+        own_vae: whether the base's own VAE is wanted.
 
     Returns:
         Whether it is SDXL, with `SECOND_TEXT`.
@@ -68,23 +81,56 @@ def check_index(name: str, folder: Path) -> bool:
             f"{name} denoises with a transformer ({kind}), as SD3, Flux and PixArt do; "
             "only UNets of Stable Diffusion's kind are supported: give an SD 1.x or 2.x base"
         )
-    stated = None if index is None else index.get("_class_name")
-    if stated in _PIPELINES:
+    if index is None:
+        raise AdapterError(
+            f"{name} has no {INDEX}, without which diffusers loads no pipeline; download the base again, or save it "
+            "with diffusers' save_pretrained"
+        )
+    stated = index.get("_class_name")
+    if not isinstance(stated, str) and not (
+        isinstance(stated, list) and all(isinstance(n, str) for n in stated)
+    ):
+        raise AdapterError(
+            f"{INDEX} of {name} has _class_name {json.dumps(stated)[:40]}, expected the name of a pipeline of "
+            "diffusers; correct it there, or download the base again"
+        )
+    if isinstance(stated, str) and stated in _PIPELINES:
         raise AdapterError(
             f"{name} is {_PIPELINES[stated]} ({stated}), expected StableDiffusionXLPipeline; give an SDXL base"
         )
-    for part, wanted in (
-        ("unet", "UNet2DConditionModel"),
-        ("text_encoder", "CLIPTextModel"),
-        ("text_encoder_2", "CLIPTextModel"),
-    ):
+    dual = "text_encoder_2" in held or stated == "StableDiffusionXLPipeline"
+    for part, wanted in _CLASSES.items():
+        # Of one text encoder diffusers reads the first output, which is the pooled embedding with a projection.
+        allowed = (*wanted, *_CLASSES["text_encoder_2"]) if dual and part == "text_encoder" else wanted
         kind = held.get(part, ["", ""])[1]
-        if kind and not kind.endswith(wanted) and kind != f"{wanted}WithProjection":
-            raise AdapterError(f"the {part} of {name} is a {kind}, expected {wanted}; give another base")
+        if kind and kind.removeprefix("Flax") not in allowed:
+            raise AdapterError(f"the {part} of {name} is a {kind}, expected {wanted[0]}; give another base")
     for part in ("tokenizer", "tokenizer_2"):
         if kind := held.get(part, ["", ""])[1]:
             check_tokenizer_class(f"the {part} of {name}", kind)
-    return "text_encoder_2" in held or stated == "StableDiffusionXLPipeline"
+    _check_held(name, held, _needed(dual, own_vae))
+    return dual
+
+
+def _check_held(name: str, held: Mapping[str, Any], needed: Sequence[str]) -> None:
+    """Raises: AdapterError for parts that the table of contents leaves out, or takes from another library."""
+    if lacking := [part for part in needed if part not in held]:
+        raise AdapterError(
+            f"{INDEX} of {name} names no {', '.join(lacking)}, without which diffusers loads no such pipeline; "
+            "download the base again, or correct it there"
+        )
+    for part in needed:
+        library, kind = held[part]
+        if library not in _LIBRARIES:
+            raise AdapterError(
+                f"the {part} of {name} is a {kind} of {library}, code that diffusers would import; expected one of "
+                f"{' or '.join(_LIBRARIES)}: give another base"
+            )
+
+
+def _needed(dual: bool, own_vae: bool) -> list[str]:
+    """Parts of a text-to-image pipeline."""
+    return [part for part in (*PARTS, *(SECOND_TEXT if dual else ())) if own_vae or part != "vae"]
 
 
 def load_folder(folder: Path, variant: str | None = None, vae: Autoencoder | None = None) -> Parts:
@@ -114,7 +160,7 @@ def load_folder(folder: Path, variant: str | None = None, vae: Autoencoder | Non
 
 
 def _second_text(folder: Path, variant: str) -> SecondText:
-    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    index = read_json(folder / INDEX)
     return SecondText(
         load_part(CLIPTextModelWithProjection, folder / "text_encoder_2", variant, "dtype"),
         load_tokenizer(folder / "tokenizer_2"),
@@ -154,6 +200,7 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
         OSError: no config.
     """
     config = read_json(folder / "scheduler" / "scheduler_config.json")
+    # A folder of configs alone, for a checkpoint, may have none.
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
     held: Any = index.get("scheduler")
     if not _is_held(held):
@@ -178,7 +225,7 @@ def weight_files(folder: Path, variant: str | None = None, *, own_vae: bool = Tr
 
 
 def _is_held(kind: object) -> bool:
-    return isinstance(kind, list) and len(kind) == 2 and isinstance(kind[1], str)
+    return isinstance(kind, list) and len(kind) == 2 and all(isinstance(word, str) for word in kind)
 
 
 def _variant(path: Path) -> str | None:
@@ -189,8 +236,8 @@ def _variant(path: Path) -> str | None:
 
 def _chosen(folder: Path, variant: str | None, own_vae: bool) -> dict[str, str]:
     """Chosen variant of each part's weights, after every check that needs no weights."""
-    dual = check_index(str(folder), folder)
-    needed = [part for part in (*PARTS, *(SECOND_TEXT if dual else ())) if own_vae or part != "vae"]
+    dual = check_index(str(folder), folder, own_vae=own_vae)
+    needed = _needed(dual, own_vae)
     missing = [part for part in needed if not (folder / part).is_dir()]
     if missing:
         raise FileNotFoundError(
@@ -198,8 +245,9 @@ def _chosen(folder: Path, variant: str | None, own_vae: bool) -> dict[str, str]:
             "folder of diffusers"
         )
     weighed = [part for part in (*WEIGHED, SECOND_TEXT[0]) if part in needed]
+    index = read_json(folder / INDEX)
     for part in weighed:
-        check_config(folder / part, part)
+        check_config(folder / part, part, index[part][1])
     chosen = {part: _choose(folder / part, variant) for part in weighed}
     if variant is not None and variant not in chosen.values():
         raise AdapterError(f"{folder} has no weights of the variant {variant!r}; it has {_listed(folder)}")

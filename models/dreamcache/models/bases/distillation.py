@@ -44,6 +44,7 @@ class FewSteps:
     eta: float = 0.3
 
 
+_CONSISTENT = ("LCMScheduler", "TCDScheduler")
 _NO_TURBO = ("rescale_betas_zero_snr", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 LCM_GUIDANCE_SCALE = 8.5
@@ -58,12 +59,23 @@ def recognise_sampling(unet: Mapping[str, Any], scheduler: Mapping[str, Any]) ->
     timesteps is an ordinary base, and so is one whose noise levels lie apart from its timesteps.
     """
     kind = str(scheduler.get("_class_name"))
-    if unet.get("time_cond_proj_dim") is not None or kind in ("LCMScheduler", "TCDScheduler"):
+    if unet.get("time_cond_proj_dim") is not None or kind in _CONSISTENT:
         return "lcm"
     trailing = scheduler.get("timestep_spacing") == "trailing"
     if kind.startswith("Euler") and trailing and not any(map(scheduler.get, _NO_TURBO)):
         return "turbo"
     return "standard"
+
+
+def check_distilled(name: str, unet: Mapping[str, Any], scheduler: Mapping[str, Any]) -> None:
+    """Raises: AdapterError for a UNet that takes a guidance scale beside a scheduler of other models."""
+    kind = str(scheduler.get("_class_name"))
+    if unet.get("time_cond_proj_dim") is not None and kind not in _CONSISTENT:
+        raise AdapterError(
+            f"the UNet of {name} takes a guidance scale (time_cond_proj_dim), as latent consistency models do, and its "
+            f"scheduler is a {kind}, expected {' or '.join(_CONSISTENT)}; give --sampling lcm, or its own scheduler's "
+            "files"
+        )
 
 
 def guidance_embedding(scale: float, width: int) -> Tensor:

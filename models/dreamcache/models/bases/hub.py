@@ -82,7 +82,8 @@ def fetch_base(model_id: str, variant: str | None = None) -> Path:
             ends += [f"*model.{variant}.safetensors", f"*model*{variant}*.safetensors"]
         return [f"{part}/{end}" for part in weighed for end in ends]
 
-    dual = check_index(model_id, fetch([INDEX]))
+    # Whether its own VAE is wanted is asked once everything is there.
+    dual = check_index(model_id, fetch([INDEX]), own_vae=False)
     weighed = (*WEIGHED, SECOND_TEXT[0]) if dual else WEIGHED
     parts = (*PARTS, *SECOND_TEXT) if dual else PARTS
     patterns = [INDEX, *(f"{part}/{name}" for part in parts for name in ("*.json", "*.txt"))]

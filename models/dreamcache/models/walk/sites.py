@@ -109,6 +109,7 @@ def check_supported(unet: UNet2DConditionModel) -> None:
         ("encoder_hid_dim_type", (None, "text_proj")),
         ("attention_type", ("default",)),
         ("dual_cross_attention", (False,)),
+        ("class_embeddings_concat", (False,)),
     ):
         if config[field] not in allowed:
             raise AdapterError(

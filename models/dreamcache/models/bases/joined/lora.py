@@ -75,12 +75,12 @@ def join_lora(parts: Parts, given: str) -> JoinedFile:
             warnings.simplefilter("ignore")
             pipeline.load_lora_weights(str(path.absolute()), adapter_name=_NAME, use_safetensors=True)
         for part in _PARTS:
-            _settle_scales(path, part, getattr(parts, part), wanted[part], tensors)
+            _check_scales(path, part, getattr(parts, part), wanted[part], tensors)
         components = [part for part in _PARTS if wanted[part]]
         pipeline.fuse_lora(components, lora_scale=weight, adapter_names=[_NAME])
     except AdapterError:
         raise
-    except (ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # whatever diffusers and peft raise on a file's metadata
         raise AdapterError(f"--lora {path} cannot be joined ({reason(error)}); give another file") from error
     finally:
         pipeline.unload_lora_weights()
@@ -195,12 +195,13 @@ def _of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
 
 
-def _settle_scales(
+def _check_scales(
     path: Path, part: str, model: nn.Module, wanted: set[str], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Scale every layer as the file says, alpha / rank, and refuse what diffusers would leave out or guess.
+    """Refuse what diffusers would leave out, or join at another scale than the file's alpha / rank.
 
-    It loses some of kohya's alphas where ranks differ by layer; in diffusers' own form one alpha counts for all ranks.
+    It loses kohya's alphas of attentions where they differ by layer; in diffusers' own form one alpha counts for all
+    ranks.
 
     Raises:
         AdapterError: names the layer.
@@ -208,19 +209,23 @@ def _settle_scales(
     held: dict[str, Any] = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
     if missed := wanted - set(held):
         raise AdapterError(
-            f"--lora {path}: {_some(missed)} of the {part} would be left out; report this file"
+            f"--lora {path}: {_some(missed)} of the {part.replace('_', ' ')} would be left out; report this file"
         )
     for name in () if LORA_ADAPTER_METADATA_KEY in read_metadata(path) else sorted(wanted):
-        rank = held[name].r[_NAME]
-        keys = [f"{start}{name.replace('.', '_')}" for start in _KOHYA[part]]
-        if any(f"{key}.lora_down.weight" in tensors for key in keys):
-            alpha = next((float(tensors[f"{key}.alpha"]) for key in keys if f"{key}.alpha" in tensors), rank)
-            held[name].scaling[_NAME] = alpha / rank
-        elif abs((received := held[name].scaling[_NAME]) - 1) > 1e-6:
+        named = part.replace("_", " ")
+        received, stated = held[name].scaling[_NAME], _stated_scale(part, name, held[name].r[_NAME], tensors)
+        if abs(received - stated) > 1e-6 * max(1.0, abs(stated)):
             raise AdapterError(
-                f"--lora {path}: {name} of the {part} would be joined at {received:g} times, expected 1, "
-                "since ranks differ by layer and the file states no alphas; save it again with one rank"
+                f"--lora {path}: diffusers would join {name} of the {named} at {received:g} times, and the file says "
+                f"{stated:g} (alpha / rank), since ranks or alphas differ by layer; save it again with one rank and "
+                "one alpha, as sd-scripts' resize_lora.py does"
             )
+
+
+def _stated_scale(part: str, name: str, rank: int, tensors: Mapping[str, Tensor]) -> float:
+    """A layer's alpha / rank; without an alpha it is 1."""
+    keys = [f"{start}{name.replace('.', '_')}.alpha" for start in _KOHYA[part]]
+    return next((float(tensors[key]) / rank for key in keys if key in tensors), 1.0)
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

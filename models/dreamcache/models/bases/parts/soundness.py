@@ -49,12 +49,13 @@ _IDLE = re.compile(
 _LAYER = re.compile(r"\.(?:layers|resblocks)\.(\d+)\.")
 
 
-def check_config(part: Path, kind: str) -> None:
+def check_config(part: Path, kind: str, listed_as: str | None = None) -> None:
     """Refuse a part of another class, or one that a quantiser packed, by its config.json.
 
     Args:
         part: its folder.
         kind: ``unet``, ``vae`` or ``text_encoder``.
+        listed_as: its class in the table of contents, by which diffusers reads it.
 
     Raises:
         AdapterError: names part and class.
@@ -66,11 +67,17 @@ def check_config(part: Path, kind: str) -> None:
     listed = config.get("architectures") or []
     stated = config.get("_class_name") or next(iter([listed] if isinstance(listed, str) else listed), None)
     expected = _CLASSES[kind]
-    if stated is not None and stated not in expected:
-        what = f" ({_WHAT[stated]})" if stated in _WHAT else ""
+    for found in (stated, listed_as) if kind == "vae" else (stated,):
+        if found is not None and found not in expected:
+            what = f" ({_WHAT[found]})" if found in _WHAT else ""
+            raise AdapterError(
+                f"{part} is a {found}{what}, expected {' or '.join(expected[:2])}; give another "
+                f"{'VAE' if kind == 'vae' else 'base'}"
+            )
+    if kind == "vae" and None not in (stated, listed_as) and stated != listed_as:
         raise AdapterError(
-            f"{part} is a {stated}{what}, expected {' or '.join(expected[:2])}; give another "
-            f"{'VAE' if kind == 'vae' else 'base'}"
+            f"{part} is a {stated} by its config.json and a {listed_as} by model_index.json, by which diffusers reads "
+            "it; correct the one that is wrong"
         )
     if kind.startswith("text_encoder") and (part / _PEFT).is_file():
         raise AdapterError(

@@ -132,11 +132,12 @@ def _check_text(name: str, which: str, tokenizer: CLIPTokenizerFast, encoder: An
         )
     pads = int(tokenizer.model_max_length)
     reads_tokens = int(encoder.config.max_position_embeddings)
-    # transformers writes a huge number where a tokenizer states no length.
-    if pads != reads_tokens and pads < _NO_LENGTH:
+    if pads != reads_tokens:
+        # transformers writes a huge number where a tokenizer states no length; diffusers then runs out of memory.
+        stated = f"pads prompts to {pads} tokens" if pads < _NO_LENGTH else "states no length of prompts"
         raise AdapterError(
-            f"the {which}tokenizer of {name} pads prompts to {pads} tokens (model_max_length) and its text encoder "
-            f"reads {reads_tokens}; set both alike"
+            f"the {which}tokenizer of {name} {stated} (model_max_length) and its text encoder reads {reads_tokens}; "
+            "set both alike"
         )
     ids, embeddings = max(tokenizer.get_vocab().values()) + 1, int(encoder.config.vocab_size)
     if ids > embeddings:
