@@ -87,7 +87,7 @@ def export_coreml(
         recording.save(place / FILE)
         recipe = None
         if options.weights == "mixed":
-            recipe = find_recipe(place, parts["denoise"], recording, architecture, options, progress)
+            recipe = find_recipe(place, parts, recording, architecture, options, progress)
         writers = _writers(place, parts, components, options, recipe, progress)
         # SDXL's second one has the same words.
         added = write_tokenizer(place, source.base.tokenizer)

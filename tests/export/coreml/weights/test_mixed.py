@@ -19,6 +19,7 @@ from dreamcache.export.coreml.weights.allocation import FormatCost, allocate
 from dreamcache.export.coreml.weights.compress import compress_package
 from dreamcache.export.coreml.weights.mixed import Sensitivities
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
+from dreamcache.export.coreml.weights.trial import WeightTrial
 from dreamcache.export.declare.architecture import declare_architecture
 from dreamcache.export.declare.settings import declare_scheduler
 from dreamcache.export.errors import ExportError
@@ -73,7 +74,9 @@ def test_bits_go_where_they_save_most() -> None:
     assert {step.format for step in allocate(costs, lambda *_: True)} == {"palette4"}
 
 
-def test_a_recipe_meets_its_target(small_base: Path, small_adapters: Path, tmp_path: Path) -> None:
+def test_a_recipe_meets_its_target(
+    small_base: Path, small_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = load_base(small_base)
     conditioned = load_adapters(small_adapters, base.unet)
     architecture = declare_architecture("tiny", base, conditioned, None, 1)
@@ -87,15 +90,25 @@ def test_a_recipe_meets_its_target(small_base: Path, small_adapters: Path, tmp_p
         {},
         declare_scheduler(base),
     )
-    part = unet_modules(base, conditioned, architecture, "plain")["denoise"]
-    package = tmp_path / "denoise.mlpackage"
-    convert_graph(part.module, part.inputs, part.outputs, package)
+    parts = unet_modules(base, conditioned, architecture, "plain")
+    packages = {name: tmp_path / f"{name}.mlpackage" for name in parts}
+    for name, part in parts.items():
+        convert_graph(part.module, part.inputs, part.outputs, packages[name])
+    package = packages["denoise"]
     said: list[str] = []
-    sensitivities = Sensitivities(package, part, recording, architecture, said.append)
+    sensitivities = Sensitivities(packages, parts["denoise"], recording, architecture, said.append)
     assert said[0].startswith("Core ML: sensitivity of weight 1 of ")
     recipe = sensitivities.recipe(CoreMLOptions(weights="mixed", psnr_db=45.0))
     assert len(set(recipe.formats.values())) > 1
     assert recipe.of(package) == recipe.formats
+    # What an app gets: its caching graph is stored alike.
+    trial = WeightTrial(packages["cache"], package, parts["denoise"], recording, architecture)
+    found_db, effects = trial.measure(recipe.formats)
+    assert found_db >= 45.0
+    assert effects <= 0.025
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "_twins", lambda _: {})
+        assert trial.measure(recipe.formats)[0] > found_db + 0.02
     fewer = sensitivities.recipe(CoreMLOptions(weights="mixed", psnr_db=35.0))
     bits = {kind: index for index, kind in enumerate(reversed(WEIGHT_FORMATS))}
     assert sum(bits[kind] for kind in fewer.formats.values()) < sum(

@@ -3,14 +3,15 @@
 One weight at a time is stored in 4 bits and the saved program run at recorded points; what other formats of it would
 cost follows from how much less they move the weight, since small errors add up and scale (the reasoning of mixed-bit
 palettes in apple/ml-stable-diffusion, which tries every format). Then bits go where they save most error for a byte,
-until the target holds for all weights together, measured, and the effects of reference and text are PyTorch's.
+until the target holds for all weights together, measured with the caching graph stored alike, and the effects of
+reference and text are PyTorch's.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,9 @@ from dreamcache.export.coreml.modules import CoreMLModule
 from dreamcache.export.coreml.weights.allocation import FormatCost, allocate, allocate_within
 from dreamcache.export.coreml.weights.recipe import WeightRecipe, digests
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
-from dreamcache.export.coreml.weights.trial import DenoiserTrial
+from dreamcache.export.coreml.weights.trial import WeightTrial
 from dreamcache.export.errors import ExportError
 from dreamcache.export.options import WEIGHT_FORMATS, CoreMLOptions, WeightFormat
-from dreamcache.export.parity.torch_reference import FULL
 from dreamcache.runtime.bundle.architecture import Architecture
 from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE
 
@@ -34,13 +34,13 @@ Formats = dict[str, WeightFormat]
 
 _PROBE: WeightFormat = "palette4"
 _TRIES = 8
-_OWN_SHARE = 0.5
-"""Share of a gate's tolerance for the denoiser; the rest is for the caching graph, stored alike."""
+_SHARE = 0.5
+"""Share of a gate's tolerance on the condition that the trial may take; the gate has a second reference and 16 bits."""
 
 
 def find_recipe(
     work: Path,
-    part: CoreMLModule,
+    parts: Mapping[str, CoreMLModule],
     recording: Recording,
     architecture: Architecture,
     options: CoreMLOptions,
@@ -49,8 +49,8 @@ def find_recipe(
     """A format for each weight of the denoiser, and of the caching graph where it has the same.
 
     Args:
-        work: a folder for the package that is tried on.
-        part: the denoiser.
+        work: a folder for the packages that are tried on.
+        parts: ``cache`` and ``denoise``.
         recording: PyTorch's trajectory.
         architecture: shapes.
         options: with the target that must hold.
@@ -59,37 +59,39 @@ def find_recipe(
     Raises:
         ExportError: no recipe meets the target and keeps the condition.
     """
-    package = work / "exact.mlpackage"
-    progress("Core ML: the denoiser to try weights on")
-    convert_graph(part.module, part.inputs, part.outputs, package, target=options.target)
-    try:
-        return Sensitivities(package, part, recording, architecture, progress).recipe(options)
-    finally:
-        shutil.rmtree(package)
+    with TemporaryDirectory(prefix="trial-", dir=work) as folder:
+        packages = {name: Path(folder) / f"{name}.mlpackage" for name in ("cache", "denoise")}
+        for name, package in packages.items():
+            progress(f"Core ML: {name}, to try weights on")
+            part = parts[name]
+            convert_graph(part.module, part.inputs, part.outputs, package, target=options.target)
+        return Sensitivities(packages, parts["denoise"], recording, architecture, progress).recipe(options)
 
 
 class Sensitivities:
     """What every format of every weight of a saved denoiser costs its prediction.
 
     Args:
-        package: the denoiser with exact weights; must stay.
-        part, recording, architecture, progress: see `find_recipe`.
+        packages: ``cache`` and ``denoise`` with exact weights; must stay.
+        part: the denoiser.
+        recording, architecture, progress: see `find_recipe`.
     """
 
     def __init__(
         self,
-        package: Path,
+        packages: Mapping[str, Path],
         part: CoreMLModule,
         recording: Recording,
         architecture: Architecture,
         progress: Callable[[str], None],
     ) -> None:
+        package = packages["denoise"]
         self._package = package
-        self._trial = trial = DenoiserTrial(package, part, recording, architecture)
+        self._trial = trial = WeightTrial(packages["cache"], package, part, recording, architecture)
         self._costs: list[_Cost] = []
         for index, name in enumerate(trial.names):
             progress(f"Core ML: sensitivity of weight {index + 1} of {len(trial.names)}")
-            probed = trial.error({name: _PROBE}, (FULL,)) - trial.floor
+            probed = trial.error({name: _PROBE}) - trial.floor
             self._costs.append(_Cost(name, trial.weight(name), probed))
 
     def recipe(self, options: CoreMLOptions) -> WeightRecipe:
@@ -116,7 +118,7 @@ class _Cost:
         }
 
 
-def _solve(costs: list[_Cost], trial: DenoiserTrial, options: CoreMLOptions) -> Formats:
+def _solve(costs: list[_Cost], trial: WeightTrial, options: CoreMLOptions) -> Formats:
     """Choose, try all weights together, and ask for more where that falls short."""
     asked, found_db, worst = options.psnr_db or 0.0, 0.0, 0.0
     formats = [cost.formats for cost in costs]
@@ -129,7 +131,7 @@ def _solve(costs: list[_Cost], trial: DenoiserTrial, options: CoreMLOptions) -> 
             chosen = allocate(formats, lambda error, _: error <= allowed)  # noqa: B023 (called at once)
         recipe = {cost.name: step.format for cost, step in zip(costs, chosen, strict=True)}
         found_db, worst = trial.measure(recipe)
-        kept = worst <= _OWN_SHARE * CONDITION_TOLERANCE
+        kept = worst <= _SHARE * CONDITION_TOLERANCE
         if kept and found_db >= (options.psnr_db or 0.0):
             return recipe
         if options.size_mb is not None:
