@@ -7,6 +7,7 @@ be wrong about them but cannot have learned to flatter them.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,11 @@ class Attributes:
 
     classes: dict[str, NDArray[np.int64]]
     masks: NDArray[np.float32]
+
+    def are(self, attribute: str, wanted: Sequence[str]) -> NDArray[np.bool_]:
+        """Of each picture [n] whether its class is the wanted one, given by name."""
+        names = ATTRIBUTES[attribute]
+        return np.equal(self.classes[attribute], [names.index(one) for one in wanted])
 
 
 class AttributeClassifier(nn.Module):

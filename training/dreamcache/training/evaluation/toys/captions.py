@@ -20,7 +20,7 @@ from dreamcache.training.evaluation.toys.painter import SamplingSettings, paint_
 from dreamcache.training.evaluation.toys.scores import IDENTITY_ATTRIBUTES
 from dreamcache.training.world.captions import draw_words
 from dreamcache.training.world.identity import Identity, draw_identity
-from dreamcache.training.world.samples import ATTRIBUTES, PLACES
+from dreamcache.training.world.samples import PLACES
 from dreamcache.training.world.styles import PLAIN, STYLES
 
 
@@ -95,14 +95,13 @@ def score_captions(
 
     Raises: ValueError where there are no pictures with a style, without one, or with a named attribute.
     """
-    found = judge.classify(pictures).classes
+    found = judge.classify(pictures)
     wanted = {
-        name: np.asarray([ATTRIBUTES[name].index(getattr(case.toy, name)) for case in cases])
-        for name in (*IDENTITY_ATTRIBUTES, "kind")
+        **{name: [getattr(case.toy, name) for case in cases] for name in (*IDENTITY_ATTRIBUTES, "kind")},
+        "scene": [case.scene for case in cases],
+        "style": [case.style for case in cases],
     }
-    for name in ("scene", "style"):
-        wanted[name] = np.asarray([ATTRIBUTES[name].index(getattr(case, name)) for case in cases])
-    right = {name: np.asarray(found[name] == truth, np.float64) for name, truth in wanted.items()}
+    right = {name: found.are(name, classes).astype(np.float64) for name, classes in wanted.items()}
     styles = np.asarray([case.style for case in cases])
     plain = np.flatnonzero(styles == PLAIN)
     styled = np.flatnonzero(styles != PLAIN)

@@ -60,7 +60,7 @@ def sampling_settings(adapters: Path | None, options: Options) -> SamplingSettin
 
 
 def cache_batch(pipeline: DreamCachePipeline, references: NDArray[np.uint8]) -> Cache:
-    """The caches of prepared references uint8 [n, 64, 64, 3]."""
+    """The caches of prepared references uint8 [n, size, size, 3]."""
     return pipeline.cache_latent(
         pipeline.base.encode_images(to_tensor(references).to(pipeline.base.unet.device))
     )
@@ -74,7 +74,7 @@ def paint_batch(
     how: SamplingSettings,
     visible: Mapping[str, Tensor] | None = None,
 ) -> NDArray[np.uint8]:
-    """Pictures uint8 [n, 64, 64, 3]: prompts[i] with the i-th row of the cache; without one where it is None.
+    """Pictures uint8 [n, size, size, 3]: prompts[i] with the i-th row of the cache; without one where it is None.
 
     visible: site to bool [n, 1, m], which of its cached tokens a picture may read; None is all.
     """

@@ -138,8 +138,7 @@ def score_pairs(
         differs.append(truth != swapped)
     kinds = ATTRIBUTES["kind"]
     kind = found["kind"] == np.asarray([[kinds.index(toy.kind) for toy in case.toys] for case in cases])
-    places = ATTRIBUTES["scene"]
-    scene = judge.classify(pictures).classes["scene"] == [places.index(case.scene) for case in cases]
+    scene = judge.classify(pictures).are("scene", [case.scene for case in cases])
     right = np.mean(own, axis=0)
     groups = np.arange(count)
     # A pair that shares every attribute cannot be confused, and says nothing.

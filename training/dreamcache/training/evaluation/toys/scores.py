@@ -19,7 +19,6 @@ from dreamcache.training.evaluation.intervals import Interval, cluster_bootstrap
 from dreamcache.training.evaluation.toys.attribute_classifier import AttributeClassifier
 from dreamcache.training.evaluation.toys.picture_quality import PictureQuality
 from dreamcache.training.world.identity import Identity
-from dreamcache.training.world.samples import ATTRIBUTES
 from dreamcache.training.world.styles import PLAIN
 
 IDENTITY_ATTRIBUTES = ("body", "accent", "pattern")
@@ -76,9 +75,7 @@ def score(
     _, groups = np.unique([toy.key for toy in toys], return_inverse=True)
 
     def right(attribute: str, wanted: Sequence[str]) -> NDArray[np.float64]:
-        names = ATTRIBUTES[attribute]
-        truth = np.asarray([names.index(w) for w in wanted])
-        return np.asarray(verdict.classes[attribute] == truth, np.float64)
+        return verdict.are(attribute, wanted).astype(np.float64)
 
     parts = {name: right(name, [getattr(toy, name) for toy in toys]) for name in IDENTITY_ATTRIBUTES}
     distance = np.linalg.norm(
