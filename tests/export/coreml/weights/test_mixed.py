@@ -103,12 +103,12 @@ def test_a_recipe_meets_its_target(
     assert recipe.of(package) == recipe.formats
     # What an app gets: its caching graph is stored alike.
     trial = WeightTrial(packages["cache"], package, parts["denoise"], recording, architecture)
-    found_db, effects = trial.measure(recipe.formats)
+    found_db, effects = trial.measure(recipe.formats, "int8")
     assert found_db >= 45.0
     assert effects <= 0.025
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "_twins", lambda _: {})
-        assert trial.measure(recipe.formats)[0] > found_db + 0.02
+        patch.setattr(trial, "_of_caching", lambda *_: {})
+        assert trial.measure(recipe.formats, "int8")[0] > found_db + 0.02
     fewer = sensitivities.recipe(CoreMLOptions(weights="mixed", psnr_db=35.0))
     bits = {kind: index for index, kind in enumerate(reversed(WEIGHT_FORMATS))}
     assert sum(bits[kind] for kind in fewer.formats.values()) < sum(

@@ -130,7 +130,7 @@ def _solve(costs: list[_Cost], trial: WeightTrial, options: CoreMLOptions) -> Fo
             allowed = trial.power / 10 ** (asked / 10)
             chosen = allocate(formats, lambda error, _: error <= allowed)  # noqa: B023 (called at once)
         recipe = {cost.name: step.format for cost, step in zip(costs, chosen, strict=True)}
-        found_db, worst = trial.measure(recipe)
+        found_db, worst = trial.measure(recipe, options.default_format)
         kept = worst <= _SHARE * CONDITION_TOLERANCE
         if kept and found_db >= (options.psnr_db or 0.0):
             return recipe

@@ -108,15 +108,19 @@ class WeightTrial:
                 for point in self._ends
             )
 
-    def measure(self, recipe: Mapping[str, WeightFormat]) -> tuple[float, float]:
+    def measure(self, recipe: Mapping[str, WeightFormat], default: WeightFormat) -> tuple[float, float]:
         """What an app would get: both graphs rounded, the denoiser on features that the rounded caching graph made.
+
+        Args:
+            recipe: formats of the denoiser's weights.
+            default: of weights that the caching graph alone has.
 
         Returns:
             The worst dB of any point and branch, and how far the effect of reference or text is from PyTorch's,
             relatively.
         """
         reference = self._recording.references[0]
-        with self._caching.rounded(self._twins(recipe)):
+        with self._caching.rounded(self._of_caching(recipe, default)):
             cache = self._caching.run({"latent": reference.latent})
         worst_db, effects = MAX_DB, {STOCK: [0.0, 0.0], NULL: [0.0, 0.0]}
         with self._denoiser.rounded(recipe):
@@ -129,10 +133,12 @@ class WeightTrial:
                     sums[1] += float(np.linalg.norm(expected[FULL] - expected[without]))
         return worst_db, max(abs(ours / theirs - 1) for ours, theirs in effects.values())
 
-    def _twins(self, recipe: Mapping[str, WeightFormat]) -> dict[str, WeightFormat]:
-        """Formats of the caching graph's weights, which are the denoiser's under other names."""
+    def _of_caching(
+        self, recipe: Mapping[str, WeightFormat], default: WeightFormat
+    ) -> dict[str, WeightFormat]:
+        """Formats of the caching graph's weights, most of which are the denoiser's under other names."""
         kinds = {self._denoiser.contents[name]: kind for name, kind in recipe.items()}
-        return {name: kinds[content] for name, content in self._caching.contents.items() if content in kinds}
+        return {name: kinds.get(content, default) for name, content in self._caching.contents.items()}
 
     def _predict(self, point: Point, branch: Branch, cache: Mapping[str, Array]) -> Array:
         rows: dict[str, Any] = {
