@@ -109,8 +109,7 @@ def figures_of_the_results() -> list[str]:
         metrics = json.loads(path.read_text())["metrics"]
         steps = " | ".join(f"{metrics[name] / 1e3:.2f} s" for name in ("step_ms_p50", "plain_step_ms_p50"))
         figures.append(f"{steps} | {metrics['adapter_overhead']:.3f} |")
-    for name in ("coreml", "coreml-64px"):
-        figures += core_ml_figures(json.loads((results / f"{name}.json").read_text()))
+    figures += core_ml_figures(json.loads((results / "coreml.json").read_text()))
     for name in ("approximations", "approximations-64px"):
         rows = json.loads((results / f"{name}.json").read_text())["rows"]
         figures += [f"{row['results']['identity_accuracy']['mean']:.1%}" for row in rows.values()]
