@@ -83,7 +83,7 @@ def write_onnx(
     stages("text encoder and VAE")
     components = export_components(base, folder, architecture)
     latent = architecture.latent_height, architecture.latent_width
-    decoder = export_decoder(base.vae, folder, *latent, attention)
+    decoder = export_decoder(base.vae, folder, *latent, "plain" if options.for_browsers else attention)
     graphs = _declare_graphs(unet, components, decoder)
     if options.precision == "int8":
         stages("text encoder and VAE in 8 bits")

@@ -115,3 +115,9 @@ def test_a_bundle_for_gpus(tiny_base: Path, tmp_path: Path) -> None:
     assert 0 < denoiser.largest_mb < denoiser.weights_mb
     assert not list(out.glob("rounded*"))
     assert [check.name for check in verify_bundle(out) if not check.passed] == []
+    # What browsers cannot compute at a large decoder's size.
+    fused = {
+        name: any(node.op_type == "MultiHeadAttention" for node in ir.load(out / spec.file).graph)
+        for name, spec in contract.graphs.by_name().items()
+    }
+    assert (fused["denoiser"], fused["vae_decoder"]) == (True, False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from page_files import ask_page
 from tiny_strips import add_strips
 
+from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sampling.decoding import decode_in_strips
 from dreamcache.runtime.web.offers import page_facts
@@ -33,3 +35,19 @@ def test_the_picture_is_pythons(bundle: Path, javascript: dict[str, Path], tmp_p
     for values, picture in zip(answers, expected, strict=True):
         np.testing.assert_allclose(np.array(values, np.float32).reshape(picture.shape), picture, atol=2e-5)
     assert np.abs(np.array(other) - answers[0]).max() > 1
+
+
+def test_a_decoder_with_fused_attention_is_given_in_its_portable_form(bundle: Path) -> None:
+    opened = open_bundle(bundle)
+    graphs = opened.contract.graphs
+    fused = graphs.vae_decoder.model_copy(update={"portable": "vae_decoder/model.portable.onnx"})
+    both = {"vae_decoder": fused, "denoiser": graphs.denoiser.model_copy(update={"portable": "unet/d.onnx"})}
+    contract = opened.contract.model_copy(update={"onnx": graphs.model_copy(update=both)})
+    files = {
+        name: spec["file"]
+        for name, spec in page_facts(replace(opened, contract=contract), "tiny")["contract"]["graphs"].items()
+        if name in both
+    }
+    assert files == {"vae_decoder": "vae_decoder/model.portable.onnx", "denoiser": graphs.denoiser.file}
+    plain = page_facts(opened, "tiny")["contract"]["graphs"]
+    assert plain["vae_decoder"]["file"] == graphs.vae_decoder.file

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, cache_tensors
 from dreamcache.runtime.bundle.folder import Bundle
+from dreamcache.runtime.bundle.graphs import Graphs
 from dreamcache.runtime.bundle.parity import (
     CONDITION_TOLERANCE,
     MAX_DB,
@@ -100,12 +101,12 @@ def page_facts(bundle: Bundle, name: str) -> dict[str, Any]:
         raise BundleError(
             "a bundle with one text encoder is expected, received one of SDXL, which the page cannot run"
         )
-    graphs = _complete(contract.graphs)
+    graphs = _with_plain_decoder(contract.graphs)
     return {
         "name": name,
         "version": version("dreamcache"),
         # In the words of the file: `graphs`, where Python says `onnx`; the decoder's strips by name too.
-        "contract": _complete(contract) | {"graphs": graphs | _complete(contract.graphs.by_name())},
+        "contract": _complete(contract) | {"graphs": _complete(graphs) | _complete(graphs.by_name())},
         "contract_sha256": hashlib.sha256((bundle.folder / CONTRACT_NAME).read_bytes()).hexdigest(),
         "fingerprint": contract.fingerprints.subject(),
         "cache_tensors": _complete(cache_tensors(contract.architecture)),
@@ -118,6 +119,20 @@ def page_facts(bundle: Bundle, name: str) -> dict[str, Any]:
             "device_db": least_device_db(contract.precision),
         },
     }
+
+
+def _with_plain_decoder(graphs: Graphs) -> Graphs:
+    """The decoder's graphs in their portable form, where there is one.
+
+    In WASM the fused attention of ONNX Runtime Web 1.30 overflows at 4,096 tokens of the one head that a decoder has.
+    """
+    found = {"vae_decoder": graphs.vae_decoder, "vae_decoder_head": graphs.vae_decoder_head}
+    plain = {
+        name: spec.model_copy(update={"file": spec.portable, "portable": None})
+        for name, spec in found.items()
+        if spec is not None and spec.portable is not None
+    }
+    return graphs.model_copy(update=plain)
 
 
 def _complete(part: Any) -> Any:
