@@ -240,6 +240,7 @@ def test_the_time_embedding_of_a_folded_base(tmp_path: Path) -> None:
     """The LoRA of linear_1 counts for the guidance that was folded into its bias."""
     shape = {**MINI_SHAPED, "time_cond_proj_dim": 20}
     folder = write_tiny_base(tmp_path / "lcm", unet=shape)
+    save_scheduler(folder, LCMScheduler())
     adapters = tmp_path / "adapters.safetensors"
     save_adapters(adapters, random_adapters(load_base(folder)))
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)

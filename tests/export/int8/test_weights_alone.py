@@ -14,7 +14,7 @@ from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.int8 import weights_alone
 from dreamcache.export.int8.weights import Float
 from dreamcache.export.int8.weights_alone import BLOCK, blocks_of, with_weights_in_8_bits
-from dreamcache.export.parity.browser import memory_needs
+from dreamcache.export.parity.browser import graph_needs
 from dreamcache.export.parity.golden import worst_db
 from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.bundle.golden import read_golden
@@ -56,7 +56,7 @@ def test_every_graph_in_8_bits_and_in_4(
     assert kinds["unet.conv_in"] == "Conv"
     assert kinds["unet.time_embedding.linear_1"] in ("Gemm", "MatMul")
     assert kinds["unet.mid_block.attentions.0.proj_in"] == "MatMulNBits"
-    needs = memory_needs(tmp_path / "denoiser-8/model.onnx")
+    needs = graph_needs(tmp_path / "denoiser-8/model.onnx")
     assert (needs.on_cpu, needs.nodes) == ({}, len(graph))
     sizes = [
         place.stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,8 @@ def test_a_base_without_a_vae_of_its_own_or_with_a_broken_one(
     folder = shutil.copytree(tiny_base, tmp_path / "base")
     shutil.rmtree(folder / "vae")
     shutil.copytree(taesd, folder / "vae")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"vae": ["diffusers", "AutoencoderTiny"]}))
     own = load_base(folder)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None, vae=tiny_taesd())
     assert decibels_from_diffusers(own, pipeline) >= EQUAL_DB
