@@ -49,6 +49,7 @@ def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
         ArithmeticError,
         AssertionError,
         AttributeError,
+        ImportError,
         LookupError,
         RuntimeError,
         TypeError,

@@ -27,7 +27,7 @@ _STANDARD = (
     "ConvTranspose Cos DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Equal Erf Exp Expand Flatten Floor "
     "Gather GatherElements GatherND Gelu Gemm GlobalAveragePool Greater GroupNormalization HardSigmoid HardSwish "
     "Identity InstanceNormalization LayerNormalization LeakyRelu Less Log MatMul MatMulInteger Max MaxPool Min "
-    "Mod Mul Neg Not Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceMax ReduceMean "
+    "Mish Mod Mul Neg Not Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Reciprocal ReduceMax ReduceMean "
     "ReduceSum Relu Reshape Resize Round ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus SpaceToDepth "
     "Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"
 )

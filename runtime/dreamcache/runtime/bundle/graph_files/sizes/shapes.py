@@ -186,7 +186,7 @@ def multiplications(node: Node, shapes: list[Shape], made: Shape) -> int:
 _LIKE_FIRST = (
     "Abs BatchNormalization BiasGelu Cast Ceil Clip Cos DequantizeLinear DynamicQuantizeLinear Erf Exp FastGelu Floor "
     "Gelu GroupNorm GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization "
-    "LeakyRelu Log Neg Not PRelu QuantizeLinear QuickGelu Reciprocal Relu Round ScatterND Sigmoid Sign Sin "
+    "LeakyRelu Log Mish Neg Not PRelu QuantizeLinear QuickGelu Reciprocal Relu Round ScatterND Sigmoid Sign Sin "
     "SkipLayerNormalization Softmax Softplus Sqrt Tanh"
 )
 _BROADCAST = "Add And Div Equal Greater Less Max Min Mod Mul Or Pow Sub Sum Where"
