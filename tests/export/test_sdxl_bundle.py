@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diffusers import StableDiffusionXLPipeline
+from edited_files import edit
 from PIL import Image
 from rich.console import Console
 from stock_pictures import PROMPT, picture_db
@@ -146,8 +147,8 @@ def test_conditions_are_diffusers(bundle: Path, theirs: Any) -> None:
 
 def test_a_base_that_wants_no_zeros_and_literal_schedules(base: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(base, tmp_path / "base")
-    _edit(folder / "model_index.json", force_zeros_for_empty_prompt=False)
-    _edit(folder / "scheduler/scheduler_config.json", steps_offset=0)
+    edit(folder / "model_index.json", force_zeros_for_empty_prompt=False)
+    edit(folder / "scheduler/scheduler_config.json", steps_offset=0)
     loaded = load_base(folder)
     null, empty = (loaded.condition([""], (32, 32), null=null) for null in (True, False))
     assert null.text.equal(empty.text)
@@ -173,12 +174,8 @@ def test_a_contract_without_one_part_is_refused(bundle: Path, absent: str) -> No
         parse_contract(json.dumps(raw | {"format_version": 3}))
 
 
-def _edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
-
-
 def _class(name: str) -> Callable[[Path], None]:
-    return lambda folder: _edit(folder / "model_index.json", _class_name=name)
+    return lambda folder: edit(folder / "model_index.json", _class_name=name)
 
 
 def _without(part: str) -> Callable[[Path], None]:
@@ -193,15 +190,15 @@ def _without(part: str) -> Callable[[Path], None]:
         (_class("StableDiffusionXLImg2ImgPipeline"), "is an SDXL refiner, which goes on"),
         (_class("StableDiffusionXLInpaintPipeline"), "is an SDXL inpainting model"),
         (
-            lambda folder: _edit(folder / "vae/config.json", latents_mean=[0.0] * 4, latents_std=[1.0] * 4),
+            lambda folder: edit(folder / "vae/config.json", latents_mean=[0.0] * 4, latents_std=[1.0] * 4),
             "scales latents by channel",
         ),
         (
-            lambda folder: _edit(folder / "tokenizer_2/tokenizer_config.json", model_max_length=9),
+            lambda folder: edit(folder / "tokenizer_2/tokenizer_config.json", model_max_length=9),
             "the second tokenizer of .* pads prompts to 9 tokens",
         ),
         (
-            lambda folder: _edit(folder / "text_encoder_2/config.json", architectures=["T5EncoderModel"]),
+            lambda folder: edit(folder / "text_encoder_2/config.json", architectures=["T5EncoderModel"]),
             "is a T5EncoderModel, expected CLIPTextModelWithProjection",
         ),
     ],

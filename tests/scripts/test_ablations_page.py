@@ -38,7 +38,8 @@ def test_every_record_says_how_it_was_made_and_so_does_the_page(page: ModuleType
         path.stem: json.loads(path.read_text(encoding="utf-8")) for path in page.RECORDS.glob("*.json")
     }
     text = page.PAGE.read_text(encoding="utf-8")
-    for name, protocol in ((name, record["protocol"]) for name, record in records.items()):
+    for name, record in records.items():
+        protocol = record["protocol"]
         assert protocol["base"] == "mini"
         options = {key: protocol[key] for key in ("samples", "steps", "identities", "scenes")}
         assert options in [found for tables, found in commands(text) if name in tables], name

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from edited_files import edit
 from safetensors.torch import load_file, save_file
 from tiny_models import add_tokens, save_as_transformers_5
 
@@ -94,7 +95,7 @@ def joined_file(folder: Path) -> Path:
 def entry(file: str, **changes: Any) -> AlteredBase:
     """Entries of a JSON file replaced."""
     words = ", ".join(f"{name} {json.dumps(value)[:40]}" for name, value in changes.items())
-    return AlteredBase(f"{file}: {words}", lambda folder: _edit(folder / file, changes))
+    return AlteredBase(f"{file}: {words}", lambda folder: edit(folder / file, **changes))
 
 
 def scheduler(kind: str, **config: Any) -> AlteredBase:
@@ -103,7 +104,7 @@ def scheduler(kind: str, **config: Any) -> AlteredBase:
     def alter(folder: Path) -> None:
         path = folder / "scheduler" / "scheduler_config.json"
         path.write_text(json.dumps({"_class_name": kind, **config}), encoding="utf-8")
-        _edit(folder / "model_index.json", {"scheduler": ["diffusers", kind]})
+        edit(folder / "model_index.json", scheduler=["diffusers", kind])
 
     said = {name: value for name, value in config.items() if USUAL.get(name) != value}
     return AlteredBase(f"{kind} {json.dumps(said) if said else 'with its defaults'}", alter)
@@ -184,7 +185,3 @@ def altered_bases() -> Iterator[AlteredBase]:
     yield weight(
         unet, "UNet in 16 bits", lambda tensors: tensors.update({k: v.half() for k, v in tensors.items()})
     )
-
-
-def _edit(path: Path, changes: dict[str, Any]) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")

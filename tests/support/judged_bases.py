@@ -123,6 +123,7 @@ class Judge:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PromptWarning)
                 same &= [tokenizer.encode(prompt)[0].tolist() for prompt in PROMPTS] == wanted
+        prompt = PROMPTS[2] if case.joins == "textual_inversion" else PROMPTS[0]
         shape = contract.architecture
         noise = noise_source(SEED, shape.latent_shape)
         latents = torch.from_numpy(noise())
@@ -130,7 +131,7 @@ class Judge:
         takes_scale = theirs.unet.config.time_cond_proj_dim is not None
         with _their_noise(lambda *_, **__: torch.from_numpy(noise())):
             expected = theirs(
-                PROMPTS[2] if case.joins == "textual_inversion" else PROMPTS[0],
+                prompt,
                 height=shape.image_height,
                 width=shape.image_width,
                 num_inference_steps=self.steps,
@@ -143,7 +144,7 @@ class Judge:
         asked = theirs.scheduler.timesteps.numpy()
         same &= timesteps.shape == asked.shape and bool(np.allclose(timesteps, asked, atol=1e-2))
         received = ours.generate(
-            PROMPTS[2] if case.joins == "textual_inversion" else PROMPTS[0],
+            prompt,
             steps=self.steps,
             seed=SEED,
             guidance_mode="none" if takes_scale else "classic",

@@ -83,7 +83,9 @@ def write_onnx(
     stages("text encoder and VAE")
     components = export_components(base, folder, architecture)
     latent = architecture.latent_height, architecture.latent_width
-    decoder = export_decoder(base.vae, folder, *latent, "plain" if options.for_browsers else attention)
+    # ONNX Runtime Web's fused attention overflows at a large decoder's size.
+    plain = options.precision in FOR_BROWSERS
+    decoder = export_decoder(base.vae, folder, *latent, "plain" if plain else attention)
     graphs = _declare_graphs(unet, components, decoder)
     if options.precision == "int8":
         stages("text encoder and VAE in 8 bits")

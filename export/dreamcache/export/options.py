@@ -67,11 +67,6 @@ class OnnxOptions:
         refuse_unknown("--precision", self.precision, PRECISIONS)
         refuse_unknown("--attention", self.attention, ONNX_ATTENTIONS)
 
-    @property
-    def for_browsers(self) -> bool:
-        """Whether ONNX Runtime Web is what runs it, whose fused attention overflows at a large decoder's size."""
-        return self.precision in ("web", "web8")
-
 
 class CoreMLOptions(BaseModel):
     """How the Core ML packages are made; `export --coreml NAME=VALUE` has the same names.

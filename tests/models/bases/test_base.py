@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, LCMScheduler, TCDScheduler, UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from edited_files import edit, one_line
 from hub_stand_in import HubOfFolders
 from tiny_models import TEXT_WIDTH, save_scheduler, tiny_unet, write_tiny_base
 
@@ -21,23 +22,6 @@ from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.errors import AdapterError
 
 WEIGHTS = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
-
-
-@pytest.fixture(name="folder")
-def _folder(tiny_base: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny base that a test may damage."""
-    return shutil.copytree(tiny_base, tmp_path / "base")
-
-
-def edit(path: Path, **changes: Any) -> None:
-    record = json.loads(path.read_text(encoding="utf-8")) | changes
-    path.write_text(json.dumps(record), encoding="utf-8")
-
-
-def one_line(error: BaseException) -> str:
-    text = str(error)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize("entry", [{"in_channels": None}, {"only_cross_attention": True}])

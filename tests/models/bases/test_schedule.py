@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
+from edited_files import edit
 from tiny_models import write_tiny_adapters
 
 from dreamcache.models.bases.base import Base, load_base
@@ -23,22 +23,12 @@ from dreamcache.models.errors import AdapterError
 SHARED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-@pytest.fixture(name="folder")
-def _folder(tiny_base: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(tiny_base, tmp_path / "base")
-
-
 def set_scheduler(folder: Path, kind: str, **config: Any) -> None:
     """Replace the scheduler in both places where a folder names its class."""
     (folder / "scheduler" / "scheduler_config.json").write_text(
         json.dumps({"_class_name": kind, **config}), encoding="utf-8"
     )
     edit(folder / "model_index.json", scheduler=["diffusers", kind])
-
-
-def edit(path: Path, **changes: Any) -> None:
-    record = json.loads(path.read_text(encoding="utf-8")) | changes
-    path.write_text(json.dumps(record), encoding="utf-8")
 
 
 def of_diffusers(folder: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import LCMScheduler
+from edited_files import edit
 from ldm_layout import write_ldm_checkpoint
 from safetensors.torch import load_file, save_file
 from tiny_models import MINI_SHAPED, save_scheduler, write_tiny_base
@@ -37,10 +37,6 @@ def assert_same_weights(ours: Base, theirs: Base) -> None:
     for part in ("unet", "vae", "text_encoder"):
         expected, received = getattr(theirs, part).state_dict(), getattr(ours, part).state_dict()
         assert all(torch.equal(received[name], expected[name]) for name in expected), part
-
-
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
 def test_a_statement_is_read_and_a_contradiction_is_one_line(

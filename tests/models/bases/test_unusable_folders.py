@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from edited_files import edit, one_line
 from tiny_models import MINI_SHAPED, tiny_unet
 
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.errors import AdapterError
-
-
-@pytest.fixture(name="folder")
-def _folder(tiny_base: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny base that a test may damage."""
-    return shutil.copytree(tiny_base, tmp_path / "base")
-
-
-def edit(path: Path, **changes: Any) -> None:
-    record = json.loads(path.read_text(encoding="utf-8")) | changes
-    path.write_text(json.dumps(record), encoding="utf-8")
-
-
-def one_line(error: BaseException) -> str:
-    text = str(error)
-    assert "\n" not in text
-    return text
 
 
 def transformer(folder: Path) -> None:

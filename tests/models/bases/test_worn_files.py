@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,6 @@ from transformers import CLIPTokenizer
 from dreamcache.models.bases.base import load_base
 from dreamcache.models.bases.parts.together import check_together
 from dreamcache.models.errors import AdapterError
-
-
-@pytest.fixture(name="folder")
-def _folder(tiny_base: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(tiny_base, tmp_path / "base")
 
 
 def test_a_text_encoder_as_transformers_5_names_it(tiny_base: Path, folder: Path) -> None:

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from dreamcache.export.coreml.checks.recording import Recording
 from dreamcache.export.coreml.convert import convert_graph
-from dreamcache.export.coreml.graph import saved_function
 from dreamcache.export.coreml.modules import CoreMLModule
 from dreamcache.export.coreml.weights.allocation import FormatCost, allocate, allocate_within
-from dreamcache.export.coreml.weights.recipe import WeightRecipe, digests
+from dreamcache.export.coreml.weights.recipe import WeightRecipe
 from dreamcache.export.coreml.weights.rounding import rounded, stored_bytes
 from dreamcache.export.coreml.weights.trial import WeightTrial
 from dreamcache.export.errors import ExportError
@@ -85,9 +84,9 @@ class Sensitivities:
         architecture: Architecture,
         progress: Callable[[str], None],
     ) -> None:
-        package = packages["denoise"]
-        self._package = package
-        self._trial = trial = WeightTrial(packages["cache"], package, part, recording, architecture)
+        self._trial = trial = WeightTrial(
+            packages["cache"], packages["denoise"], part, recording, architecture
+        )
         self._costs: list[_Cost] = []
         for index, name in enumerate(trial.names):
             progress(f"Core ML: sensitivity of weight {index + 1} of {len(trial.names)}")
@@ -101,8 +100,7 @@ class Sensitivities:
             ExportError: nothing does, or the condition is lost.
         """
         formats = _solve(self._costs, self._trial, options)
-        stored = digests(saved_function(self._package, "main"))
-        return WeightRecipe(formats, {stored[name]: kind for name, kind in formats.items()})
+        return WeightRecipe(formats, self._trial.by_content(formats))
 
 
 class _Cost:

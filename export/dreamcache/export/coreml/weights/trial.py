@@ -133,11 +133,15 @@ class WeightTrial:
                     sums[1] += float(np.linalg.norm(expected[FULL] - expected[without]))
         return worst_db, max(abs(ours / theirs - 1) for ours, theirs in effects.values())
 
+    def by_content(self, recipe: Mapping[str, WeightFormat]) -> dict[str, WeightFormat]:
+        """The formats of a recipe by the SHA-256 of the weights."""
+        return {self._denoiser.contents[name]: kind for name, kind in recipe.items()}
+
     def _of_caching(
         self, recipe: Mapping[str, WeightFormat], default: WeightFormat
     ) -> dict[str, WeightFormat]:
         """Formats of the caching graph's weights, most of which are the denoiser's under other names."""
-        kinds = {self._denoiser.contents[name]: kind for name, kind in recipe.items()}
+        kinds = self.by_content(recipe)
         return {name: kinds.get(content, default) for name, content in self._caching.contents.items()}
 
     def _predict(self, point: Point, branch: Branch, cache: Mapping[str, Array]) -> Array:

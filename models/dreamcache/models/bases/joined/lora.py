@@ -206,13 +206,13 @@ def _check_scales(
     Raises:
         AdapterError: names the layer.
     """
+    named = part.replace("_", " ")
     held: dict[str, Any] = {name: layer for name, layer in model.named_modules() if hasattr(layer, "lora_A")}
     if missed := wanted - set(held):
         raise AdapterError(
-            f"--lora {path}: {_some(missed)} of the {part.replace('_', ' ')} would be left out; report this file"
+            f"--lora {path}: {_some(missed)} of the {named} would be left out; report this file"
         )
     for name in () if LORA_ADAPTER_METADATA_KEY in read_metadata(path) else sorted(wanted):
-        named = part.replace("_", " ")
         received, stated = held[name].scaling[_NAME], _stated_scale(part, name, held[name].r[_NAME], tensors)
         if abs(received - stated) > 1e-6 * max(1.0, abs(stated)):
             raise AdapterError(

@@ -6,6 +6,8 @@
  * @typedef {{precision: string, parity: {needs: Record<string, {largest_mb: number}>}}} Contract
  */
 
+import { inStrips } from "./sampling/decoding.mjs";
+
 /**
  * Engines that this browser has for a bundle, the likely best first; and what to know of a GPU that is left out.
  * @param {Contract} contract
@@ -38,7 +40,7 @@ export function unfit(adapter, contract) {
   if (contract.precision === "web" && !adapter.features.has("shader-f16"))
     return "The GPU of this device has no 16-bit arithmetic: the processor draws. A bundle exported with --precision web8 runs on this GPU.";
   const { needs } = contract.parity;
-  const run = Object.keys(needs).filter((name) => name !== "plain" && (name !== "vae_decoder" || !("vae_decoder_head" in needs)));
+  const run = Object.keys(needs).filter((name) => name !== "plain" && (name !== "vae_decoder" || !inStrips(needs)));
   const largest = Math.max(0, ...run.map((name) => needs[name].largest_mb));
   const bound = adapter.limits.maxStorageBufferBindingSize / 1e6;
   // Bundles may hold their figures rounded to 0.001.
