@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dreamcache.export.source import random_adapters
+from dreamcache.models.bases.base import load_base
+
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "scripts" / "gpu.py"
 
 
@@ -33,3 +36,14 @@ def test_its_figures_follow_from_what_was_measured(tiny_base: Path, tmp_path: Pa
     assert record["picture"]["draw_seconds"] > 0
     assert record["device"] in done.stdout
     assert "samples/s in training" in done.stdout
+
+
+def test_adapters_are_drawn_alike_on_every_device(tiny_base: Path) -> None:
+    """A GPU's were drawn on the processor and met weights elsewhere; "meta" stands for one here."""
+    base = load_base(str(tiny_base))
+    here = [one.clone() for one in random_adapters(base).adapter_parameters()]
+    base.unet.to("meta")
+    there = list(random_adapters(base).adapter_parameters())
+    assert {one.device.type for one in there} == {"meta"}
+    assert [one.shape for one in there] == [one.shape for one in here]
+    assert any(bool(one.ne(0).any()) for one in here)

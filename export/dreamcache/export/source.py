@@ -186,13 +186,16 @@ def planned_size(
 
 
 def random_adapters(base: Base, seed: int = 0) -> ConditionedUNet:
-    """Adapters whose fusion is off its start, where it would change nothing and no gate could judge it."""
+    """Adapters whose fusion is off its start, where it would change nothing and no gate could judge it.
+
+    They are on the base's device and the same on every device.
+    """
     conditioned = ConditionedUNet(base.unet).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in conditioned.adapter_parameters():
             if parameter.ndim == 2:
-                step = torch.randn(parameter.shape, generator=generator)
+                step = torch.randn(parameter.shape, generator=generator).to(parameter.device)
                 parameter.add_(0.3 * step / parameter.shape[1] ** 0.5)
     return conditioned
 
