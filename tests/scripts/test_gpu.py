@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch.overrides import TorchFunctionMode
 
 from dreamcache.export.source import random_adapters
 from dreamcache.models.bases.base import load_base
@@ -38,12 +41,21 @@ def test_its_figures_follow_from_what_was_measured(tiny_base: Path, tmp_path: Pa
     assert "samples/s in training" in done.stdout
 
 
-def test_adapters_are_drawn_alike_on_every_device(tiny_base: Path) -> None:
-    """A GPU's were drawn on the processor and met weights elsewhere; "meta" stands for one here."""
+class OneDevice(TorchFunctionMode):
+    """A sum over two devices ends, as it does where one of them is a GPU; "meta" takes anything."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        devices = {one.device for one in args if isinstance(one, torch.Tensor)}
+        if func is torch.Tensor.add_ and len(devices) > 1:
+            raise RuntimeError(f"two devices: {devices}")
+        return func(*args, **kwargs or {})
+
+
+def test_random_adapters_are_added_on_the_device_of_their_base(tiny_base: Path) -> None:
     base = load_base(str(tiny_base))
-    here = [one.clone() for one in random_adapters(base).adapter_parameters()]
     base.unet.to("meta")
-    there = list(random_adapters(base).adapter_parameters())
-    assert {one.device.type for one in there} == {"meta"}
-    assert [one.shape for one in there] == [one.shape for one in here]
-    assert any(bool(one.ne(0).any()) for one in here)
+    with OneDevice():
+        conditioned = random_adapters(base)
+        with pytest.raises(RuntimeError, match="two devices"):
+            torch.zeros(1).add_(torch.zeros(1, device="meta"))
+    assert {one.device.type for one in conditioned.adapter_parameters()} == {"meta"}
