@@ -125,6 +125,8 @@ def test_a_connection_that_breaks_is_taken_up_again_and_a_changed_file_is_not_us
         weights.write_bytes(weights.read_bytes()[::-1])
         other = visit(chromium, server)
         assert "the bundle was changed" in other.inner_text("#trouble")
+        # no other engine would read it otherwise
+        assert "another engine" not in other.inner_text("#advice")
         page.context.close()
         other.context.close()
 

@@ -1,6 +1,7 @@
 /** The page: from the first visit to a finished picture. What computes is in the worker; what is seen, in `view`. */
 
 import { engineName, fastestThreads, measureDevice, rememberStage, reportKilled, shortName, showVerdict } from "./device.mjs";
+import { isTransfer } from "./bundle.mjs";
 import { inOrder } from "./engines.mjs";
 import { looksWeighted } from "./sampling/prompt_weights.mjs";
 import { SCHEDULERS } from "./sampling/schedulers/index.mjs";
@@ -105,7 +106,7 @@ async function start(candidates) {
       advise("gpu", "The GPU of this device is not right, or cannot be checked: the processor draws.");
     } catch (error) {
       const said = error instanceof Error ? error.message : String(error);
-      if (last || (error instanceof Error && error.name === "TransferError")) throw error;
+      if (last || isTransfer(error)) throw error;
       advise("gpu", `${engineName(candidate)} does not run this bundle (${said}); another engine is tried.`);
     }
   }

@@ -20,8 +20,26 @@
  * @typedef {(name: string, done: number, total: number) => void} Progress
  */
 
-/** What a person can mend: connection, storage, another bundle. */
-export class TransferError extends Error {}
+/** What a person can mend: connection, storage, another bundle. Its name comes through from the worker, its class does not. */
+export class TransferError extends Error {
+  name = "TransferError";
+}
+
+/** The desk does not answer; what it was asked may be asked again. */
+export class LostConnection extends TransferError {
+  name = "LostConnection";
+}
+
+const NAMES = new Set([new TransferError().name, new LostConnection().name]);
+
+/**
+ * Whether another engine would meet the same.
+ * @param {unknown} error
+ */
+export const isTransfer = (error) => error instanceof Error && NAMES.has(error.name);
+
+/** @param {unknown} error */
+export const isLost = (error) => error instanceof Error && error.name === new LostConnection().name;
 
 const TRIES = 6;
 const PAUSE_MS = 500;
@@ -39,7 +57,7 @@ export async function asked(address, options) {
   try {
     answer = await fetch(address, options);
   } catch {
-    throw new TransferError(
+    throw new LostConnection(
       "The connection to the desk is lost. Is `dreamcache web` still running, and the phone in the same network? Then try again.",
     );
   }
@@ -129,9 +147,9 @@ export class BundleFiles {
         }
         if (at < size) throw new Error("cut");
       } catch (error) {
-        const refused = error instanceof TransferError && !error.message.startsWith("The connection");
+        const refused = isTransfer(error) && !isLost(error);
         if (refused || attempt >= TRIES)
-          throw error instanceof TransferError ? error : new TransferError(`The connection broke off at ${name}. Try again.`);
+          throw isTransfer(error) ? error : new LostConnection(`The connection broke off at ${name}. Try again.`);
         await new Promise((go) => setTimeout(go, PAUSE_MS * attempt));
       }
     }

@@ -1,5 +1,7 @@
 /** Records on their way to the desk: one that does not arrive is kept in the browser, and sent by the next visit. */
 
+import { isLost } from "./bundle.mjs";
+
 /** @typedef {import("./worker_client.mjs").WorkerClient} WorkerClient */
 
 const KEY = "dreamcache-record-";
@@ -31,7 +33,7 @@ export async function sendUnsent(client) {
       arrived++;
     } catch (error) {
       // A desk that refuses it would do so for ever.
-      if (error instanceof Error && error.message.startsWith("The connection")) return arrived;
+      if (isLost(error)) return arrived;
     }
     localStorage.removeItem(key);
   }
