@@ -8,6 +8,7 @@ import shutil
 import zlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from dreamcache.runtime import Pipeline
 from dreamcache.runtime.errors import OutputError, SubjectError
+from dreamcache.runtime.subject import join_tokens
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,37 @@ def test_the_way_there_and_back_is_exact(pipeline: Pipeline, toy: Path, subject_
     assert read.thumbnail.size == (16, 16)
     one = pipeline.generate("a robot", made, steps=2, seed=3)
     assert one.tobytes() == pipeline.generate("a robot", read, steps=2, seed=3).tobytes()
+
+
+def _lies_in_a_file(array: Any) -> bool:
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        array = array.base
+    return isinstance(array, np.memmap)
+
+
+def test_with_little_memory_a_subject_stays_in_its_file(
+    pipeline: Pipeline, pristine: Path, subject_file: Path
+) -> None:
+    low = Pipeline.load(pristine, threads=1, profile="memory")
+    read, mapped = pipeline.load_subject(subject_file), low.load_subject(subject_file)
+    for name, array in read.tensors.items():
+        assert _lies_in_a_file(mapped.tensors[name])
+        assert not _lies_in_a_file(array)
+        np.testing.assert_array_equal(mapped.tensors[name], array)
+        # one reference is handed on as it is
+        assert np.shares_memory(join_tokens([mapped.tensors])[name], mapped.tensors[name])
+        assert join_tokens([mapped.tensors] * 2)[name].shape[1] == 2 * array.shape[1]
+    one = low.generate("a robot", mapped, steps=2, seed=3)
+    assert one.tobytes() == low.generate("a robot", read, steps=2, seed=3).tobytes()
+    assert mapped.save(subject_file, overwrite=True) == subject_file
+    # a header of another length: the tensors lie where no float may
+    data = subject_file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    askew = (length + 1).to_bytes(8, "little") + data[8 : 8 + length] + b" " + data[8 + length :]
+    subject_file.write_bytes(askew)
+    for name, array in low.load_subject(subject_file).tensors.items():
+        assert not _lies_in_a_file(array)
+        np.testing.assert_array_equal(array, read.tensors[name])
 
 
 def test_a_subject_of_another_bundle_is_refused(subject_file: Path, tiny: ModuleType, tmp_path: Path) -> None:

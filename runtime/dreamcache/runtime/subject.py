@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,10 +70,12 @@ class Subject:
         return Path(path)
 
 
-def load_subject(path: str | os.PathLike[str], contract: Contract) -> Subject:
+def load_subject(path: str | os.PathLike[str], contract: Contract, mapped: bool = False) -> Subject:
     """Read a subject file that belongs to the bundle of `contract`.
 
-    Raises: SubjectError when it is missing, damaged, from another bundle, or holds NaN or infinities.
+    mapped: tensors lie in the file, which the system may drop from memory and read again, as weights do; it must
+    not be shortened meanwhile. Raises: SubjectError when it is missing, damaged, from another bundle, or holds NaN or
+    infinities.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -82,8 +85,11 @@ def load_subject(path: str | os.PathLike[str], contract: Contract) -> Subject:
         with safe_open(place, framework="numpy") as stored:
             metadata = stored.metadata() or {}
             _check_owner(place, metadata, contract)
+            # one by one: a name that the file has twice, or a shape that its bytes do not fill, is refused here
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, TypeError) as error:
+        if mapped:
+            tensors = _mapped(place, tensors)
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise SubjectError(
             f"{place}: a complete subject file is expected, received a damaged one ({error}); cache the reference again"
         ) from error
@@ -95,6 +101,22 @@ def load_subject(path: str | os.PathLike[str], contract: Contract) -> Subject:
         background=metadata.get("background", ""),
         thumbnail=_from_base64(place, metadata.get("thumbnail", "")),
     )
+
+
+def _mapped(place: Path, read: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Tensors where they lie in a file that safetensors has read whole; those that were read where they lie askew.
+
+    Raises: OSError, KeyError, ValueError where the file has changed since.
+    """
+    with place.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    data = np.memmap(place, np.uint8, mode="r", offset=8 + length)
+    found: dict[str, NDArray[Any]] = {}
+    for name, array in read.items():
+        begin, end = header[name]["data_offsets"]
+        found[name] = np.asarray(data[begin:end]).view(array.dtype).reshape(array.shape)
+    return found if all(array.flags.aligned for array in found.values()) else dict(read)
 
 
 def check_subject_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contract: Contract) -> None:
@@ -152,7 +174,12 @@ def join_subjects(subjects: Sequence[Subject], contract: Contract) -> dict[str, 
 
 
 def join_tokens(caches: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Keys and values of several references as a denoiser takes them at once: their tokens, one after the other."""
+    """Keys and values of several references as a denoiser takes them at once: their tokens, one after the other.
+
+    One reference's are not copied.
+    """
+    if len(caches) == 1:
+        return dict(caches[0])
     return {name: np.concatenate([cache[name] for cache in caches], axis=1) for name in caches[0]}
 
 
