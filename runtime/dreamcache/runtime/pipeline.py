@@ -144,10 +144,7 @@ class Pipeline:
             return find_subject(picture, spec, lambda colours: graph.run({given: colours})[made])
 
     def load_subject(self, path: str | os.PathLike[str]) -> Subject:
-        """Read a subject file; its tensors stay there in the profile "memory", as the weights do in their files.
-
-        Raises: SubjectError when it is damaged or of another bundle.
-        """
+        """Read a subject file; "memory" maps it. Raises: SubjectError when damaged or of another bundle."""
         return load_subject(path, self.contract, mapped=self.sessions.profile == "memory")
 
     @overload
