@@ -28,7 +28,12 @@ from dreamcache.runtime.bundle.graph_files.sizes.limits import (
     longest_shapes,
     picture_limits,
 )
-from dreamcache.runtime.bundle.graph_files.tensors import StoredTensor, check_location, is_finite
+from dreamcache.runtime.bundle.graph_files.tensors import (
+    StoredTensor,
+    check_location,
+    check_needed,
+    is_finite,
+)
 from dreamcache.runtime.bundle.graphs import SegmenterSpec
 from dreamcache.runtime.bundle.hub import fetch_bundle, holds, is_hub_id
 from dreamcache.runtime.errors import BundleError
@@ -176,7 +181,6 @@ def check_hash(
 def check_storage(bundle: Bundle, graph: GraphSpec) -> None:
     """Both forms of a graph consist of what they may (`graph_files.contents`), of tensors inside the declared files.
 
-    All of a form's together need at most twice the bytes of those files: a megabyte can be named ten thousand times.
     What a form makes of them, or of its inputs, keeps to the sizes that the contract states (`graph_files.sizes`).
     Raises: BundleError.
     """
@@ -188,11 +192,8 @@ def check_storage(bundle: Bundle, graph: GraphSpec) -> None:
         form = read_graph(bundle.path(file))
         needed = check_tensors(form.tensors, bundle, graph)
         held = sum(bundle.contract.files[name].size for name in (file, *graph.weights))
-        if needed > 2 * held:
-            raise BundleError(
-                f"{file}: its tensors need {needed} bytes and its files hold {held}; export the bundle again"
-            )
         try:
+            check_needed(needed, held)
             check_sizes(form, longest_shapes(graph.inputs), limits, held)
         except ValueError as error:
             raise BundleError(

@@ -21,7 +21,7 @@ from PIL import Image
 from dreamcache.runtime.arguments import path_of
 from dreamcache.runtime.bundle.graph_files.contents import read_graph
 from dreamcache.runtime.bundle.graph_files.sizes.limits import check_sizes, picture_limits
-from dreamcache.runtime.bundle.graph_files.tensors import check_location, is_finite
+from dreamcache.runtime.bundle.graph_files.tensors import check_location, check_needed, is_finite
 from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.reference.prepare import OWN_SEGMENTER, Segment
 from dreamcache.runtime.reference.segmenter import enlarged, fed_picture, subject_of
@@ -200,9 +200,7 @@ def _check_graph(path: Path, side: int) -> None:
         check_location(tensor, path.parent, set())
         if not is_finite(tensor, path.parent):
             raise BundleError(f"finite weights are expected, received NaN or infinite ones in {tensor.name}")
-    needed = sum(tensor.size for tensor in graph.tensors)
-    if needed > 2 * held:
-        raise BundleError(f"its tensors need {needed} bytes, and the file holds {held}")
+    check_needed(sum(tensor.size for tensor in graph.tensors), held)
     given = {name: shape for name, shape in graph.inputs.items() if name not in graph.stored}
     if [len(shape) for shape in given.values()] != [4] or not all(map(_is_picture, given.values())):
         raise BundleError(f"one float32 input [1, 3, h, w] is expected, received {list(given.values())}")

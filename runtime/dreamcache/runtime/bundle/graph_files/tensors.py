@@ -153,6 +153,15 @@ def is_finite(tensor: StoredTensor, folder: Path) -> bool:
     return bool(np.isfinite(np.frombuffer(data, _FLOATS[tensor.data_type])).all())
 
 
+def check_needed(needed: int, held: int) -> None:
+    """Tensors need at most twice the bytes of the files that hold them: a megabyte can be named ten thousand times.
+
+    Raises: ValueError.
+    """
+    if needed > 2 * held:
+        raise ValueError(f"its tensors need {needed} bytes and its files hold {held}")
+
+
 def check_location(tensor: StoredTensor, folder: Path, allowed: set[str]) -> None:
     """External data must be an allowed file, lie inside it and be as long as its shape needs.
 
