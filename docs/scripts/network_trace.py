@@ -80,7 +80,7 @@ def commands(work: Path) -> dict[str, str]:
         "bench": f"bench {bundle} --quick --steps 2 --json {work / 'bench.json'}",
         "fit": f"fit {bundle} --budget 900M --steps 1",
         "train adapters": f"train adapters --base mini --data world:32 --run {adapters} --preset trial {TINY}",
-        "train miniature": f"train miniature all --run {work / 'miniature'} --samples 1 --pairs 0 "
+        "train miniature": f"train miniature all --run {work / 'miniature'} --samples 80 --pairs 0 "
         f"--stylised 0 {TINY}",
         "evaluate dreambooth": f"evaluate dreambooth {tiny / 'dreambooth'} --bundle {bundle} --out {work / 'scores'} "
         f"--images 1 --prompts 1 --steps 2 --dino {tiny / 'dino'} --clip {tiny / 'clip'}",

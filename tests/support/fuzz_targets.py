@@ -10,6 +10,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 from typing import Any, get_args
@@ -39,24 +40,24 @@ ODD: list[Any] = [
 
 
 def changed_json(value: Any, rng: random.Random) -> Any:
-    """The same with one to three entries replaced, removed, doubled or scaled."""
+    """The same with one to three entries replaced, removed, doubled or scaled; what is doubled is a copy."""
     value = json.loads(json.dumps(value))
     for _ in range(rng.randint(1, 3)):
         places = list(_places(value))
         if not places:
-            return rng.choice(ODD)
+            return deepcopy(rng.choice(ODD))
         holder, key = rng.choice(places)
         kind = rng.randrange(5)
         if kind == 0:
             del holder[key]
         elif kind == 1 and isinstance(holder, list):
-            holder.append(holder[key])
+            holder.append(deepcopy(holder[key]))
         elif kind == 2 and isinstance(holder[key], (int, float)) and not isinstance(holder[key], bool):
             holder[key] = type(holder[key])(holder[key] * rng.choice([-1, 0, 2, 3, 16, 1000]))
         elif kind == 3:
-            holder[key] = holder[rng.choice(places_of(holder))]
+            holder[key] = deepcopy(holder[rng.choice(places_of(holder))])
         else:
-            holder[key] = rng.choice(ODD)
+            holder[key] = deepcopy(rng.choice(ODD))
     return value
 
 
