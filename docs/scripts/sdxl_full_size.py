@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -24,43 +23,16 @@ from typing import Any, get_args
 import numpy as np
 
 from dreamcache.benchmarks.host import describe_host, library_versions
+from dreamcache.benchmarks.process.sampler import MemorySampler
 from dreamcache.benchmarks.runner_settings import runner_settings
 from dreamcache.export.resources import estimate_needs, size_of_architecture
 from dreamcache.runtime.bundle.contract import Precision
 from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.pipeline import Pipeline
 from dreamcache.runtime.sessions.profiles import Profile
-from dreamcache.runtime.sessions.system_memory import MemoryReading, read_memory
 
 RESULT = Path(__file__).parents[1] / "results" / "sdxl-full-size.json"
-INTERVAL_S = 0.05
-
-
-class Readings:
-    """Memory of a process, read until it ends or `stop` is called."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.found: list[MemoryReading] = []
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        while not self._stopped.wait(INTERVAL_S):
-            try:
-                self.found.append(read_memory(self.pid))
-            except OSError:
-                return
-
-    def stop(self) -> None:
-        """End."""
-        self._stopped.set()
-        self._thread.join()
-
-    def peak_mb(self, start: float = 0.0, end: float = float("inf")) -> float:
-        """The most private memory between two moments of time.monotonic()."""
-        return round(max(one.private_mb for one in self.found if start <= one.at_s <= end), 1)
+MARGIN_S = 0.05
 
 
 def exported(architecture: str, out: Path, precision: Precision, pixels: int) -> dict[str, Any]:
@@ -78,16 +50,16 @@ def exported(architecture: str, out: Path, precision: Precision, pixels: int) ->
     ]
     started = time.monotonic()
     with subprocess.Popen(command) as process:
-        readings = Readings(process.pid)
+        sampler = MemorySampler(process.pid).start()
         if process.wait() != 0:
             raise SystemExit(f"the export ended with status {process.returncode}")
-        readings.stop()
-    return {"seconds": round(time.monotonic() - started, 1), "private_mb": readings.peak_mb()}
+        peak = sampler.stop()
+    return {"seconds": round(time.monotonic() - started, 1), "private_mb": round(peak.private_mb, 1)}
 
 
 def drawn(bundle: Path, profile: Profile) -> list[dict[str, Any]]:
     """Seconds and private memory of each stage of a picture in one step, in this process."""
-    readings = Readings(os.getpid())
+    sampler = MemorySampler(os.getpid()).start()
     timed: list[tuple[str, float, float]] = []
 
     def observe(stage: str, seconds: float) -> None:
@@ -99,13 +71,16 @@ def drawn(bundle: Path, profile: Profile) -> list[dict[str, Any]]:
     picture[side // 4 : -side // 4, side // 3 : -side // 3] = (200, 40, 60)
     subject = runner.cache(picture)
     runner.generate("a toy robot on the beach", subject, steps=1, guidance_mode="none", seed=0)
-    time.sleep(2 * INTERVAL_S)
-    readings.stop()
+    sampler.stop()
+
+    def peak_mb(start: float, end: float) -> float:
+        return round(max(one.private_mb for one in sampler.readings if start <= one.at_s <= end), 1)
+
     return [
         {
             "stage": stage,
             "seconds": round(seconds, 2),
-            "private_mb": readings.peak_mb(end - seconds - INTERVAL_S, end),
+            "private_mb": peak_mb(end - seconds - MARGIN_S, end),
         }
         for stage, end, seconds in timed
     ]

@@ -85,14 +85,11 @@ def load_subject(path: str | os.PathLike[str], contract: Contract, mapped: bool 
         with safe_open(place, framework="numpy") as stored:
             metadata = stored.metadata() or {}
             _check_owner(place, metadata, contract)
-            # one by one: a name that the file has twice, or a shape that its bytes do not fill, is refused here
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (no mapping)
-        if mapped:
-            tensors = _mapped(place, tensors)
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise SubjectError(
-            f"{place}: a complete subject file is expected, received a damaged one ({error}); cache the reference again"
-        ) from error
+    except (SafetensorError, OSError, TypeError) as error:
+        raise _damaged(place, error) from error
+    if mapped:
+        tensors = _mapped(place, tensors)
     check_subject_tensors(str(place), tensors, contract)
     return Subject(
         tensors=tensors,
@@ -106,17 +103,26 @@ def load_subject(path: str | os.PathLike[str], contract: Contract, mapped: bool 
 def _mapped(place: Path, read: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Tensors where they lie in a file that safetensors has read whole; those that were read where they lie askew.
 
-    Raises: OSError, KeyError, ValueError where the file has changed since.
+    Raises: SubjectError where the file has changed since.
     """
-    with place.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-    data = np.memmap(place, np.uint8, mode="r", offset=8 + length)
     found: dict[str, NDArray[Any]] = {}
-    for name, array in read.items():
-        begin, end = header[name]["data_offsets"]
-        found[name] = np.asarray(data[begin:end]).view(array.dtype).reshape(array.shape)
+    try:
+        with place.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+        data = np.memmap(place, np.uint8, mode="r", offset=8 + length)
+        for name, array in read.items():
+            begin, end = header[name]["data_offsets"]
+            found[name] = np.asarray(data[begin:end]).view(array.dtype).reshape(array.shape)
+    except (OSError, KeyError, ValueError) as error:
+        raise _damaged(place, error) from error
     return found if all(array.flags.aligned for array in found.values()) else dict(read)
+
+
+def _damaged(place: Path, error: Exception) -> SubjectError:
+    return SubjectError(
+        f"{place}: a complete subject file is expected, received a damaged one ({error}); cache the reference again"
+    )
 
 
 def check_subject_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contract: Contract) -> None:

@@ -1,7 +1,7 @@
 /** The page: from the first visit to a finished picture. What computes is in the worker; what is seen, in `view`. */
 
-import { engineName, fastestThreads, measureDevice, rememberStage, reportKilled, shortName, showVerdict } from "./device.mjs";
 import { isTransfer } from "./bundle.mjs";
+import { engineName, fastestThreads, measureDevice, rememberStage, reportKilled, shortName, showVerdict } from "./device.mjs";
 import { inOrder } from "./engines.mjs";
 import { looksWeighted } from "./sampling/prompt_weights.mjs";
 import { SCHEDULERS } from "./sampling/schedulers/index.mjs";

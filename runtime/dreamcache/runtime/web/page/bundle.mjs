@@ -20,26 +20,27 @@
  * @typedef {(name: string, done: number, total: number) => void} Progress
  */
 
+const TRANSFER = "TransferError";
+const LOST = "LostConnection";
+
 /** What a person can mend: connection, storage, another bundle. Its name comes through from the worker, its class does not. */
 export class TransferError extends Error {
-  name = "TransferError";
+  name = TRANSFER;
 }
 
 /** The desk does not answer; what it was asked may be asked again. */
 export class LostConnection extends TransferError {
-  name = "LostConnection";
+  name = LOST;
 }
-
-const NAMES = new Set([new TransferError().name, new LostConnection().name]);
 
 /**
  * Whether another engine would meet the same.
  * @param {unknown} error
  */
-export const isTransfer = (error) => error instanceof Error && NAMES.has(error.name);
+export const isTransfer = (error) => error instanceof Error && (error.name === TRANSFER || isLost(error));
 
 /** @param {unknown} error */
-export const isLost = (error) => error instanceof Error && error.name === new LostConnection().name;
+export const isLost = (error) => error instanceof Error && error.name === LOST;
 
 const TRIES = 6;
 const PAUSE_MS = 500;
