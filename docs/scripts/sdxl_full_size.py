@@ -25,7 +25,6 @@ import numpy as np
 from dreamcache.benchmarks.host import describe_host, library_versions
 from dreamcache.benchmarks.process.sampler import MemorySampler
 from dreamcache.benchmarks.runner_settings import runner_settings
-from dreamcache.export.resources import estimate_needs, size_of_architecture
 from dreamcache.runtime.bundle.contract import Precision
 from dreamcache.runtime.bundle.folder import open_bundle
 from dreamcache.runtime.pipeline import Pipeline
@@ -104,6 +103,9 @@ def sizes(bundle: Path) -> dict[str, float]:
 
 def measure(architecture: str, folder: Path, precision: Precision, pixels: int) -> dict[str, Any]:
     """The record of one precision."""
+    # Brings PyTorch, whose memory is no part of a picture's.
+    from dreamcache.export.resources import estimate_needs, size_of_architecture
+
     size = size_of_architecture(architecture)
     needs = estimate_needs(size, precision, pixels**2)
     out = folder / f"{architecture}-{precision}"
