@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from dreamcache.export import atomic_folder
-from dreamcache.export.atomic_folder import MARKER, check_place, filled_folder
+from dreamcache.export.atomic_folder import MARKER, _old_place, check_place, filled_folder
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME
 from dreamcache.runtime.errors import OutputError
 
@@ -51,32 +53,57 @@ def _export_killed_at(change: int, out: Path) -> bool:
     return os.waitstatus_to_exitcode(status) == 0
 
 
+def _next_run_goes_on(out: Path) -> None:
+    """It replaces what is there by itself, and leaves nothing else."""
+    with filled_folder(out, overwrite=True) as folder:
+        _fill(folder, "next")
+    assert _words(out) == {"next"}
+    assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+    assert not (out / MARKER).exists()
+
+
 @pytest.mark.parametrize("exchanged", [True, False], ids=["one step", "moved aside"])
 def test_killed_at_every_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: bool) -> None:
     if not exchanged:
         monkeypatch.setattr(atomic_folder, "_exchange", lambda *_: False)
-    found, change, lived = set(), 0, False
+    found, change, lived = list[tuple[str, str]](), 0, False
     while not lived:
-        place = tmp_path / str(change)
-        out = place / "bundle"
+        out = tmp_path / str(change) / "bundle"
         out.mkdir(parents=True)
         _fill(out, "old")
         lived = _export_killed_at(change, out)
-        if exchanged:
-            words = _words(out)
-            assert len(words) == 1, f"killed before change {change}"
-            found |= words
+        old = _old_place(out)
+        there, aside = ("".join(_words(place)) if place.exists() else "" for place in (out, old))
+        assert there in ("old", "new") or (not there and aside == "old"), f"killed before change {change}"
+        found.append((there, aside))
         check_place(out, overwrite=True)
         assert len(_words(out)) == 1
-        # the next run goes on by itself, and leaves nothing else
-        with filled_folder(out, overwrite=True) as folder:
-            _fill(folder, "next")
-        assert _words(out) == {"next"}
-        assert [path.name for path in place.iterdir()] == ["bundle"]
-        assert not (out / MARKER).exists()
+        _next_run_goes_on(out)
         change += 1
     assert change > 12
-    assert found == ({"old", "new"} if exchanged else set())
+    moments = {("old", ""), ("new", "")}
+    assert set(found) == (moments if exchanged else moments | {("", "old"), ("new", "old")})
+
+
+def test_what_was_moved_aside_comes_back_whole_or_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the old bundle is removed; then its owner takes the new one away, and exports anew."""
+    monkeypatch.setattr(atomic_folder, "_exchange", lambda *_: False)
+    come_back, change, lived = set[str](), 0, False
+    while not lived:
+        out = tmp_path / str(change) / "bundle"
+        out.mkdir(parents=True)
+        _fill(out, "old")
+        lived = _export_killed_at(change, out)
+        shutil.rmtree(out, ignore_errors=True)
+        with suppress(OutputError):
+            check_place(out, overwrite=False)
+        if out.exists():
+            come_back |= _words(out)
+        _next_run_goes_on(out)
+        change += 1
+    assert come_back == {"old"}
 
 
 def test_the_error_that_ended_the_block_is_the_one_that_is_told(tmp_path: Path) -> None:

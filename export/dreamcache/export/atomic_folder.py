@@ -4,7 +4,8 @@ It is filled beside its place, under a hidden name, with a marker inside. At the
 trade places in one system call; then what is hidden goes. So the place holds the old folder or the new one, whole, at
 every moment, and a run that was killed leaves a marked or empty hidden folder, which the next run removes. An unmarked
 one is never touched. Where the system cannot exchange folders, the old one is moved aside first; a run that was killed
-in that moment is mended by the next one, which moves it back.
+in that moment is mended by the next one, which moves it back. What lies aside is whole: it takes the hidden folder's
+name before anything of it is removed.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def filled_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     check_place(out, overwrite)
     partial = partial_place(out)
     try:
-        for left in (partial, _old_place(out)):
-            _remove_left(left)
+        _remove_left(partial)
+        _remove_old(out)
         partial.mkdir()
         try:
             _mark(partial)
@@ -103,6 +104,17 @@ def _remove_left(folder: Path) -> None:
     folder.rmdir()
 
 
+def _remove_old(out: Path) -> None:
+    """What was moved aside, by way of the other hidden name: half of it must never come back."""
+    old, partial = _old_place(out), partial_place(out)
+    if not old.exists():
+        return
+    if any(old.iterdir()) and not (old / MARKER).is_file():
+        raise OutputError(f"{old} is in the way and was not left by an export; move it away")
+    old.rename(partial)
+    _remove_left(partial)
+
+
 def _swap_in(partial: Path, out: Path) -> None:
     if not out.exists():
         partial.rename(out)
@@ -119,7 +131,7 @@ def _swap_in(partial: Path, out: Path) -> None:
             except OSError:
                 old.rename(out)
                 raise
-            _remove_left(old)
+            _remove_old(out)
     (out / MARKER).unlink()
 
 

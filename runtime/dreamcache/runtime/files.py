@@ -7,6 +7,7 @@ existing one is refused unless overwriting was asked for. A failure removes what
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from typing import Any
 
 from dreamcache.runtime.errors import DreamCacheError, OutputError, first_line
 
@@ -106,6 +108,13 @@ def replacing(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator
         # An error here must not cover the one that ended the block.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A record in the place of an older one, whole or not at all; its folder is made. Raises: OutputError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, overwrite=True) as beside:
+        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def sha256_file(path: Path, progress: Callable[[int], None] | None = None) -> str:

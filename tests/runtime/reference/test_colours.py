@@ -159,16 +159,36 @@ ICCP = chunk(b"iCCP", b"x\0\0" + zlib.compress(ADOBE_RGB))
         ((gama(0.45455),), RED_P3),
         ((gama(0.45455), CHRM), RED),
         ((gama(1.0),), (234, 128, 124)),
+        ((CICP, chunk(b"cICP", bytes([1, 13, 0, 1]))), RED),  # what is said twice is said first
+        ((chunk(b"PLTE", bytes(3)), gama(1.0), ICCP), RED_P3),  # and after the palette not at all
     ],
 )
 def test_colour_chunks_of_a_png(tmp_path: Path, chunks: tuple[bytes, ...], expected: Any) -> None:
     assert np.abs(read(tmp_path, png_with(*chunks))[0, 0] - expected).max() <= 2
 
 
+def test_colours_behind_the_pixels_are_passed_over(tmp_path: Path) -> None:
+    whole = png_with()
+    late = whole[:-12] + gama(1.0) + ICCP + whole[-12:]
+    assert tuple(read(tmp_path, late)[0, 0]) == RED_P3
+    assert tuple(read(tmp_path, png_with(gama(1.0)))[0, 0]) != RED_P3
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [((9, 16), r"HDR \(PQ\)"), ((9, 18), r"HDR \(HLG\)"), ((40, 13), "40 and 13, are not known")],
+)
+def test_colours_that_are_not_converted_are_called_by_their_name(
+    tmp_path: Path, codes: tuple[int, int], said: str
+) -> None:
+    path = written(tmp_path, png_with(chunk(b"cICP", bytes([*codes, 0, 1]))))
+    with pytest.warns(PictureWarning, match=said):
+        assert load_image(path).rgb.getpixel((0, 0)) == RED_P3
+
+
 @pytest.mark.parametrize(
     "chunks",
     [
-        (chunk(b"cICP", bytes([9, 16, 0, 1])),),
         (gama(0.00001),),
         (chunk(b"cHRM", bytes(32)),),
         (chunk(b"iCCP", b"x\0\0" + b"no zlib"),),

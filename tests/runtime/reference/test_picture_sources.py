@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from picture_files import chunk, photograph, saved, written
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dreamcache.runtime.errors import ImageError, SettingsError
 from dreamcache.runtime.pipeline import Pipeline
@@ -34,6 +34,39 @@ def test_every_form_is_the_same_picture(tmp_path: Path) -> None:
         for form in forms:
             np.testing.assert_array_equal(np.asarray(load_image(form).rgb), PHOTOGRAPH)
         assert not file.closed
+
+
+def test_both_orders_of_bytes_are_16_bits() -> None:
+    levels = np.arange(0, 65536, 257, np.uint16).reshape(16, 16)
+    for order in ("<u2", ">u2"):
+        found = load_image(levels.astype(order)).rgb.getchannel("R")
+        assert np.array_equal(np.asarray(found), np.arange(256).reshape(16, 16))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_a_picture_that_pillow_has_only_opened_is_turned_once(kind: str, orientation: int) -> None:
+    """It turns a TIFF by itself, when it decodes it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3))
+    content = io.BytesIO()
+    stored.save(content, kind, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(content)))
+    assert np.array_equal(np.asarray(load_image(Image.open(content)).rgb), expected)
+    decoded = Image.open(content)
+    decoded.load()
+    assert np.array_equal(np.asarray(load_image(decoded).rgb), expected)
+    assert (orientation == 1) == np.array_equal(np.asarray(stored), expected)
+
+
+@pytest.mark.parametrize("transparent", [(), None, "x", (1, 2)])
+def test_transparency_without_sense_is_one_line(transparent: object) -> None:
+    picture = Image.new("RGB", (4, 4))
+    picture.info["transparency"] = transparent
+    with pytest.raises(ImageError, match="picture in memory: a whole picture is expected") as caught:
+        load_image(picture)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_stream_in_which_one_cannot_move() -> None:
@@ -118,6 +151,8 @@ def test_whole_numbers_in_memory_are_8_bit_where_they_fit() -> None:
     """As Pillow's own `convert` writes mode I and reads it."""
     grey = Image.fromarray(PHOTOGRAPH).convert("L")
     np.testing.assert_array_equal(np.asarray(load_image(grey.convert("I")).rgb)[..., 0], np.asarray(grey))
+    in_a_tiff = Image.open(io.BytesIO(saved(grey.convert("I"), "TIFF")))
+    np.testing.assert_array_equal(np.asarray(load_image(in_a_tiff).rgb)[..., 0], np.asarray(grey))
     deep = Image.fromarray(np.asarray(grey).astype(np.int32) * 257)
     assert deep.mode == "I"
     np.testing.assert_array_equal(np.asarray(load_image(deep).rgb)[..., 0], np.asarray(grey))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import random
 import shutil
 import signal
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -20,7 +23,7 @@ from tiny_training import TINY, checkpoint, furthest, train, train_announced, we
 
 from dreamcache.training.adapters.checkpoints import NAME
 from dreamcache.training.adapters.logs import read_log
-from dreamcache.training.adapters.trainer import ADAPTERS
+from dreamcache.training.adapters.trainer import ADAPTERS, Trainer
 
 KILLS = 6
 # matrices by Muon, the rest by AdamW, at a rate that falls
@@ -94,6 +97,62 @@ def test_killed_many_times_it_ends_with_the_same_bytes(
     ]
     assert logs[0] == logs[1]
     assert [line["step"] for line in logs[0]] == list(range(1, PRESET.steps + 1))
+
+
+def content(folder: Path) -> dict[str, tuple[dict[str, str], dict[str, bytes]]]:
+    """Metadata and tensors of the files that a run keeps; safetensors writes metadata in any order."""
+    found = {}
+    for name in (NAME, ADAPTERS):
+        with safe_open(folder / name, framework="pt") as file:
+            tensors = {key: file.get_tensor(key).numpy().tobytes() for key in file.keys()}  # noqa: SIM118
+            found[name] = (dict(file.metadata()), tensors)
+    return found
+
+
+def killed_at(change: int, action: Callable[[], None]) -> bool:
+    """Whether a process that dies right before its n-th change of a file system lives through an action."""
+    child = os.fork()
+    if child == 0:
+        seen = 0
+
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal seen
+            opened = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+")
+            if event in ("os.rename", "os.remove") or opened:
+                seen += 1
+                if seen > change:
+                    os._exit(9)
+
+        sys.addaudithook(hook)
+        action()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) in (0, 9)
+    return status == 0
+
+
+def test_killed_at_every_change_of_its_last_files(tiny_base: Path, tmp_path: Path) -> None:
+    """What is kept at the end: the old checkpoint and adapters or the new ones, each whole; the next run goes on."""
+    train(tiny_base, tmp_path / "half", validation=0, steps=2)
+    train(tiny_base, tmp_path / "whole", validation=0, steps=4)
+    old, new = content(tmp_path / "half"), content(tmp_path / "whole")
+    found, change, lived = set[tuple[bool, ...]](), 0, False
+    with pytest.MonkeyPatch.context() as patch:
+        trainers: list[Trainer] = []
+        patch.setattr(Trainer, "train", lambda trainer: trainers.append(trainer))
+        train(tiny_base, tmp_path / "whole", validation=0, steps=4)
+    while not lived:
+        folder = tmp_path / str(change)
+        shutil.copytree(tmp_path / "half", folder)
+        trainers[0].folder = folder
+        lived = killed_at(change, trainers[0]._save)
+        left = content(folder)
+        assert all(left[name] in (old[name], new[name]) for name in new), f"before change {change}"
+        found.add(tuple(left[name] == new[name] for name in new))
+        train(tiny_base, folder, validation=0, steps=4)
+        assert content(folder) == new
+        change += 1
+    assert found == {(False, False), (True, False), (True, True)}
 
 
 def test_without_its_moments_it_does_not(tiny_base: Path, tmp_path: Path) -> None:

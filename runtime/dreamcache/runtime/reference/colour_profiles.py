@@ -28,6 +28,7 @@ _PRIMARIES: dict[int, tuple[float, ...]] = {
 }
 # Table 3: transfer characteristics as a gamma; 0 is sRGB's curve, which stands for BT.709's in still pictures.
 _TRANSFERS = {1: 0.0, 4: 2.2, 5: 2.8, 6: 0.0, 8: 1.0, 13: 0.0, 14: 0.0, 15: 0.0}
+_HDR = {16: "PQ", 18: "HLG"}
 _UNSPECIFIED = 2
 _ADOBE_RGB = ((0.64, 0.33, 0.21, 0.71, 0.15, 0.06, *_D65), 563 / 256)
 _EXIF_INTEROPERABILITY = 0xA005
@@ -37,6 +38,10 @@ _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0
 
 NCLX_KEY = "cicp"
 """Where `Image.info` holds the code points of primaries and transfer characteristics."""
+
+
+class _UnconvertedError(ValueError):
+    """Colours that a picture states soundly and that are not converted; the text says which."""
 
 
 def to_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
@@ -57,6 +62,8 @@ def to_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
         made = ImageCms.profileToProfile(
             pixels, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.PERCEPTUAL, "RGB"
         )
+    except _UnconvertedError as error:
+        return image, str(error)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, struct.error, np.linalg.LinAlgError):
         return image, "its colour profile is broken"
     assert made is not None
@@ -84,8 +91,12 @@ def _profile(image: Image.Image) -> bytes | None:
 def _of_code_points(primaries: int, transfer: int) -> bytes | None:
     primaries = 1 if primaries == _UNSPECIFIED else primaries
     transfer = 13 if transfer == _UNSPECIFIED else transfer
+    if transfer in _HDR:
+        raise _UnconvertedError(
+            f"its colours are HDR ({_HDR[transfer]}); save it without, where they look pale"
+        )
     if primaries not in _PRIMARIES or transfer not in _TRANSFERS:
-        raise ValueError(f"code points {primaries} and {transfer}")
+        raise _UnconvertedError(f"its code points of colours, {primaries} and {transfer}, are not known")
     if primaries == 1 and _TRANSFERS[transfer] == 0:
         return None
     return matrix_profile(_PRIMARIES[primaries], _TRANSFERS[transfer])

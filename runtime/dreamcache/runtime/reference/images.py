@@ -22,6 +22,8 @@ _MODES = (
     *("CMYK", "YCbCr", "HSV", "I", "I;16", "I;16L", "I;16B"),
 )
 _GREY = ("1", "L", "LA")
+# Where Pillow has 16 bits in mode I.
+_GREY_16_IN_I = ("PNG", "PPM")
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.3, tag Orientation: what brings a picture stored that way upright.
 _UPRIGHT = {
@@ -93,8 +95,8 @@ def _checked(image: Image.Image, limit: int) -> Image.Image:
         raise ImageError(
             f"{IN_MEMORY}: one of the modes {', '.join(_MODES)} is expected, received {image.mode}; convert it to RGB"
         )
-    transparent = image.info.get("transparency")
-    if image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
+    transparent = (image.info or {}).get("transparency")
+    if image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent, default=0) > 255:
         # of a PNG of 16 bits, whose pixels Pillow has at 8
         image = image.copy()
         image.info["transparency"] = tuple(level >> 8 for level in transparent)
@@ -102,6 +104,7 @@ def _checked(image: Image.Image, limit: int) -> Image.Image:
 
 
 def _on_white(image: Image.Image, name: str, in_srgb: bool) -> tuple[LoadedImage, str | None]:
+    image.load()  # Pillow turns a TIFF upright itself when it decodes it, and takes the mark away
     turn = _UPRIGHT.get(_orientation(image))
     colour, alpha = _split(_as_8_bit(image))
     note = None
@@ -141,12 +144,12 @@ def _as_8_bit(image: Image.Image) -> Image.Image:
     """The same picture in a mode that Pillow converts to RGB or RGBA without loss of meaning.
 
     Only 16-bit grey is not: Pillow's own conversion clips it at 255 instead of scaling it. Mode I that was made in
-    memory holds 8 bits where nothing is above 255, as `convert("I")` writes it.
+    memory, or that a TIFF holds, is of 8 bits where nothing is above 255, as `convert("I")` writes it.
     """
     if not image.mode.startswith("I"):
         return image
     levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-    if image.mode == "I" and image.format is None and levels.max() <= 255:
+    if image.mode == "I" and image.format not in _GREY_16_IN_I and levels.max() <= 255:
         return Image.fromarray(levels.astype(np.uint8))
     grey = Image.fromarray(((levels + 128) // 257).astype(np.uint8))
     transparent = image.info.get("transparency")

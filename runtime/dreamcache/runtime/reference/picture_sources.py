@@ -74,7 +74,7 @@ def from_array(array: NDArray[Any]) -> Image.Image:
         levels = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype == np.uint8:
         levels = array
-    elif array.dtype == np.uint16:
+    elif array.dtype.type is np.uint16:  # in either order of its bytes, as TIFF readers give them
         levels = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif np.issubdtype(array.dtype, np.floating):
         # min() and max() of NaN are NaN, which no comparison accepts

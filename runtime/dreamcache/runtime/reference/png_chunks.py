@@ -23,7 +23,9 @@ _PIECE_BYTES = 1 << 20
 _PICTURE = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
 _TEXTS = {b"tEXt", b"zTXt"}
 _LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1}
-_ABOUT = {b"gAMA", b"cHRM", b"sRGB", b"eXIf", b"cICP", b"iCCP", *_TEXTS}
+# Colours are said once, before the palette and the pixels; elsewhere decoders pass over them (section 5.6).
+_COLOURS = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"iCCP"}
+_ABOUT = {b"eXIf", *_COLOURS, *_TEXTS}
 # ImageMagick keeps EXIF, and with it how the picture is turned, in texts of these names.
 _EXIF_KEYWORDS = (b"Raw profile type exif\0", b"Raw profile type APP1\0")
 
@@ -51,7 +53,7 @@ def read_png(file: BinaryIO, limit: int) -> PngParts:
     kept.write(PNG_SIGNATURE)
     depth = colour_type = 0
     rows: _Rows | None = None
-    name = b""
+    name, seen = b"", set[bytes]()
     while name != b"IEND":
         if kept.tell() > _MAX_FILE_BYTES:
             raise ValueError("more than 1 GiB of pixels")
@@ -59,7 +61,9 @@ def read_png(file: BinaryIO, limit: int) -> PngParts:
         length, name = struct.unpack(">I4s", head)
         # Lower case: a decoder may do without the chunk.
         ancillary = name[:1].islower() and name not in _PICTURE
-        if ancillary and (name not in _ABOUT or length > _MAX_PROFILE_BYTES):
+        late = name in _COLOURS and bool(seen & {name, b"PLTE", b"IDAT"})
+        seen.add(name)
+        if ancillary and (late or name not in _ABOUT or length > _MAX_PROFILE_BYTES):
             file.seek(length + 4, io.SEEK_CUR)
             continue
         body, checksum = file.read(length), file.read(4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +44,7 @@ def ablate(
     """Train and compare variants of the adapters on the miniature: the paper's tables, and its open questions."""
     from rich.console import Console
 
+    from dreamcache.runtime.files import write_json
     from dreamcache.training.ablations.rows import Ablation, Protocol
 
     unknown = sorted(set(tables) - {*TABLES, "all"})
@@ -64,7 +64,7 @@ def ablate(
         }
         folder = run if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / f"{name}.json", record)
         _draw(ablation, table, folder / f"{name}.png")
         Console().print(_as_table(record))
 

@@ -20,6 +20,7 @@ from dreamcache.models.checkpoint import read_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.models.pipeline import DreamCachePipeline
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.files import write_json
 from dreamcache.training.ablations.pictures import picture_pairs, picture_toys
 from dreamcache.training.ablations.tables import RECIPES, AblationRow, Training
 from dreamcache.training.adapters.data import DrawnWorld, TripletSource
@@ -80,7 +81,7 @@ class Ablation:
                     "give the same, or another --run"
                 )
         self.run.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
+        write_json(path, ours)
 
     def record(self, row: AblationRow) -> dict[str, Any]:
         """The row's settings, training and scores; made where it is not there yet."""
@@ -88,7 +89,7 @@ class Ablation:
         if not path.exists():
             record, pictures = self._measure(row)
             write_npz(path.with_suffix(".npz"), pictures=pictures)
-            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            write_json(path, record)
         return dict(json.loads(path.read_text(encoding="utf-8")), name=row.name)
 
     def examples(self, row: AblationRow) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from dreamcache.runtime.errors import SettingsError
+from dreamcache.runtime.files import replacing
 from dreamcache.training.adapters.preset import Preset
 from dreamcache.training.device import hardware
 from dreamcache.training.miniature.plots import plot_losses
@@ -85,7 +86,8 @@ def write_curve(folder: Path, preset: Preset, samples: int) -> None:
         "losses": [round(line["loss"], 6) for line in lines],
         "hardware": hardware(),
     }
-    (folder / "losses.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    with replacing(folder / "losses.json", overwrite=True) as beside:
+        beside.write_text(json.dumps(record) + "\n", encoding="utf-8")
     title = "adapters" if preset.log_every == 1 else f"adapters, one step of {preset.log_every}"
     plot_losses(record["losses"], folder / "losses.png", title)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dreamcache.models.bases.base import Base, load_base
 from dreamcache.models.checkpoint import base_fingerprint
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.errors import SettingsError
-from dreamcache.runtime.files import replacing
+from dreamcache.runtime.files import write_json
 from dreamcache.training.adapters.checkpoints import Origin
 from dreamcache.training.adapters.data import TripletSource
 from dreamcache.training.adapters.encoded import EncodedData, Share, encode, encoding_fingerprint
@@ -169,5 +168,4 @@ def _write_record(path: Path, base: str, origin: Origin, preset: Preset, cache: 
         "samples_an_update": origin.update,
         "preset": preset.model_dump(mode="json"),
     }
-    with replacing(path, overwrite=True) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(path, record)

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamcache.models.bases.base import Base
-from dreamcache.models.checkpoint import save_adapters
+from dreamcache.models.checkpoint import read_adapters, save_adapters
+from dreamcache.models.errors import AdapterError
 from dreamcache.runtime.progress import progress_bar
 from dreamcache.training.adapters.checkpoints import (
     NAME,
@@ -122,7 +123,7 @@ class Trainer:
                         self._report(logs, values, time.perf_counter() - started)
                     if self._due(preset.checkpoint_every):
                         self._save()
-            if main and not (self.folder / ADAPTERS).is_file():
+            if main and self._steps_of_adapters() != self.step:
                 self._save_adapters()  # the run was killed between the last checkpoint and the adapters
         finally:
             if logs is not None:
@@ -220,6 +221,14 @@ class Trainer:
         if self.accelerator.is_main_process:
             save_checkpoint(self.folder, self.state, self.origin, self.step, random)
             self._save_adapters()
+
+    def _steps_of_adapters(self) -> int | None:
+        """Of the file beside the checkpoint; None where there is none that can be read."""
+        try:
+            _, about = read_adapters(self.folder / ADAPTERS)
+        except AdapterError:
+            return None
+        return int(steps) if (steps := about.get("steps", "")).isdecimal() else None
 
     def _save_adapters(self) -> None:
         with averaged(self.state.parameters, self.state.average):

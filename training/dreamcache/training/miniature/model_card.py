@@ -97,12 +97,12 @@ def _stage_row(run: Path, name: str) -> str:
 
 
 def ship(run: Path, recipe: Mapping[str, Any]) -> Path:
-    """Gather base, adapters, loss curves and card in `run/ship`.
+    """Gather base, adapters, loss curves and card in `run/ship`; a folder of that name is one that is finished.
 
     recipe: as a dict.
     Raises ValueError where the weights exceed 62 MB.
     """
-    out = run / "ship"
+    out, place = run / ".ship.partial", run / "ship"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run / "base" / "pipeline", out)
     for path in out.rglob("config.json"):
@@ -150,4 +150,5 @@ def ship(run: Path, recipe: Mapping[str, Any]) -> Path:
         **json.loads((run / "autoencoder" / "report.json").read_text(encoding="utf-8")),
     )
     (out / "README.md").write_text(card, encoding="utf-8")
-    return out
+    shutil.rmtree(place, ignore_errors=True)
+    return out.rename(place)

@@ -7,7 +7,6 @@ What a stage needs from an earlier one it reads from there.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from dreamcache.models.bases.parts.segmenter import FILE as SEGMENTER_FILE
 from dreamcache.models.bases.parts.segmenter import save_segmenter
+from dreamcache.runtime.files import write_json
 from dreamcache.training.device import training_device
 from dreamcache.training.errors import CheckpointError
 from dreamcache.training.miniature.latents import (
@@ -136,11 +136,6 @@ def usual_recipe() -> Recipe:
     return recipe if training_device().type == "cpu" else replace(recipe, **ON_GPU)
 
 
-def _write_json(path: Path, record: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
 def _kinds(run: Path, recipe: Recipe) -> dict[Of, tuple[Path, Path, int]]:
     """Where samples of each kind and their latents lie, and how many there are; kinds of none are left out."""
     counts: dict[Of, int] = {"one": recipe.samples, "two": recipe.pairs, "stylised": recipe.stylised}
@@ -167,7 +162,7 @@ def stage_autoencoder(run: Path, recipe: Recipe) -> None:
     train_decoder(vae, run / "data", samples, run / "decoder", recipe.decoder, perceived)
     vae.save_pretrained(run / "autoencoder" / "vae")
     whole, toy = reconstruction_db(vae, draw_batch(recipe.seed, 200, 200, held_out=True, size=recipe.size))
-    _write_json(run / "autoencoder" / "report.json", {"psnr_db": whole, "toy_psnr_db": toy})
+    write_json(run / "autoencoder" / "report.json", {"psnr_db": whole, "toy_psnr_db": toy})
 
 
 def _autoencoder(run: Path) -> AutoencoderKL:
@@ -200,7 +195,7 @@ def stage_judge(run: Path, recipe: Recipe) -> None:
     data = {of: (rendered, samples) for of, (rendered, _, samples) in _kinds(run, recipe).items()}
     judge = train_classifier(data, run / "judge", recipe.judge)
     report = accuracy_on_renders(judge)
-    _write_json(run / "judge" / "report.json", report)
+    write_json(run / "judge" / "report.json", report)
     save_classifier(judge, run / "judge" / "judge.safetensors", report)
 
 
@@ -209,7 +204,7 @@ def stage_segmenter(run: Path, recipe: Recipe) -> None:
     samples = min(recipe.samples, SEGMENTER_SAMPLES)
     segmenter = train_segmenter(run / "data", samples, run / "segmenter", recipe.segmenter)
     report = {"iou_on_held_out_renders": iou_on_renders(segmenter, recipe.size)}
-    _write_json(run / "segmenter" / "report.json", report)
+    write_json(run / "segmenter" / "report.json", report)
     about = {name: f"{value:.4f}" for name, value in report.items()}
     save_segmenter(run / SEGMENTER_FILE, segmenter, recipe.size, about)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dreamcache.runtime.files import claim_file, replacing
+from dreamcache.runtime.files import claim_file, write_json
 from dreamcache.runtime.settings import Options
 
 if TYPE_CHECKING:
@@ -109,8 +108,7 @@ def _conditions(request: ToyRequest, segments: bool) -> list[Condition]:
 
 def _write(record: dict[str, Any], place: Path | None) -> None:
     if place is not None:
-        with replacing(place, overwrite=True) as beside:
-            beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(place, record)
 
 
 def _bundle_painter(request: ToyRequest) -> tuple[BundlePainter, dict[str, Any]]:
