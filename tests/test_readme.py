@@ -110,6 +110,9 @@ def figures_of_the_results() -> list[str]:
         steps = " | ".join(f"{metrics[name] / 1e3:.2f} s" for name in ("step_ms_p50", "plain_step_ms_p50"))
         figures.append(f"{steps} | {metrics['adapter_overhead']:.3f} |")
     figures += core_ml_figures(json.loads((results / "coreml.json").read_text()))
+    fast = json.loads((results / "fast-math.json").read_text())
+    figures += [f"{fast['results']['identity_accuracy'][end]:.1%}" for end in ("mean", "low", "high")]
+    figures.append(f"{median(fast['final_latent_db']):.1f} dB")
     rows = json.loads((results / "approximations.json").read_text())["rows"]
     figures += [f"{row['results']['identity_accuracy']['mean']:.1%}" for row in rows.values()]
     return figures
