@@ -3,10 +3,11 @@
     python docs/scripts/devices.py check BUNDLE... [--gpu]
     python docs/scripts/devices.py measure BUNDLE --out docs/results/devices [--gpu]
     python docs/scripts/devices.py pictures BUNDLE --out FOLDER
-    python docs/scripts/devices.py draw BUNDLE [--gpu]
+    python docs/scripts/devices.py draw BUNDLE [--steps N] [--gpu]
 
-`check` prints decibels by bundle and engine, `measure` keeps a quick record of each, `draw` draws one step without
-guidance and prints what it took: for bundles of full size. `pictures` makes docs/images/web.png, and more to look at.
+`check` prints decibels by bundle and engine, `measure` keeps a quick record of each, `draw` draws a few steps without
+guidance, prints what they took, and compares the picture with Python's: for bundles of full size. `pictures` makes
+docs/images/web.png, and more to look at.
 --gpu is WebGPU on SwiftShader, a software adapter, which is no device. Needs the extra `[web]`, playwright, and a
 Chromium at hand.
 """
@@ -25,6 +26,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -47,6 +51,12 @@ _TOY = Path(__file__).parents[1] / "images/toy.png"
 _PHONE, _DESK = {"width": 360, "height": 780}, {"width": 1200, "height": 900}
 _GAP = 40
 _LONGEST_MS = 3_600_000.0
+_PROMPT, _SEED = "a toy on the beach", 0
+_PIXELS = """() => {
+    const canvas = document.getElementById("picture");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return [canvas.height, canvas.width, Array.from(data)];
+}"""
 
 
 @contextmanager
@@ -134,8 +144,8 @@ def measure(bundle: str, out: Path, gpu: bool) -> None:
             print(out / f"{name}.json", flush=True)
 
 
-def draw(bundle: str, gpu: bool) -> None:
-    """One step without guidance: every graph once. Prints seconds and the most memory of the page's process."""
+def draw(bundle: str, gpu: bool, steps: int) -> None:
+    """A picture without guidance: seconds, the most memory of the page's process, and the distance from Python's."""
     began = monotonic()
 
     def said(what: str) -> None:
@@ -149,10 +159,24 @@ def draw(bundle: str, gpu: bool) -> None:
         said(f"{page.inner_text('#engine')}, reference cached: {page.inner_text('#status')}")
         page.click("summary")
         page.select_option("#mode", "none")
-        page.fill("#steps", "1")
+        page.fill("#prompt", _PROMPT)
+        page.fill("#steps", str(steps))
+        page.fill("#seed", str(_SEED))
         page.click("#go")
         settle(page)
         said(page.inner_text("#status"))
+        height, width, values = page.evaluate(_PIXELS)
+    print(distance(bundle, np.array(values, np.uint8).reshape(height, width, 4)[..., :3], steps), flush=True)
+
+
+def distance(bundle: str, picture: NDArray[np.uint8], steps: int) -> str:
+    """How far a picture [h, w, 3] of the page is from the one that Python draws."""
+    from dreamcache.runtime import Pipeline
+
+    pipeline = Pipeline.load(bundle)
+    drawn = pipeline.generate(_PROMPT, pipeline.cache(_TOY), steps=steps, seed=_SEED, guidance_mode="none")
+    apart = np.abs(np.asarray(drawn, np.int16) - picture)
+    return f"from Python's picture: at most {apart.max()} levels, more than one in {(apart > 1).mean():.3%}"
 
 
 def renderer_peak_mb() -> float:
@@ -222,6 +246,7 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--steps", type=int, default=1, help="of draw")
     given = parser.parse_args()
     if given.what == "check":
         check(given.bundles, given.gpu)
@@ -230,7 +255,7 @@ def main() -> None:
         if given.what == "measure":
             measure(bundle, given.out, given.gpu)
         elif given.what == "draw":
-            draw(bundle, given.gpu)
+            draw(bundle, given.gpu, given.steps)
         else:
             pictures(bundle, given.out)
 
