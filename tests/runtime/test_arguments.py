@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dreamcache.runtime.arguments import check_functions, path_of, whole_number
 from dreamcache.runtime.errors import BundleError, DreamCacheError, SettingsError, SubjectError
@@ -54,6 +56,30 @@ def test_paths_and_functions() -> None:
         (lambda pipe: pipe.denoise("a", strength=10**400), "strength: a number from 0 to 10000 is expected"),
         (lambda pipe: pipe.denoise("a", guidance_scale=1e30), "guidance_scale: a number from 0 to 10000"),
         (lambda pipe: pipe.denoise("a", guidance_interval=(0, 10**400)), "0 to 1 and rising"),
+        (lambda pipe: pipe.denoise("a", guidance_interval=(None, None)), "two fractions of the steps"),
+        (lambda pipe: pipe.denoise("a", guidance_interval=np.array(2)), "two fractions of the steps"),
+        (lambda pipe: pipe.denoise("a", generator=1, seed=1), "seed: one of generator and seed is expected"),
+        (
+            lambda pipe: pipe.denoise("a", num_inference_steps=1, steps=1),
+            "one of num_inference_steps and steps",
+        ),
+        (
+            lambda pipe: pipe.denoise("a", num_images=1, num_images_per_prompt=1),
+            "one of num_images and num_images_per_prompt",
+        ),
+        (lambda _: Pipeline.load("mini", observe=3), "observe: a function is expected, received int"),
+        (lambda _: Pipeline.load("mini", keep_sessions="no"), "keep_sessions: True or False is expected"),
+        (lambda _: Pipeline.load("mini", check_hashes="no"), "check_hashes: True or False is expected"),
+        (lambda pipe: pipe.generate("a", tiled_vae="no"), "tiled_vae: True or False is expected"),
+        (
+            lambda pipe: pipe.encode("x.png"),
+            "image: a Pillow image of 16 x 16 pixels is expected, received str",
+        ),
+        (lambda pipe: pipe.encode(Image.new("RGB", (17, 16))), "received 17 x 16; Pipeline.cache takes"),
+        (lambda pipe: pipe.decode(np.zeros((4, 4, 4))), r"latent: numbers \['n', 4, 4, 4\] are expected"),
+        (lambda pipe: pipe.decode([[1], [1, 2]]), "latent: numbers"),
+        (lambda pipe: pipe.noised(None), "latent: numbers .* received NoneType"),
+        (lambda pipe: pipe.embed("a robot"), "prompts: values by name are expected, received str"),
         (
             lambda pipe: pipe.denoise("a", seed=2**63 - 2, num_images=3),
             "at most 9223372036854775805 is expected for 3",
@@ -66,6 +92,30 @@ def test_other_types_and_sizes_are_refused_by_name(
     with pytest.raises(SettingsError, match=said) as refused:
         call(Pipeline.load(pristine, check_hashes=False))
     assert "\n" not in str(refused.value)
+
+
+def test_a_text_that_says_no_replaces_no_file(pristine: Path, toy: Path, tmp_path: Path) -> None:
+    subject = Pipeline.load(pristine, check_hashes=False).cache(toy)
+    place = tmp_path / "a.subject.safetensors"
+    place.write_text("dear")
+    with pytest.raises(SettingsError, match="overwrite: True or False is expected, received 'no'"):
+        subject.save(place, overwrite="no")  # type: ignore[arg-type]
+    assert place.read_text() == "dear"
+    subject.save(place, overwrite=np.bool_(True))  # type: ignore[arg-type]
+    assert place.read_bytes() != b"dear"
+
+
+def test_parts_of_a_subject_are_looked_at(pristine: Path, toy: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline.load(pristine, check_hashes=False)
+    subject = pipeline.cache(toy)
+    lists: Any = {name: array.tolist() for name, array in subject.tensors.items()}
+    with pytest.raises(SubjectError, match="is expected as an array, received list"):
+        pipeline.denoise("a", replace(subject, tensors=lists))
+    with pytest.raises(SubjectError, match="belongs to another bundle"):
+        pipeline.denoise("a", replace(subject, fingerprint=3))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="thumbnail: a Pillow image is expected, received str"):
+        replace(subject, thumbnail="x.png").save(tmp_path / "b.subject.safetensors")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_of_every_kind_are_taken(pristine: Path, toy: Path) -> None:

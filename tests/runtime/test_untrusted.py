@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
-from dreamcache.runtime.untrusted import parse_json
+from dreamcache.runtime.untrusted import parse_json, utf8_path
 
 
 @pytest.mark.parametrize(
@@ -22,3 +24,11 @@ def test_whole_characters_are_read_in_any_form() -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
         for given in (text, text.encode(), text.encode("utf-8-sig"), text.encode("utf-16")):
             assert parse_json(given) == value
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are bytes elsewhere")
+def test_paths_for_libraries_are_utf_8_whatever_python_reads_names_as() -> None:
+    """In the locale C, Python has each byte of "é" as half a character."""
+    assert utf8_path(Path("b/\udcc3\udca9")) == utf8_path(Path("b/é")) == "b/é"
+    with pytest.raises(ValueError, match="a path in UTF-8 is expected"):
+        utf8_path(Path("b/\udcff"))

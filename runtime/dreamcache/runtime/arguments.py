@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from dreamcache.runtime.errors import SettingsError
@@ -42,6 +45,43 @@ def path_of(name: str, value: object) -> Path:
     if not isinstance(text, str):
         raise SettingsError(f"{name}: a path is expected, received {type(value).__name__}")
     return Path(text)
+
+
+def switch(name: str, value: object) -> bool:
+    """Yes or no; None is no. Raises: SettingsError for anything else, a text that says "no" among it."""
+    if value is not None and not isinstance(value, (bool, np.bool_)):
+        raise SettingsError(f"{name}: True or False is expected, received {value!r}")
+    return bool(value)
+
+
+def latents_of(name: str, value: object, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Latents [n, z, h, w] of a bundle, whose own `shape` is [1, z, h, w]. Raises: SettingsError."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "fiu" or array.ndim != 4 or array.shape[1:] != tuple(shape[1:]):
+        received = f"{list(array.shape)} of {array.dtype}" if array.ndim else type(value).__name__
+        raise SettingsError(f"{name}: numbers {['n', *shape[1:]]} are expected, received {received}")
+    return array.astype(np.float32, copy=False)
+
+
+def pixels_of(name: str, value: object, side: int) -> NDArray[np.float32]:
+    """A Pillow image of this width and height as [1, 3, h, w], -1…1. Raises: SettingsError for anything else."""
+    if isinstance(value, Image.Image) and value.size == (side, side):
+        return np.asarray(value.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+    received = "{} x {}".format(*value.size) if isinstance(value, Image.Image) else type(value).__name__
+    raise SettingsError(
+        f"{name}: a Pillow image of {side} x {side} pixels is expected, received {received}; Pipeline.cache takes "
+        "pictures of any size"
+    )
+
+
+def named(name: str, value: Any) -> Mapping[str, Any]:
+    """Values by their names. Raises: SettingsError for anything else."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise SettingsError(f"{name}: values by name are expected, received {type(value).__name__}")
+    return value
 
 
 def check_functions(**given: object) -> None:

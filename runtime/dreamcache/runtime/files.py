@@ -19,6 +19,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from dreamcache.runtime.arguments import switch
 from dreamcache.runtime.errors import DreamCacheError, OutputError, first_line
 
 _CHUNK_BYTES = 1 << 20
@@ -28,10 +29,11 @@ _STALE_S = 3600
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """The output's place, checked before any work is done for it.
 
-    Raises: OutputError when it exists and may not be replaced, or its folder does not exist.
+    Raises: OutputError when it exists and may not be replaced, or its folder does not exist; SettingsError where
+    `overwrite` says neither yes nor no.
     """
     place = Path(path)
-    if os.path.lexists(place) and not overwrite:
+    if not switch("overwrite", overwrite) and os.path.lexists(place):
         raise OutputError(f"{place} exists already; choose another name or pass --overwrite")
     folder = place.absolute().parent
     if not folder.is_dir():

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dreamcache.runtime.arguments import check_functions, latents_of, named, pixels_of, switch
 from dreamcache.runtime.bundle.contract import Contract
 from dreamcache.runtime.bundle.folder import Bundle, open_bundle
 from dreamcache.runtime.errors import BundleError
@@ -87,12 +88,13 @@ class Pipeline:
         Warns: ProviderWarning for a provider that leaves a part of the bundle to the CPU.
         """
         check_threads(threads)
-        chosen = choose_providers(providers)
+        check_functions(observe=observe)
+        keep, chosen = switch("keep_sessions", keep_sessions), choose_providers(providers)
         check_profile(profile)
         check_math(math, chosen)
-        bundle = open_bundle(path, check_hashes, progress)
+        bundle = open_bundle(path, switch("check_hashes", check_hashes), progress)
         warn_of_attention(bundle.contract, chosen)
-        sessions = SessionOpener(bundle, chosen, threads, keep_sessions, profile, math=math)
+        sessions = SessionOpener(bundle, chosen, threads, keep, profile, math=math)
         if math == "fast":
             check_fast_math(sessions)
         return cls(bundle, sessions, observe)
@@ -180,14 +182,12 @@ class Pipeline:
     ) -> Image.Image | list[Image.Image]:
         """Pictures of `prompt` with `subject` in them; without a subject, the stock model's.
 
-        subject: one, or several as far as the bundle takes them (`Architecture.max_references`): several references
-        of one thing, or several things.
+        subject: one, or several (`Architecture.max_references`): references of one thing, or of several.
         num_images: None gives one picture, a number a list of as many. tiled_vae: see `decode`.
         options: see `CallOptions`.
-        Raises: SettingsError, SubjectError, BundleError. Warns: PromptWarning for a prompt that is cut, SettingsWarning
-        for a setting without effect.
+        Raises: SettingsError, SubjectError, BundleError. Warns: PromptWarning of what is cut, and SettingsWarning.
         """
-        if tiled_vae:
+        if switch("tiled_vae", tiled_vae):
             check_tiled(self.contract.graphs)
         plain, count, told = own_names(options, num_images)
         final: Latent | None = None
@@ -244,14 +244,12 @@ class Pipeline:
         weighted: read `(word:1.3)` as a weight (`sampling.prompt_weights`), else as text.
         Warns: PromptWarning for a prompt that is cut.
         """
-        outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in prompts}
+        outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in named("prompts", prompts)}
         names = ("text_encoder", "text_encoder_2")
         for tokenizer, graph_name, spec in zip(
             self._tokenizers, names, self.contract.graphs.text_encoders, strict=False
         ):
-            tokens = {
-                name: tokenizer.tokens(check_text(name, prompt), weighted) for name, prompt in prompts.items()
-            }
+            tokens = {n: tokenizer.tokens(check_text(n, text), weighted) for n, text in prompts.items()}
             with self.sessions.open(graph_name) as graph, self._timed("text"):
                 for name, given in tokens.items():
                     outputs[name] += embedded(graph, spec, *given)
@@ -261,7 +259,7 @@ class Pipeline:
     def encode(self, image: Image.Image) -> Latent:
         """The scaled latent [1, z, h, h] of an RGB picture of the reference's size: the encoder's mean."""
         spec, vae = self.contract.graphs.vae_encoder, self.contract.vae
-        pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+        pixels = pixels_of("image", image, self.contract.architecture.reference_side)
         with self.sessions.open("vae_encoder") as graph, self._timed("vae_encode"):
             moments = graph.run({spec.inputs[0].name: pixels})[spec.outputs[0].name]
         check_finite("VAE encoder", {"latent": moments})
@@ -270,7 +268,8 @@ class Pipeline:
 
     def noised(self, latent: Latent) -> Latent:
         """A reference latent at the cache timestep (DDPM, eq. 4), with the noise every subject shares."""
-        return noised_reference(latent, self.contract.scheduler, self.contract.cache_timestep)
+        given = latents_of("latent", latent, self.contract.architecture.reference_latent_shape)
+        return noised_reference(given, self.contract.scheduler, self.contract.cache_timestep)
 
     def decode(self, latent: Latent, tiled: bool | None = None) -> list[Image.Image]:
         """Pictures of scaled latents [n, z, h, w].
@@ -280,7 +279,8 @@ class Pipeline:
         Raises: SettingsError for a bundle whose decoder has no strips.
         """
         graphs, vae = self.contract.graphs, self.contract.vae
-        unscaled = latent / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor or 0)
+        latents = latents_of("latent", latent, self.contract.architecture.latent_shape)
+        unscaled = latents / np.float32(vae.scaling_factor) + np.float32(vae.shift_factor or 0)
         images = []
         if tiled is None:
             tiled = self.sessions.profile == "memory" and graphs.vae_decoder_head is not None

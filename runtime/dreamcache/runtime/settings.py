@@ -11,11 +11,13 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from dreamcache.runtime.arguments import check_functions, whole_number
+from dreamcache.runtime.arguments import check_functions, switch, whole_number
 from dreamcache.runtime.bundle.contract import Contract, GuidanceMode, SchedulerKind, SigmaSpacing
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.sampling.guidance import Guidance
+from dreamcache.runtime.sampling.prompt_weights import weighted_parts
 from dreamcache.runtime.sampling.schedulers import checked_steps, make_scheduler
+from dreamcache.runtime.sampling.tokenizer_rules import check_length
 
 MAX_IMAGES = 1024
 MAX_SEED = 2**63 - 1
@@ -148,7 +150,7 @@ def resolve_settings(
         guidance=guidance,
         negative_prompt=check_text("negative_prompt", "" if negative_prompt is None else negative_prompt),
         step_cache=_step_cache(contract, step_cache),
-        prompt_weights=_switch("prompt_weights", prompt_weights),
+        prompt_weights=switch("prompt_weights", prompt_weights),
         sigma_spacing=sigma_spacing,
     )
 
@@ -175,7 +177,13 @@ def own_names(
         if value is None:
             continue
         if plain.get(ours) is not None:
-            raise SettingsError(f"{name}: one of {name} and {ours} is expected, received both")
+            both = sorted(
+                {name, ours, *(other for other, plainly in _DIFFUSERS_NAMES.items() if plainly == ours)}
+            )
+            given = [
+                one for one in both if one in options or (one == "num_images" and num_images is not None)
+            ]
+            raise SettingsError(f"{ours}: one of {' and '.join(given)} is expected, received both")
         plain[ours] = _seed_of(value) if name == "generator" else value
     told = plain.pop("callback_on_step_end", None)
     check_functions(callback_on_step_end=told)
@@ -195,10 +203,11 @@ def _seed_of(generator: object) -> object:
 
 
 def check_text(name: str, value: object) -> str:
-    """A prompt. Raises: SettingsError for anything but text that UTF-8 can hold."""
+    """A prompt. Raises: SettingsError for anything but text that UTF-8 can hold, of at most 20,000 characters."""
     if not isinstance(value, str):
         received = type(value).__name__
         raise SettingsError(f"{name}: one text is expected, received {received}; call once for each prompt")
+    check_length(name, value)
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -208,6 +217,13 @@ def check_text(name: str, value: object) -> str:
             "as UTF-8, and give both halves of an emoji"
         ) from error
     return value
+
+
+def check_prompt(prompt: str, settings: Settings) -> None:
+    """What would be refused after a reference has been cached. Raises: SettingsError."""
+    check_text("prompt", prompt)
+    for text in (prompt, settings.negative_prompt) if settings.prompt_weights else ():
+        weighted_parts(text)
 
 
 def warn_of_no_effect(settings: Settings, has_reference: bool, asked: Mapping[str, object]) -> None:
@@ -246,15 +262,10 @@ def _check_number(name: str, value: object) -> None:
         raise SettingsError(f"{name}: a number is expected, received {value!r}")
 
 
-def _switch(name: str, value: object) -> bool:
-    if value is not None and not isinstance(value, (bool, np.bool_)):
-        raise SettingsError(f"{name}: True or False is expected, received {value!r}")
-    return bool(value)
-
-
 def _interval(value: object) -> tuple[float, float]:
-    ends = list(value) if isinstance(value, (tuple, list, np.ndarray)) else []
-    if len(ends) != 2:
+    listed = isinstance(value, (tuple, list)) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    ends = list(value) if listed else []  # type: ignore[call-overload]
+    if len(ends) != 2 or None in ends:
         raise SettingsError(
             f"guidance interval: two fractions of the steps, as in (0.2, 0.8), are expected, received {value!r}"
         )

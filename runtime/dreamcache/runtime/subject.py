@@ -58,9 +58,9 @@ class Subject:
 
         metadata = {
             "format": _FORMAT,
-            "fingerprint": self.fingerprint,
+            "fingerprint": str(self.fingerprint),
             "timestep": str(self.timestep),
-            "background": self.background,
+            "background": str(self.background),
             "thumbnail": thumbnail_base64(self.thumbnail),
         }
         data = save({name: np.ascontiguousarray(array) for name, array in self.tensors.items()}, metadata)
@@ -133,6 +133,8 @@ def check_subject_tensors(where: str, tensors: Mapping[str, NDArray[Any]], contr
         raise SubjectError(f"{where}: tensor {odd} is missing or unexpected; cache the reference again")
     for name, spec in declared.items():
         array = tensors[name]
+        if not isinstance(array, np.ndarray):
+            raise SubjectError(f"{where}: {name} is expected as an array, received {type(array).__name__}")
         if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype):
             raise SubjectError(
                 f"{where}: {name} {list(spec.shape)} {spec.dtype} is expected, "
@@ -205,7 +207,7 @@ def _check_owner(place: Path | None, metadata: Mapping[str, str], contract: Cont
     where = "the subject" if place is None else str(place)
     if metadata.get("format") != _FORMAT:
         raise SubjectError(f"{where} is not a subject file of this version; cache the reference again")
-    expected, received = contract.fingerprints.subject(), metadata.get("fingerprint", "")
+    expected, received = contract.fingerprints.subject(), str(metadata.get("fingerprint", ""))
     if received != expected:
         raise SubjectError(
             f"{where} belongs to another bundle: fingerprint {expected[:12]}… is expected, "
@@ -223,6 +225,8 @@ def thumbnail_base64(image: Image.Image | None) -> str:
     """A picture in at most 128 px as the PNG in a subject file's metadata; empty for None."""
     if image is None:
         return ""
+    if not isinstance(image, Image.Image):
+        raise SettingsError(f"thumbnail: a Pillow image is expected, received {type(image).__name__}")
     small = image.convert("RGB")
     small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
     buffer = io.BytesIO()

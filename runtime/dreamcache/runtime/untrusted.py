@@ -37,6 +37,19 @@ def is_regular_file(path: Path) -> bool:
         return False
 
 
+def utf8_path(path: Path) -> str:
+    """A path as ONNX Runtime and tokenizers take it: the bytes of its name as UTF-8, whatever Python's own encoding is.
+
+    Raises: ValueError for a name that is none.
+    """
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: a path in UTF-8 is expected, received another; rename the file or folder"
+        ) from error
+
+
 def parse_json(text: str | bytes) -> Any:
     """JSON in which every key stands once, of which readers would disagree, and every text is one that can be written.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from cli_runs import drawing, run
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from dreamcache.runtime.pipeline import Pipeline
 
 
 @pytest.mark.parametrize("preview", ["EVERY-2.png", "inside/../every-2.png", "link/every-2.png"])
@@ -81,6 +84,81 @@ def test_settings_of_a_strange_picture_are_refused_in_one_line(
     assert "\x1b]" not in shown.out
     assert said in shown.err
     assert shown.err.count("\n") == bool(said)
+
+
+def test_a_picture_that_is_read_is_not_replaced(
+    pristine: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The only photograph of a subject is dearer than a drawn one."""
+    photograph = Path(shutil.copy(toy, tmp_path / "toy-5.png"))
+    (tmp_path / "link").symlink_to(tmp_path)
+    for asked in (("--out", photograph), ("--out", tmp_path / "link/toy-5.png"), ("--preview", photograph)):
+        given = asked if "--out" in asked else (*asked, "--out", tmp_path / "p.png")
+        assert run(*drawing(pristine, photograph, *given, "--overwrite")) == 1
+        assert "toy-5.png is read for the picture and is not replaced" in capsys.readouterr().err
+    assert photograph.read_bytes() == toy.read_bytes()
+    assert run(*drawing(pristine, toy, "--out", photograph, "--overwrite")) == 0
+    assert photograph.read_bytes() != toy.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--prompt", "a" * 20_001), "prompt: at most 20000 characters"),
+        (("--negative-prompt", "a" * 20_001), "negative_prompt: at most 20000 characters"),
+        (("--prompt", "(a:1000)", "--prompt-weights"), "weights within ±100 are expected"),
+        (("--negative-prompt", "(a:1.2.3)", "--prompt-weights"), "a weight such as 1.3 is expected"),
+    ],
+)
+def test_prompts_are_refused_before_the_reference_is_cached(
+    pristine: Path,
+    toy: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: tuple[str, ...],
+    said: str,
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(Pipeline, "cache", work)
+    assert run(*drawing(pristine, toy, "--out", tmp_path / "p.png", *asked)) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_picture_of_other_arithmetic_is_said_to_differ(
+    pristine: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drawn with --math fast, it is not repeated without."""
+    assert run(*drawing(pristine, toy, "--out", tmp_path / "p.png")) == 0
+    again = ("generate", pristine, "--reference", toy, "--out", tmp_path / "again.png", "--overwrite")
+    assert run(*again, "--from", tmp_path / "p.png") == 0
+    assert capsys.readouterr().err == ""
+    picture = Image.open(tmp_path / "p.png")
+    known = json.loads(picture.info["dreamcache"])
+    for math, status, line in (
+        ("fast", 0, "--math fast repeats it"),
+        ("other", 1, "the settings in it are damaged: math"),
+    ):
+        texts = PngInfo()
+        texts.add_text("dreamcache", json.dumps({**known, "math": math}))
+        picture.save(tmp_path / "q.png", pnginfo=texts)
+        assert run(*again, "--from", tmp_path / "q.png") == status
+        assert line in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names that are no UTF-8")
+def test_a_bundle_in_a_folder_whose_name_is_no_text_is_one_line(
+    pristine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(pristine, tmp_path / "b\udcff"))
+    for command in (("verify", folder), ("inspect", folder)):
+        assert run(*command) == 1
+        assert (
+            "a path in UTF-8 is expected, received another; rename the file or folder"
+            in capsys.readouterr().err
+        )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="names that Windows does not take")

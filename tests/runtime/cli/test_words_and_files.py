@@ -176,6 +176,10 @@ def test_a_user_without_a_home_has_caches(monkeypatch: pytest.MonkeyPatch) -> No
     assert graph_folder().name == "dreamcache"
     monkeypatch.delattr(os, "getuid", raising=False)
     assert system.user_caches().name == "cache-user"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # which counts as none
+    assert system.user_caches().name == "cache-user"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path.cwd()))
+    assert system.user_caches() == Path.cwd()
 
 
 def test_a_file_in_the_current_folder_is_no_library(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from dreamcache.runtime.bundle.hub import fetch_bundle, holds, is_hub_id
 from dreamcache.runtime.errors import BundleError
 from dreamcache.runtime.files import sha256_file
 from dreamcache.runtime.progress import Progress
-from dreamcache.runtime.untrusted import read_bounded
+from dreamcache.runtime.untrusted import read_bounded, utf8_path
 
 MINI = "mini"
 MINI_FOLDER = Path(__file__).parents[1] / MINI
@@ -124,6 +124,10 @@ def open_contract(path: str | os.PathLike[str]) -> Bundle:
             f"{folder} is not a folder; a bundle made by `dreamcache export` is expected, "
             f"owner/name on the Hub, or `{MINI}`, which comes with the runner"
         )
+    try:
+        utf8_path(folder.resolve())
+    except ValueError as error:
+        raise BundleError(str(error)) from error
     contract_path = folder / CONTRACT_NAME
     if not holds(folder, contract_path):
         raise BundleError(f"{CONTRACT_NAME} is a link out of the bundle; a bundle holds its own files")

@@ -39,8 +39,13 @@ class Places:
     every: int = 0
 
 
-def claimed_places(out: Path, count: int, overwrite: bool, preview: Path | None) -> Places:
-    """The files, where one can be written, before anything is drawn. Raises: OutputError; SettingsError for a count."""
+def claimed_places(
+    out: Path, count: int, overwrite: bool, preview: Path | None, read: Sequence[Path | None] = ()
+) -> Places:
+    """The files, where one can be written, before anything is drawn. read: pictures that are not to be replaced.
+
+    Raises: OutputError; SettingsError for a count.
+    """
     for option, place in (("--out", out), ("--preview", preview)):
         if place is not None and place.suffix.lower() != ".png":
             raise OutputError(f"{option}: a name that ends in .png is expected, received {place.name}")
@@ -56,7 +61,19 @@ def claimed_places(out: Path, count: int, overwrite: bool, preview: Path | None)
                 f"received {preview.name}"
             )
         claim_file(preview, overwrite)
+    for place in [*pictures, *([preview] if preview else [])]:
+        if any(one is not None and _is(place, one) for one in read):
+            raise OutputError(
+                f"{place} is read for the picture and is not replaced by it; choose another name"
+            )
     return Places(tuple(claim_file(place, overwrite) for place in pictures), overwrite, preview, every)
+
+
+def _is(place: Path, picture: Path) -> bool:
+    try:
+        return os.path.samestat(place.lstat(), picture.stat())
+    except (OSError, ValueError):  # one of the two is not there
+        return False
 
 
 def _same_file(place: Path) -> str:

@@ -139,12 +139,12 @@ def generate(
     from dreamcache.runtime.sampling.decoding import check_tiled
     from dreamcache.runtime.sampling.fast_math import check_fast_math
     from dreamcache.runtime.sessions.providers import describe_math
-    from dreamcache.runtime.settings import resolve_settings
+    from dreamcache.runtime.settings import check_prompt, resolve_settings
 
     _check_source(reference, subject, {"mask": mask, "segmenter": segmenter})
     if max_pixels is not None and reference is None:
         warnings.warn("--max-pixels has no effect without --reference", stacklevel=1)
-    places = claimed_places(out, num_images, overwrite, preview)
+    places = claimed_places(out, num_images, overwrite, preview, (reference, mask))
     if max_ram is not None:
         shallow = fast is not None or (step_cache is not None and step_cache > 1)
         plan = (max_ram, provider, shallow, reference is not None, tiled_vae, max(1, len(subject or ())))
@@ -171,6 +171,7 @@ def generate(
     prompt, wanted = _with_defaults(prompt, from_picture, asked, pipeline)
     asked = wanted | _fast_settings(pipeline, fast, asked, wanted)
     settings = resolve_settings(pipeline.contract, num_images, **asked)
+    check_prompt(prompt, settings)
     subjects = (
         [pipeline.load_subject(file) for file in subject or ()]
         if reference is None
@@ -210,6 +211,11 @@ def _with_defaults(
     if before.bundle != pipeline.contract.fingerprints.subject():
         warnings.warn(
             f"{picture_before} was drawn with another bundle; the picture will differ", stacklevel=1
+        )
+    if before.math != pipeline.sessions.math:
+        warnings.warn(
+            f"{picture_before} was drawn with math {before.math}; --math {before.math} repeats it",
+            stacklevel=1,
         )
     given = {name: value for name, value in asked.items() if value is not None}
     return before.prompt if prompt is None else prompt, before.options() | given

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dreamcache.runtime.errors import ImageError
 from dreamcache.runtime.reference.picture_sources import reason_of
+from dreamcache.runtime.sessions.providers import Math
 from dreamcache.runtime.untrusted import is_regular_file, parse_json
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class DrawnWith(BaseModel):
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     step_cache: int = 1
     prompt_weights: bool = False
-    math: str = "exact"
+    math: Math = "exact"
     width: int
     height: int
     bundle: str
@@ -78,7 +79,7 @@ class DrawnWith(BaseModel):
         return texts
 
 
-def drawn_with(contract: Contract, prompt: str, settings: Settings, math: str, seed: int) -> DrawnWith:
+def drawn_with(contract: Contract, prompt: str, settings: Settings, math: Math, seed: int) -> DrawnWith:
     """The record of one picture."""
     from importlib.metadata import version
 

@@ -26,7 +26,7 @@ from dreamcache.runtime.errors import BundleError, SettingsError, first_line
 from dreamcache.runtime.reference.prepare import OWN_SEGMENTER, Segment
 from dreamcache.runtime.reference.segmenter import enlarged, fed_picture, subject_of
 from dreamcache.runtime.sessions.profiles import session_options
-from dreamcache.runtime.untrusted import is_regular_file
+from dreamcache.runtime.untrusted import is_regular_file, utf8_path
 
 Colours = tuple[float, float, float]
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -120,7 +120,7 @@ def open_salient(given: str | os.PathLike[str], threads: int | None = None) -> S
     _check_file(path, FORMS[form].side)
     try:
         session = onnxruntime.InferenceSession(
-            str(path), session_options("speed", threads), providers=["CPUExecutionProvider"]
+            utf8_path(path), session_options("speed", threads), providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # as above
         raise SettingsError(f"{path}: an ONNX model is expected ({first_line(error)})") from error

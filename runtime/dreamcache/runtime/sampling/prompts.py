@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from dreamcache.runtime.bundle.architecture import MAX_TEXT_CHUNKS
 from dreamcache.runtime.bundle.contract import Contract, GraphSpec, TextSpec
 from dreamcache.runtime.bundle.folder import Bundle
-from dreamcache.runtime.errors import BundleError, SettingsError, first_line
+from dreamcache.runtime.errors import BundleError, first_line
 from dreamcache.runtime.sampling.denoiser import Conditioning
 from dreamcache.runtime.sampling.prompt_weights import weighted_parts
 from dreamcache.runtime.sampling.tokenizer_rules import (
     CLIP_WORDS,
     MAX_FILE_BYTES,
-    MAX_PROMPT_CHARACTERS,
+    check_length,
     read_tokenizer,
 )
 from dreamcache.runtime.sessions.session import RunnableGraph, check_finite
-from dreamcache.runtime.untrusted import read_bounded
+from dreamcache.runtime.untrusted import read_bounded, utf8_path
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,7 +79,7 @@ class PromptTokenizer:
         weighted: the prompt has weights (`prompt_weights.py`); its pieces become tokens each by itself, as that syntax
         has it. Raises: SettingsError also for a weight. Warns: as `encode`.
         """
-        _check_length(prompt)
+        check_length("prompt", prompt)
         parts = weighted_parts(prompt) if weighted else [(prompt, 1.0)]
         ids: list[int] = []
         weights: list[float] = []
@@ -136,15 +136,8 @@ class PromptTokenizer:
         for token in sorted(found & set(vectors)):
             spelled = [token, *(f"{token}_{i}" for i in range(1, vectors[token]))]
             prompt = prompt.replace(token, " ".join(spelled))
-            _check_length(prompt)
+            check_length("prompt", prompt)
         return prompt
-
-
-def _check_length(prompt: str) -> None:
-    if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise SettingsError(
-            f"prompt: at most {MAX_PROMPT_CHARACTERS} characters are expected, received {len(prompt)}; shorten it"
-        )
 
 
 def embedded(
@@ -191,7 +184,7 @@ def _load(files: Mapping[str, Path], text: TextSpec) -> Tokenizer:
             tokenizer.no_truncation()
             tokenizer.no_padding()
         elif _VOCABULARY in files and _MERGES in files:
-            tokenizer = _clip_tokenizer(str(files[_VOCABULARY]), str(files[_MERGES]))
+            tokenizer = _clip_tokenizer(utf8_path(files[_VOCABULARY]), utf8_path(files[_MERGES]))
         else:
             raise BundleError(f"{text.folder}/ holds neither {_WHOLE} nor {_VOCABULARY} with {_MERGES}")
     except BundleError:

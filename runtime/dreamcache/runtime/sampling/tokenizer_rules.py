@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from dreamcache.runtime.errors import SettingsError
 from dreamcache.runtime.untrusted import parse_json
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ _MODEL_OPTIONS = (
     *("byte_fallback", "ignore_merges"),
 )
 _TOKEN_OPTIONS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def check_length(name: str, text: str) -> None:
+    """Raises: SettingsError for a prompt of more characters than are read. name: of the argument."""
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise SettingsError(
+            f"{name}: at most {MAX_PROMPT_CHARACTERS} characters are expected, received {len(text)}; shorten it"
+        )
 
 
 def read_tokenizer(text: str | bytes) -> Tokenizer:

@@ -32,6 +32,7 @@ from dreamcache.runtime.sessions.overflow import guard_entries
 from dreamcache.runtime.sessions.processor import processor_features, processor_fields
 from dreamcache.runtime.sessions.profiles import Profile, session_options
 from dreamcache.runtime.sessions.system import user_caches
+from dreamcache.runtime.untrusted import utf8_path
 
 FOLDER_VARIABLE = "DREAMCACHE_CACHE"
 _FORMAT = "dreamcache-graph-1"
@@ -117,9 +118,9 @@ class OptimisedGraph:
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as scratch:
             written = Path(scratch) / "model.onnx"
             options = session_options(self.profile, threads, self.repeated)
-            options.optimized_model_filepath = str(written)
+            options.optimized_model_filepath = utf8_path(written)
             onnxruntime.InferenceSession(
-                str(self.bundle.path(self.spec.file)), options, providers=["CPUExecutionProvider"]
+                utf8_path(self.bundle.path(self.spec.file)), options, providers=["CPUExecutionProvider"]
             )
             if not written.is_file() or written.stat().st_size > _MAX_BYTES - 256:
                 return
@@ -137,7 +138,7 @@ class OptimisedGraph:
 
         options = session_options(self.profile, threads, self.repeated)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(self.bundle.path(self.spec.file).parent))
+        options.add_session_config_entry(_WEIGHTS_FOLDER, utf8_path(self.bundle.path(self.spec.file).parent))
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def _header(self, graph: bytes) -> bytes:

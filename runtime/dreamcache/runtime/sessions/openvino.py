@@ -22,6 +22,7 @@ from dreamcache.runtime.bundle.contract import GraphSpec
 from dreamcache.runtime.bundle.folder import Bundle
 from dreamcache.runtime.bundle.tensors import ONNX_TYPES
 from dreamcache.runtime.sessions.kept_graphs import is_private, processor_facts
+from dreamcache.runtime.untrusted import utf8_path
 
 INSTALL = "pip install 'dreamcache[openvino]'"
 _MOST_KEPT_BYTES = 1 << 30
@@ -78,8 +79,8 @@ def open_openvino(
         settings["INFERENCE_NUM_THREADS"] = threads
     weights = sum(bundle.contract.files[path].size for path in spec.weights)
     if weights <= _MOST_KEPT_BYTES and _make_private(kept):
-        settings["CACHE_DIR"] = str(kept)
-    return OpenVinoSession(openvino.Core().compile_model(str(bundle.path(file)), "CPU", settings))
+        settings["CACHE_DIR"] = utf8_path(kept)
+    return OpenVinoSession(openvino.Core().compile_model(utf8_path(bundle.path(file)), "CPU", settings))
 
 
 def engine_settings(fast: bool) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from dreamcache.runtime.sessions.profiles import (
     session_options,
 )
 from dreamcache.runtime.sessions.providers import ARM_BF16, OPENVINO, Math, short_name, wants_portable
+from dreamcache.runtime.untrusted import utf8_path
 
 Array = NDArray[Any]
 
@@ -133,7 +134,7 @@ class SessionOpener:
                 if self.math == "fast":
                     options.add_session_config_entry(*ARM_BF16)
                 session = onnxruntime.InferenceSession(
-                    str(self.bundle.path(file)), options, providers=list(self.providers)
+                    utf8_path(self.bundle.path(file)), options, providers=list(self.providers)
                 )
         except BundleError:
             raise

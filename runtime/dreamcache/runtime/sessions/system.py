@@ -20,10 +20,11 @@ _ENDING = ("SIGTERM", "SIGHUP")
 
 def user_caches() -> Path:
     """The user's folder for caches; below the system's temporary folder for a user without a home."""
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        return Path(chosen)
-    if sys.platform == "win32" and (chosen := os.environ.get("LOCALAPPDATA")):
-        return Path(chosen)
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if chosen.is_absolute():  # another one counts as none, says the XDG specification
+        return chosen
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local)
     try:
         return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
     except RuntimeError:  # HOME is not set and the user has no entry in the system's list
