@@ -19,8 +19,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from dreamcache.runtime.arguments import switch
-from dreamcache.runtime.errors import DreamCacheError, OutputError, first_line
+from dreamcache.runtime.errors import DreamCacheError, OutputError, SettingsError, first_line
 
 _CHUNK_BYTES = 1 << 20
 _STALE_S = 3600
@@ -33,7 +32,9 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     `overwrite` says neither yes nor no.
     """
     place = Path(path)
-    if not switch("overwrite", overwrite) and os.path.lexists(place):
+    if not isinstance(overwrite, int) and overwrite not in (True, False):  # numpy's are no int
+        raise SettingsError(f"overwrite: True or False is expected, received {overwrite!r}")
+    if not overwrite and os.path.lexists(place):
         raise OutputError(f"{place} exists already; choose another name or pass --overwrite")
     folder = place.absolute().parent
     if not folder.is_dir():

@@ -141,9 +141,7 @@ def generate(
     from dreamcache.runtime.sessions.providers import describe_math
     from dreamcache.runtime.settings import check_prompt, resolve_settings
 
-    _check_source(reference, subject, {"mask": mask, "segmenter": segmenter})
-    if max_pixels is not None and reference is None:
-        warnings.warn("--max-pixels has no effect without --reference", stacklevel=1)
+    _check_source(reference, subject, {"mask": mask, "segmenter": segmenter}, max_pixels)
     places = claimed_places(out, num_images, overwrite, preview, (reference, mask))
     if max_ram is not None:
         shallow = fast is not None or (step_cache is not None and step_cache > 1)
@@ -243,7 +241,10 @@ def _fast_settings(
 
 
 def _check_source(
-    reference: Path | None, subject: Sequence[Path] | None, of_the_reference: Mapping[str, object]
+    reference: Path | None,
+    subject: Sequence[Path] | None,
+    of_the_reference: Mapping[str, object],
+    max_pixels: int | None,
 ) -> None:
     if (reference is None) == (not subject):
         raise typer.BadParameter(
@@ -253,6 +254,8 @@ def _check_source(
     for name, value in of_the_reference.items():
         if value is not None and reference is None:
             raise typer.BadParameter(f"a {name} belongs to a --reference", param_hint=f"'--{name}'")
+    if max_pixels is not None and reference is None:
+        warnings.warn("--max-pixels has no effect without --reference", stacklevel=1)
 
 
 def _plan(
