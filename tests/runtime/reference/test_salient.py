@@ -106,6 +106,47 @@ def test_logits_and_open_sides_are_read(u2net: Path, tmp_path: Path) -> None:
         broken.saliency(scene())
 
 
+def test_a_model_that_finds_nothing_is_said_to(pristine: Path, u2net: Path, tmp_path: Path) -> None:
+    def never(model: ModelProto) -> None:
+        weak = numpy_helper.from_array(np.float32(-50), "weak")
+        model.graph.initializer.append(weak)
+        model.graph.node.append(helper.make_node("Sigmoid", ["weak"], ["nothing"]))
+        model.graph.node.append(helper.make_node("Mul", [model.graph.output[0].name, "nothing"], ["none"]))
+        model.graph.output[0].name = "none"
+
+    pipeline = Pipeline.load(pristine)
+    blind = pipeline.cache(scene(), segmenter=changed(u2net, tmp_path / "u2net.onnx", never))
+    assert blind.background.startswith("no subject found by the given segmenter, fed as u2net; background ")
+    assert "no subject found" not in pipeline.cache(scene(), segmenter=u2net).background
+    assert "no subject found" not in pipeline.cache(scene()).background
+
+
+def test_masks_of_another_range_are_no_logits(u2net: Path, tmp_path: Path) -> None:
+    """Taken for logits, 0 to 255 would be a subject everywhere."""
+
+    def in_bytes(model: ModelProto) -> None:
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(255), "most"))
+        model.graph.node.append(helper.make_node("Mul", [model.graph.output[0].name, "most"], ["bytes"]))
+        model.graph.output[0].name = "bytes"
+
+    opened = open_salient(changed(u2net, tmp_path / "u2net.onnx", in_bytes))
+    with pytest.raises(SettingsError, match="a mask from 0 to 1, or logits, is expected, received 1.06"):
+        opened.find_subject(scene())
+    assert open_salient(u2net).saliency(scene()).max() <= 1
+
+
+def test_sides_below_0_are_open_ones(u2net: Path, tmp_path: Path) -> None:
+    def open_sides(model: ModelProto) -> None:
+        _brightness([0])(model)
+        for value in (model.graph.input[0], model.graph.output[0]):
+            for place in (0, 2, 3):
+                value.type.tensor_type.shape.dim[place].dim_value = -1
+
+    opened = open_salient(f"{changed(u2net, tmp_path / 'any.onnx', open_sides)}:modnet")
+    assert opened.size == (512, 512)
+    assert opened.saliency(scene()).shape == (512, 512)
+
+
 def _brightness(channels: list[int]) -> Callable[[ModelProto], None]:
     """A graph for pictures of any size that takes some of their channels, absent ones too."""
 
@@ -137,6 +178,10 @@ def _second_input(model: ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("sizes", TensorProto.FLOAT, [1, 2]))
 
 
+def _no_output(model: ModelProto) -> None:
+    del model.graph.output[:]
+
+
 def _nan(model: ModelProto) -> None:
     model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.float32(np.nan), "scale"))
 
@@ -165,6 +210,7 @@ def _elsewhere(model: ModelProto) -> None:
         (_identity([1, 3, 64, 9000]), r"one float32 input \[1, 3, h, w\] is expected"),
         (_identity([1, 3, 64, 64], TensorProto.FLOAT16), r"one float32 input .* tensor\(float16\)"),
         (_identity([1, 3, 64, 64]), r"a first output \[1, 1, h, w\] is expected, received \[1, 3, 64, 64\]"),
+        (_no_output, r"a first output \[1, 1, h, w\] is expected, received \[\]"),
         (_nan, "received NaN or infinite ones in scale"),
         (_random, "operator RandomNormal is not allowed"),
         (_elsewhere, "weights inside the file are expected"),

@@ -117,14 +117,15 @@ def _find_by_colour(
         if segmenter == OWN_SEGMENTER and has_grabcut():
             return _compared(image.rgb, mask, doubt, segmenter)
         return mask, _checked_by_eye(f"background removed by {segmenter}", doubt)
+    tried = "" if segment is None else f"no subject found by {segmenter}; "
     if not has_grabcut():
         return None, (
-            "background kept: give a mask, or install GrabCut with: pip install 'dreamcache[segment]'"
+            f"{tried}background kept: give a mask, or install GrabCut with: pip install 'dreamcache[segment]'"
         )
     found = grabcut(image.rgb)
     if found is None:
-        return None, "background kept: GrabCut found no clear subject; give a mask"
-    return found.foreground, _checked_by_eye("background removed with GrabCut", found.doubt)
+        return None, f"{tried}background kept: GrabCut found no clear subject; give a mask"
+    return found.foreground, _checked_by_eye(f"{tried}background removed with GrabCut", found.doubt)
 
 
 def _checked_by_eye(how: str, doubt: str) -> str:

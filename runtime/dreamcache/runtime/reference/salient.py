@@ -32,6 +32,8 @@ Colours = tuple[float, float, float]
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
 _MOST_SIDE = 4096
+_MOST_LOGIT = 30.0
+"""Nothing below 0 and something above this are no logits of a picture."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ class SalientModel:
                 f"{self.path}: a first output [1, 1, h, w] is expected, received {list(found.shape)}"
             )
         plane: NDArray[np.float32] = found[0, 0]
+        finite = plane[np.isfinite(plane)]
+        if finite.size and finite.min() >= 0 and finite.max() > _MOST_LOGIT:
+            raise SettingsError(
+                f"{self.path}: a mask from 0 to 1, or logits, is expected, received {finite.min():g} to "
+                f"{finite.max():g}; scale it inside the model"
+            )
         return plane
 
     def find_subject(self, rgb: Image.Image) -> Image.Image | None:
@@ -130,11 +138,11 @@ def open_salient(given: str | os.PathLike[str], threads: int | None = None) -> S
         raise SettingsError(
             f"{path}: one float32 input [1, 3, h, w] is expected, received {shapes} {inputs[0].type if inputs else ''}"
         )
-    shape = list(outputs[0].shape)
-    if len(shape) != 4 or any(isinstance(side, int) and side != 1 for side in shape[:2]):
+    shape = list(outputs[0].shape) if outputs else []
+    if len(shape) != 4 or any(isinstance(side, int) and side not in (1, -1) for side in shape[:2]):
         raise SettingsError(f"{path}: a first output [1, 1, h, w] is expected, received {shape}")
     side = FORMS[form].side
-    height, width = (found if isinstance(found, int) else side for found in shapes[0][2:])
+    height, width = (found if isinstance(found, int) and found > 0 else side for found in shapes[0][2:])
     return SalientModel(path, form, (height, width), inputs[0].name, outputs[0].name, session)
 
 
@@ -156,7 +164,7 @@ def as_probability(saliency: NDArray[np.float32]) -> NDArray[np.float32]:
     clean = np.nan_to_num(saliency, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     if is_probability(saliency):
         return np.clip(np.where(np.isfinite(clean), clean, 0), 0, 1).astype(np.float32)
-    return (1 / (1 + np.exp(-np.clip(clean, -30, 30)))).astype(np.float32)
+    return (1 / (1 + np.exp(-np.clip(clean, -_MOST_LOGIT, _MOST_LOGIT)))).astype(np.float32)
 
 
 def is_probability(saliency: NDArray[np.float32]) -> bool:
@@ -166,9 +174,12 @@ def is_probability(saliency: NDArray[np.float32]) -> bool:
 
 
 def _is_picture(shape: list[Any]) -> bool:
-    """[1, 3, h, w]; what is no number is left open."""
+    """[1, 3, h, w]; what is no number, or one below 0, is left open."""
     most = (1, 3, _MOST_SIDE, _MOST_SIDE)
-    fits = [not isinstance(side, int) or 1 <= side <= limit for side, limit in zip(shape, most, strict=False)]
+    fits = [
+        not isinstance(side, int) or side < 0 or 1 <= side <= limit
+        for side, limit in zip(shape, most, strict=False)
+    ]
     return len(shape) == 4 and shape[1] == 3 and all(fits)
 
 

@@ -151,5 +151,5 @@ def _value(message: memoryview) -> tuple[str, list[int | None]]:
 def _side(message: memoryview) -> int | None:
     for number, _, value in message_fields(message, _DIMENSION, "a dimension"):
         if number == 1 and isinstance(value, int):
-            return value
+            return value if value < 1 << 63 else None  # below 0, as some exporters write an open one
     return None
