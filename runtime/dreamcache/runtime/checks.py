@@ -123,7 +123,7 @@ def _finite(bundle: Bundle) -> str:
         if broken:
             more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
             raise BundleError(
-                f"graph {name}: weight {broken[0]}{more} holds NaN or infinite values; export again"
+                f"graph {name}: weight {broken[0] or 'without a name'}{more} holds NaN or infinite values; export again"
             )
     return "no NaN, no infinity"
 

@@ -56,6 +56,20 @@ def _one_place_many_times(model: ModelProto) -> None:
         tensor.name = f"again{index}"
 
 
+def _places_twice(key: str, value: str) -> Callable[[ModelProto], None]:
+    """External data that lies here and there; the place that is read last stands first."""
+
+    def change(model: ModelProto) -> None:
+        tensor = next(one for one in model.graph.initializer if one.external_data)
+        known = [(one.key, one.value) for one in tensor.external_data]
+        del tensor.external_data[:]
+        for name, text in [(key, value), *known]:
+            entry = tensor.external_data.add()
+            entry.key, entry.value = name, text
+
+    return change
+
+
 def _two_values(*kinds: str) -> Callable[[ModelProto], None]:
     """An attribute that says two things, of which a reader takes one."""
 
@@ -75,6 +89,8 @@ def _two_values(*kinds: str) -> Callable[[ModelProto], None]:
     ("change", "message"),
     [
         (_two_values("ints"), "the attribute 'axis' has other values than its type says"),
+        (_places_twice("offset", "0"), "says its offset twice"),
+        (_places_twice("location", "../secret"), "says its location twice"),
         (_two_values("again"), "a node has the attribute 'axis' twice"),
         (_node("Loop", ["", ""], ["y"], body=_body()), "an attribute holds field 6"),
         (_node("If", ["c"], ["y"], then_branch=_body(), else_branch=_body()), "an attribute holds field 6"),

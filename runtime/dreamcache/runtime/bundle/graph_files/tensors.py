@@ -109,7 +109,9 @@ def read_tensor(message: memoryview) -> StoredTensor:
             data, stored_as = value, number
         elif number == 13:
             entry = {field: text(part) for field, _, part in message_fields(submessage(value), _ENTRY, name)}
-            external[entry.get(1, "")] = entry.get(2, "")
+            if (key := entry.get(1, "")) in external:
+                raise ValueError(f"tensor {name!r} says its {key} twice")
+            external[key] = entry.get(2, "")
     length = external.get("length")
     tensor = StoredTensor(
         name=name,
