@@ -22,7 +22,9 @@ Against = Annotated[
 Scaling = Annotated[bool, protocol("--scaling", help="Cost by steps, batch and pictures per subject.")]
 Sustained = Annotated[
     float,
-    protocol(min=0, metavar="MIN", help="Minutes of a loop whose last speed is compared with its first."),
+    protocol(
+        min=0, max=1440, metavar="MIN", help="Minutes of a loop whose last speed is compared with its first."
+    ),
 ]
 
 Merge = Annotated[bool, output("--merge", help="Tables of existing records, given as arguments.")]

@@ -9,21 +9,24 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from dreamcache.models.config import AdapterConfig, Fusion, SiteSet
 from dreamcache.models.guidance import GuidanceMode
 from dreamcache.runtime.arguments import read_assignments, with_values
+from dreamcache.runtime.bundle.sampling import MAX_SCALE
 from dreamcache.runtime.errors import SettingsError
 from dreamcache.training.augmentation import ERASE, FLIP, JITTER, Chances
 
 FINAL_RATE = 0.02
+MOST = 2**31 - 1
+"""Of any number but the seed."""
 
 
 class Preset(BaseModel):
     """All choices of a training; the defaults are the paper's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: int = Field(default=200_000, ge=1, description="Optimizer steps.")
     batch: int = Field(
@@ -87,7 +90,7 @@ class Preset(BaseModel):
     further_timestep: int | None = Field(
         default=None, ge=0, description="Second timestep of the caching pass; none = one alone."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of initial weights, order and noise.")
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of initial weights, order and noise.")
     precision: Literal["bf16", "fp32", "auto"] = Field(
         default="bf16",
         description="Precision of base and forward pass; adapters stay in fp32. auto = bf16 where it is fast.",
@@ -106,12 +109,23 @@ class Preset(BaseModel):
     sheet_rows: int = Field(default=4, ge=0, description="Held-out samples per sheet; 0 = no sheets.")
     sheet_steps: int = Field(default=20, ge=1, description="Denoising steps for a sheet.")
     guidance_mode: GuidanceMode = Field(default="dual", description="Guidance for a sheet.")
-    guidance: float = Field(default=7.5, ge=0, description="Text guidance scale for a sheet.")
-    reference_guidance: float = Field(default=0.4, ge=0, description="Reference guidance scale for a sheet.")
+    guidance: float = Field(default=7.5, ge=0, le=MAX_SCALE, description="Text guidance scale for a sheet.")
+    reference_guidance: float = Field(
+        default=0.4, ge=0, le=MAX_SCALE, description="Reference guidance scale for a sheet."
+    )
     recommend: bool = Field(
         default=False, description="Guidance and steps of a sheet as the recommendation of the adapters."
     )
     tensorboard: bool = Field(default=True, description="Log for TensorBoard.")
+
+    @field_validator("*")
+    @classmethod
+    def _bounded(cls, value: Any, about: ValidationInfo) -> Any:
+        if about.field_name != "seed" and isinstance(value, (int, float)) and value > MOST:
+            raise ValueError(f"a number of at most {MOST} is expected")
+        if isinstance(value, str):
+            value.encode()  # half of an emoji is a ValueError too
+        return value
 
     @property
     def chances(self) -> Chances:
