@@ -43,7 +43,6 @@ def test_every_value_can_be_replaced_by_a_text() -> None:
         ("guidance=1e400", r"guidance is '1e400': input should be a finite number"),
         ("guidance=10001", r"guidance is '10001': input should be less than or equal to 10000"),
         ("cache_prompt=\ud83d", r"cache_prompt is .*can't encode character"),
-        ("weight_decay=1e300", r"weight_decay is '1e300': a number of at most 2147483647 is expected"),
         (
             "seed=9223372036854775808",
             r"seed is .*: input should be less than or equal to 9223372036854775807",

@@ -20,7 +20,7 @@ from dreamcache.training.augmentation import ERASE, FLIP, JITTER, Chances
 
 FINAL_RATE = 0.02
 MOST = 2**31 - 1
-"""Of any number but the seed."""
+"""Of any whole number but the seed."""
 
 
 class Preset(BaseModel):
@@ -121,7 +121,7 @@ class Preset(BaseModel):
     @field_validator("*")
     @classmethod
     def _bounded(cls, value: Any, about: ValidationInfo) -> Any:
-        if about.field_name != "seed" and isinstance(value, (int, float)) and value > MOST:
+        if about.field_name != "seed" and isinstance(value, int) and value > MOST:
             raise ValueError(f"a number of at most {MOST} is expected")
         if isinstance(value, str):
             value.encode()  # half of an emoji is a ValueError too
