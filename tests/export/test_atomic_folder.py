@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -117,3 +118,56 @@ def test_the_error_that_ended_the_block_is_the_one_that_is_told(tmp_path: Path) 
     with pytest.raises(OutputError, match="bundle cannot be written: No space left"):
         export_to_a_full_disk()
     assert (tmp_path / ".bundle.partial" / "half").is_file(), "what is unmarked was not removed"
+
+
+def _export(out: Path, word: str) -> None:
+    check_place(out, overwrite=True)
+    with filled_folder(out, overwrite=True) as folder:
+        _fill(folder, word)
+
+
+@pytest.mark.parametrize("exchanged", [True, False], ids=["one step", "moved aside"])
+def test_a_link_to_a_bundle_stays_and_its_folder_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: bool
+) -> None:
+    """On another disk, perhaps; twice, for what the first export may leave."""
+    if not exchanged:
+        monkeypatch.setattr(atomic_folder, "_exchange", lambda *_: False)
+    (tmp_path / "disk").mkdir()
+    link, folder = tmp_path / "bundle", tmp_path / "disk/kept"
+    link.symlink_to(folder)
+    for word in ("first", "second", "third"):
+        _export(link, word)
+        assert link.is_symlink()
+        assert _words(folder) == {word}
+        assert not (folder / MARKER).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "disk"]
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 120, "n" * 245])
+def test_a_name_as_long_as_the_file_system_takes(tmp_path: Path, name: str) -> None:
+    """The hidden folder's name is longer, and has to fit too."""
+    for word in ("first", "second"):
+        _export(tmp_path / name, word)
+        assert _words(tmp_path / name) == {word}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(OutputError, match="File name too long"):
+        check_place(tmp_path / ("n" * 256), overwrite=False)
+
+
+def test_what_is_no_part_of_a_bundle_is_not_lost_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    _export(out, "old")
+    listed = {"files": {"unet/weights.data": {}, "unet/model.onnx": {}}}
+    (out / CONTRACT_NAME).write_text(json.dumps(listed), encoding="utf-8")
+    (out / "unet/.DS_Store").touch()
+    (out / "README.md").touch()
+    check_place(out, overwrite=True)
+    (out / "toy.subject.safetensors").write_text("dear", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"holds toy\.subject\.safetensors, which is no part of the bundle"):
+        _export(out, "new")
+    assert (out / "toy.subject.safetensors").read_text(encoding="utf-8") == "dear"
+    (out / "toy.subject.safetensors").unlink()
+    _export(out, "new")
+    assert _words(out) == {"new"}

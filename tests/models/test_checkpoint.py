@@ -44,6 +44,13 @@ def test_round_trip(model: ConditionedUNet, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_name_as_long_as_the_file_system_takes(model: ConditionedUNet, tmp_path: Path) -> None:
+    for name in ("n" * 240 + ".safetensors", "ü" * 120 + ".safetensors"):
+        save_adapters(tmp_path / name, model)
+        assert read_adapters(tmp_path / name)[1]["format"]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_half_precision_base_is_the_same_base(model: ConditionedUNet) -> None:
     halved = tiny_unet(**MINI_SHAPED).half().float()
     assert base_fingerprint(halved) == base_fingerprint(model.unet)

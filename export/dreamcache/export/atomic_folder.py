@@ -11,6 +11,7 @@ name before anything of it is removed.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 import sys
@@ -18,22 +19,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dreamcache.runtime.bundle.contract import CONTRACT_NAME
+from dreamcache.runtime.bundle.contract import CONTRACT_NAME, MAX_CONTRACT_BYTES
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.files import check_output
+from dreamcache.runtime.untrusted import parse_json, read_bounded
 
 MARKER = ".dreamcache-partial"
+_MOST_NAME_BYTES = 240
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def partial_place(out: Path) -> Path:
-    """Where the folder for `out` is filled."""
-    return out.absolute().parent / f".{out.name}.partial"
+    """Where the folder for `out` is filled: beside it, or beside the folder that a link leads to."""
+    return _hidden(out, "partial")
 
 
 def _old_place(out: Path) -> Path:
-    return out.absolute().parent / f".{out.name}.partial-old"
+    return _hidden(out, "partial-old")
+
+
+def _hidden(out: Path, ending: str) -> Path:
+    place = _behind_links(out)
+    name = place.name
+    if len(os.fsencode(name)) > _MOST_NAME_BYTES:  # the hidden name has to fit too
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return place.parent / f".{name}.{ending}"
+
+
+def _behind_links(out: Path) -> Path:
+    """The folder itself: a link to a bundle on another disk stays, and what it leads to is replaced."""
+    return Path(os.path.realpath(out)) if out.is_symlink() else out.absolute()
 
 
 def check_place(out: Path, overwrite: bool) -> None:
@@ -43,17 +59,37 @@ def check_place(out: Path, overwrite: bool) -> None:
         OutputError: it is taken, and overwriting was not asked for or would replace something else than a
             bundle; or the folder it goes into does not exist.
     """
-    old = _old_place(out)
-    if not out.exists() and (old / MARKER).is_file():
-        old.rename(out)
-        (out / MARKER).unlink()
+    check_output(out, overwrite=True)  # a name that the system takes
+    old, place = _old_place(out), _behind_links(out)
+    if not place.exists() and (old / MARKER).is_file():
+        old.rename(place)
+        (place / MARKER).unlink()
     check_output(out, overwrite)
-    if out.is_dir() and any(out.iterdir()) and not (out / CONTRACT_NAME).is_file():
+    check_output(place, overwrite)
+    if place.is_dir() and any(place.iterdir()) and not (place / CONTRACT_NAME).is_file():
         raise OutputError(
             f"{out} holds something else than a bundle and is not replaced; choose another name"
         )
-    if out.exists() and not out.is_dir():
+    if place.exists() and not place.is_dir():
         raise OutputError(f"{out} is a file and a bundle is a folder; choose another name")
+    if (other := _no_part_of_it(place)) is not None:
+        raise OutputError(
+            f"{out} holds {other}, which is no part of the bundle and would be lost; move it away"
+        )
+
+
+def _no_part_of_it(place: Path) -> str | None:
+    """A file in a bundle's folder that its contract does not list, as a subject; None where that cannot be read."""
+    try:
+        listed = set(parse_json(read_bounded(place / CONTRACT_NAME, MAX_CONTRACT_BYTES))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    listed |= {CONTRACT_NAME, "README.md"}
+    for path in sorted(place.rglob("*")):
+        name = path.relative_to(place).as_posix()
+        if not path.is_dir() and name not in listed and not f"/{name}".count("/."):
+            return name
+    return None
 
 
 @contextmanager
@@ -64,7 +100,7 @@ def filled_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         OutputError: see `check_place`, or something unmarked stands where the folder is filled.
     """
     check_place(out, overwrite)
-    partial = partial_place(out)
+    partial, place = partial_place(out), _behind_links(out)
     try:
         _remove_left(partial)
         _remove_old(out)
@@ -73,7 +109,7 @@ def filled_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
             _mark(partial)
             yield partial
             check_place(out, overwrite)
-            _swap_in(partial, out)
+            _swap_in(partial, place)
         finally:
             # An error here must not cover the one that ended the block.
             with suppress(OSError, OutputError):

@@ -134,9 +134,11 @@ def save_adapters(
         "base": base_fingerprint(conditioned.unet) if base is None else base,
         **extra,
     }
-    partial = Path(f"{os.fspath(path)}.partial")
+    place = Path(path)
+    # no longer than the file system takes, whatever the name's letters
+    partial = place.with_name(f".{place.name[:60]}.partial")
     save_file(tensors, partial, metadata=record)
-    partial.replace(path)
+    partial.replace(place)
 
 
 def read_adapters(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
