@@ -18,6 +18,7 @@ from typing import Any, get_args
 import numpy as np
 import tiny_bundle
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 from random_graphs import sizes_target
 
@@ -25,10 +26,12 @@ from dreamcache.benchmarks.record import read_record
 from dreamcache.runtime import Pipeline
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, SchedulerKind, SchedulerSpec
 from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.cli.picture_text import drawn_with, read_drawn_with
 from dreamcache.runtime.errors import DreamCacheError
 from dreamcache.runtime.reference.prepare import prepare_reference
 from dreamcache.runtime.sampling.prompts import PromptTokenizer
 from dreamcache.runtime.sampling.schedulers import make_scheduler
+from dreamcache.runtime.settings import check_prompt, resolve_settings
 
 Case = Callable[[random.Random], None]
 """Makes one damaged input and reads it."""
@@ -251,6 +254,24 @@ def record_target(folder: Path) -> Case:
     return case
 
 
+def settings_target(folder: Path) -> Case:
+    """Settings inside a PNG, as `generate --from` reads them."""
+    contract = Pipeline.load(tiny_bundle.build(folder / "settings")).contract
+    drawn = drawn_with(contract, "a robot", resolve_settings(contract, seed=1), "exact", 1)
+    path, whole = folder / "drawn.png", json.loads(drawn.model_dump_json())
+
+    def case(rng: random.Random) -> None:
+        texts = PngInfo()
+        texts.add_text("dreamcache", json.dumps(changed_json(whole, rng)))
+        _toy().save(path, "PNG", pnginfo=texts)
+        if rng.random() < 0.3:
+            path.write_bytes(changed_bytes(path.read_bytes(), rng))
+        known = read_drawn_with(path)
+        check_prompt(known.prompt, resolve_settings(contract, **known.options()))
+
+    return case
+
+
 TARGETS: dict[str, Callable[[Path], Case]] = {
     "contract": contract_target,
     "scheduler": scheduler_target,
@@ -259,6 +280,7 @@ TARGETS: dict[str, Callable[[Path], Case]] = {
     "tokenizer": tokenizer_target,
     "record": record_target,
     "graph": graph_target,
+    "settings": settings_target,
     "sizes": sizes_target,
 }
 
