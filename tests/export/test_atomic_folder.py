@@ -15,6 +15,7 @@ from dreamcache.export import atomic_folder
 from dreamcache.export.atomic_folder import MARKER, _old_place, check_place, filled_folder
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME
 from dreamcache.runtime.errors import OutputError
+from dreamcache.runtime.sessions.system import held_file
 
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
 
@@ -171,3 +172,33 @@ def test_what_is_no_part_of_a_bundle_is_not_lost_with_it(tmp_path: Path) -> None
     (out / "toy.subject.safetensors").unlink()
     _export(out, "new")
     assert _words(out) == {"new"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
+def test_a_second_export_does_not_take_the_folder_of_one_that_runs(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    with filled_folder(out) as folder:
+        _fill(folder, "first")
+        second = os.fork()
+        if second == 0:
+            with suppress(OutputError), filled_folder(out) as other:
+                _fill(other, "second")
+                os._exit(1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 0
+        with pytest.raises(OutputError, match="is being written by another export"):
+            atomic_folder._check_idle(folder, out)
+    assert _words(out) == {"first"}
+    _next_run_goes_on(out)
+
+
+def test_where_files_have_no_locks_an_export_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has other ones, and moves no folder in which a file is open."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with monkeypatch.context() as patch:
+        patch.delattr(Path, "open")
+        with held_file(tmp_path / "absent") as free:
+            assert free
+    for word in ("first", "second"):
+        _export(tmp_path / "bundle", word)
+        assert _words(tmp_path / "bundle") == {word}

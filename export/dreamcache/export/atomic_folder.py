@@ -22,6 +22,7 @@ from pathlib import Path
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME, MAX_CONTRACT_BYTES
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.files import check_output
+from dreamcache.runtime.sessions.system import held_file
 from dreamcache.runtime.untrusted import parse_json, read_bounded
 
 MARKER = ".dreamcache-partial"
@@ -102,14 +103,16 @@ def filled_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     check_place(out, overwrite)
     partial, place = partial_place(out), _behind_links(out)
     try:
+        _check_idle(partial, out)
         _remove_left(partial)
         _remove_old(out)
         partial.mkdir()
         try:
             _mark(partial)
-            yield partial
-            check_place(out, overwrite)
-            _swap_in(partial, place)
+            with held_file(partial / MARKER):
+                yield partial
+                check_place(out, overwrite)
+                _swap_in(partial, place)
         finally:
             # An error here must not cover the one that ended the block.
             with suppress(OSError, OutputError):
@@ -118,6 +121,17 @@ def filled_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         raise
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+def _check_idle(partial: Path, out: Path) -> None:
+    """Raises: OutputError where a process that lives fills the folder."""
+    if not (partial / MARKER).is_file():
+        return
+    with held_file(partial / MARKER) as idle:
+        if not idle:
+            raise OutputError(
+                f"{out} is being written by another export; wait for it, or choose another name"
+            )
 
 
 def _mark(folder: Path) -> None:

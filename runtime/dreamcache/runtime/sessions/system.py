@@ -45,6 +45,29 @@ def kill_process(pid: int) -> None:
         os.kill(pid, _KILL)
 
 
+@contextmanager
+def held_file(path: Path) -> Iterator[bool]:
+    """Within the block, and as long as it lives, this process alone has a file; False where another one has it.
+
+    True too where there is no such lock: on Windows, which moves no folder with an open file in it, nothing is opened.
+    Raises: OSError for a file that is absent.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            free = True
+        yield free
+
+
 def module_command(module: str) -> list[str]:
     """The command that runs a module in this interpreter; files in the current folder are not taken for libraries."""
     program = (
