@@ -34,6 +34,10 @@ def _configs() -> Iterator[AlteredBase]:
         {"beta_start": None},
         {"num_train_timesteps": None},
         {"num_train_timesteps": "1000"},
+        {"clip_sample": "false"},
+        {"rescale_betas_zero_snr": "false"},
+        {"steps_offset": 1.0},
+        {"_class_name": None},
     ):
         yield entry(SCHEDULER, **changes)
     yield entry("model_index.json", _class_name="LatentConsistencyModelPipeline")
@@ -50,6 +54,12 @@ def _configs() -> Iterator[AlteredBase]:
         ("text_encoder", {"architectures": None}),
         ("text_encoder", {"num_hidden_layers": 1}),
         ("text_encoder", {"intermediate_size": 40}),
+        ("text_encoder", {"eos_token_id": None}),
+        ("text_encoder", {"eos_token_id": [515]}),
+        ("text_encoder", {"layer_norm_eps": "1e-5"}),
+        ("unet", {"_class_name": ["UNet2DConditionModel"]}),
+        # The state of averaged weights, which diffusers' trainers leave there.
+        ("unet", {"decay": 0.9999, "optimization_step": 9, "power": 0.6667}),
     ):
         yield entry(f"{part}/config.json", **changes)
     yield AlteredBase(
@@ -59,6 +69,8 @@ def _configs() -> Iterator[AlteredBase]:
 
 def _tokenizers() -> Iterator[AlteredBase]:
     yield entry("tokenizer/tokenizer_config.json", tokenizer_class="T5Tokenizer")
+    yield entry("tokenizer/tokenizer_config.json", model_max_length=16.0)
+    yield entry("tokenizer/tokenizer_config.json", model_max_length="16")
     yield AlteredBase(
         "tokenizer without merges.txt", lambda folder: (folder / "tokenizer/merges.txt").unlink()
     )
@@ -90,6 +102,7 @@ def _weights() -> Iterator[AlteredBase]:
         yield weight(UNET, f"UNet with a bias in {kind}", lambda tensors, kind=kind: _as(tensors, kind))
     yield AlteredBase("UNet in two shards", lambda folder: _sharded(folder / UNET))
     yield AlteredBase("UNet in two shards, one absent", lambda folder: _sharded(folder / UNET)[1].unlink())
+    yield AlteredBase("UNet in two shards, one outside its folder", lambda folder: _outside(folder / UNET))
     yield AlteredBase(
         "UNet in two shards without their index", lambda folder: _sharded(folder / UNET)[2].unlink()
     )
@@ -153,3 +166,12 @@ def _sharded(path: Path) -> list[Path]:
     index = path.with_name(f"{path.name}.index.json")
     _write(index, {"metadata": {"total_size": 1}, "weight_map": places})
     return [*shards, index]
+
+
+def _outside(path: Path) -> None:
+    """The second shard lies beside the base's parts, and the index says so."""
+    _, shard, index = _sharded(path)
+    shard.rename(path.parents[1] / shard.name)
+    index.write_text(
+        index.read_text(encoding="utf-8").replace(shard.name, f"../{shard.name}"), encoding="utf-8"
+    )

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from edited_files import edit
 from joined_files import other_kl
+from ldm_layout import write_ldm_checkpoint
 from safetensors.torch import load_file, save_file
 from tiny_models import MINI_SHAPED, add_tokens, tiny_unet
 from transformers import CLIPTokenizer
@@ -97,6 +100,26 @@ def test_channels_that_no_picture_has(
             {"tokenizer_class": "MultiTokenCLIPTokenizer"},
             "is a MultiToken",
         ),
+        ("text_encoder/config.json", {"eos_token_id": None}, "eos_token_id is null, expected a whole number"),
+        ("text_encoder/config.json", {"eos_token_id": [515]}, r"eos_token_id is \[515\], expected a whole"),
+        ("text_encoder/config.json", {"num_hidden_layers": True}, "num_hidden_layers is true, expected a"),
+        (
+            "text_encoder/config.json",
+            {"layer_norm_eps": "1e-5"},
+            'layer_norm_eps is "1e-5", expected a number',
+        ),
+        ("text_encoder/config.json", {"architectures": 3}, "is a 3, expected CLIPTextModel"),
+        ("unet/config.json", {"_class_name": ["UNet2DConditionModel"]}, r"is a \[.*, expected UNet2DCond"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": 16.0}, "has model_max_length 16.0"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": "16"}, 'has model_max_length "16"'),
+        (
+            "scheduler/scheduler_config.json",
+            {"clip_sample": "false"},
+            "has clip_sample 'false', expected true",
+        ),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": "false"}, "expected true or false"),
+        ("scheduler/scheduler_config.json", {"steps_offset": 1.0}, "has steps_offset 1.0, expected a whole"),
+        ("scheduler/scheduler_config.json", {"_class_name": None}, "has _class_name null"),
     ],
 )
 def test_entries_of_another_type(folder: Path, file: str, changes: dict[str, Any], message: str) -> None:
@@ -134,3 +157,41 @@ def test_a_config_that_is_absent_is_named(folder: Path, file: str) -> None:
     (folder / file).unlink()
     with pytest.raises(FileNotFoundError, match=f"{file} is absent; download the base again"):
         load_base(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        # diffusers' trainers leave the state of averaged weights there.
+        ("unet/config.json", {"decay": 0.9999, "optimization_step": 9}, None),
+        ("vae/config.json", {"spare": 1}, None),
+        ("unet/config.json", {"act_fn": "softmax"}, "unet of .* does not fit its config .activation"),
+        ("unet/config.json", {"class_embed_type": "timestep"}, "label_emb.* is not known"),
+        ("unet/config.json", {"_class_name": "UNet2DModel"}, "is a UNet2DModel .a UNet without text"),
+        ("unet/config.json", {"quantization_config": {}}, "packed by a quantiser"),
+        ("vae/config.json", {"block_out_channels": [8]}, "vae of .* does not fit its config"),
+        ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "is of a AutoencoderTiny"),
+        ("vae/config.json", {"scaling_factor": None}, "with scaling_factor None, expected"),
+        (
+            "text_encoder/config.json",
+            {"hidden_act": "x"},
+            "text encoder of .* does not fit its config .'x' is not",
+        ),
+        ("text_encoder/config.json", {"eos_token_id": [515]}, r"eos_token_id is \[515\]"),
+        ("text_encoder/config.json", {"architectures": ["T5EncoderModel"]}, "is a T5EncoderModel"),
+    ],
+)
+def test_configs_lent_to_a_checkpoint_are_held_to_the_same(
+    tiny_base: Path, folder: Path, tmp_path: Path, file: str, changes: dict[str, Any], message: str | None
+) -> None:
+    checkpoint = write_ldm_checkpoint(tmp_path / "model.safetensors", tiny_base)
+    edit(folder / file, **changes)
+    if message is None:
+        lent, own = load_base(checkpoint, config=folder), load_base(tiny_base)
+        assert all(
+            torch.equal(tensor, lent.unet.state_dict()[key]) for key, tensor in own.unet.state_dict().items()
+        )
+        return
+    with pytest.raises(AdapterError, match=message) as raised:
+        load_base(checkpoint, config=folder)
+    assert "\n" not in str(raised.value)

@@ -200,6 +200,10 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
         OSError: no config.
     """
     config = read_json(folder / "scheduler" / "scheduler_config.json")
+    if config.get("_class_name", "") is None:
+        raise AdapterError(
+            f"the scheduler config of {folder} has _class_name null, which diffusers does not load; name its class"
+        )
     # A folder of configs alone, for a checkpoint, may have none.
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
     held: Any = index.get("scheduler")
@@ -282,8 +286,3 @@ def _autoencoder(part: Path, variant: str) -> Autoencoder:
     kind = read_json(part / "config.json").get("_class_name") or "AutoencoderKL"
     loaded: Autoencoder = load_part(AUTOENCODERS[str(kind)], part, variant, "torch_dtype")
     return loaded
-
-
-def known_entries(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without the private entries that diffusers adds to the arguments."""
-    return {name: value for name, value in config.items() if not name.startswith("_")}

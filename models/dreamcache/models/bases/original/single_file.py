@@ -8,7 +8,8 @@ itself and keys that nobody reads, does not know two of the layouts, and fails l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +27,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizerFast
 
 from dreamcache.models.bases.architectures import ARCHITECTURES, VAE_CONFIG, text_config
-from dreamcache.models.bases.diffusers_folder import known_entries, read_scheduler
-from dreamcache.models.bases.files import read_json
 from dreamcache.models.bases.original.layout import refuse_unplaced
+from dreamcache.models.bases.original.lent_configs import USUAL_SCALE, configs_of_folder
 from dreamcache.models.bases.original.other_tools import TEXT_ENCODER, UNET, unread
 from dreamcache.models.bases.original.statements import (
     Statement,
@@ -41,7 +41,9 @@ from dreamcache.models.bases.original.statements import (
 from dreamcache.models.bases.original.stored import Shapes, read_layout, read_metadata, read_tensors
 from dreamcache.models.bases.parts.autoencoder import Autoencoder
 from dreamcache.models.bases.parts.clip_tokenizer import load_tokenizer
+from dreamcache.models.bases.parts.loading import CONFIG_ERRORS, why_unreadable
 from dreamcache.models.bases.parts.overrides import AS_CONFIGURED, Overrides
+from dreamcache.models.bases.parts.schedule import quiet_diffusers
 from dreamcache.models.bases.parts.soundness import (
     refuse_missing,
     refuse_unexpected,
@@ -56,7 +58,6 @@ _TEXT_WIDTH = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _SD2_TEXT_WIDTH = 1024
 _OPEN_CLIP = "cond_stage_model.model."
 _TOKENIZER = "openai/clip-vit-large-patch14"
-_USUAL_SCALE = 0.18215
 _Model = TypeVar("_Model", bound=nn.Module)
 
 
@@ -91,7 +92,7 @@ def load_single_file(
     said = agreed(path, statement, overrides.prediction)
     folder = None if config is None else Path(config)
     if folder is not None and folder.is_dir():
-        vae, text, unet, scheduler = _configs_of_folder(folder)
+        vae, text, unet, scheduler = configs_of_folder(folder, own_vae=other_vae is None)
     else:
         folder, name = None, recognise(path, shapes, said) if config is None else str(config)
         if name not in ARCHITECTURES:
@@ -104,7 +105,7 @@ def load_single_file(
     if text.hidden_size != _SD2_TEXT_WIDTH:
         # Stable Diffusion 2 has its last layer left out by its architecture.
         warn_of_encoder_layer(path, metadata, overrides.clip_skip)
-    configured = None if other_vae is not None else float(vae.get("scaling_factor", _USUAL_SCALE))
+    configured = None if other_vae is not None else float(vae.get("scaling_factor", USUAL_SCALE))
     check_buffers(path, configured, {**scheduler, **overrides.schedule()})
     tensors = read_tensors(path, overrides.ema, placed)
     return Parts(
@@ -139,20 +140,25 @@ def recognise(path: Path, shapes: Shapes, statement: Statement = _SILENT) -> str
     )
 
 
-def _configs_of_folder(
-    folder: Path,
-) -> tuple[dict[str, Any], CLIPTextConfig, dict[str, Any], dict[str, Any]]:
-    return (
-        read_json(folder / "vae" / "config.json"),
-        CLIPTextConfig.from_pretrained(folder / "text_encoder"),
-        read_json(folder / "unet" / "config.json"),
-        read_scheduler(folder),
-    )
+@contextmanager
+def _fitting(path: Path, part: str) -> Iterator[None]:
+    """Raises: AdapterError for whatever a class or a table of names raises on a config that is not the weights'."""
+    try:
+        with quiet_diffusers():
+            yield
+    except AdapterError:
+        raise
+    except CONFIG_ERRORS as error:
+        raise AdapterError(
+            f"the {part} of {path} does not fit its config ({why_unreadable(error)}); give --base-config with a "
+            "folder of the checkpoint's own architecture"
+        ) from error
 
 
 def _unet(path: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> UNet2DConditionModel:
-    model = UNet2DConditionModel(**known_entries(config))
-    converted = convert_ldm_unet_checkpoint(tensors, model.config)
+    with _fitting(path, "unet"):
+        model = UNet2DConditionModel.from_config(config)
+        converted = convert_ldm_unet_checkpoint(tensors, model.config)
     if f"{UNET}{_GUIDANCE}" in tensors:
         # diffusers' table has no name for the guidance scale of a latent consistency model.
         converted["time_embedding.cond_proj.weight"] = tensors[f"{UNET}{_GUIDANCE}"]
@@ -165,14 +171,16 @@ def autoencoder_of(path: Path, config: Mapping[str, Any], tensors: dict[str, Ten
     Raises:
         AdapterError: weights are missing or do not fit the config.
     """
-    model = AutoencoderKL(**known_entries(config))
-    converted = convert_ldm_vae_checkpoint(tensors, model.config)
+    with _fitting(path, "vae"):
+        model = AutoencoderKL.from_config(config)
+        converted = convert_ldm_vae_checkpoint(tensors, model.config)
     prefix = next((known for known in LDM_VAE_KEYS if any(name.startswith(known) for name in tensors)), "")
     return filled(path, "vae", model, converted, tensors, prefix)
 
 
 def _text_encoder(path: Path, config: CLIPTextConfig, tensors: dict[str, Tensor]) -> CLIPTextModel:
-    model = CLIPTextModel(config)
+    with _fitting(path, "text encoder"):
+        model = CLIPTextModel(config)
     if f"{_OPEN_CLIP}token_embedding.weight" in tensors:
         converted = convert_open_clip_checkpoint(model, tensors, prefix=_OPEN_CLIP)
     else:

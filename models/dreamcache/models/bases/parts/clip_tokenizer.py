@@ -41,6 +41,10 @@ def load_tokenizer(folder: Path) -> CLIPTokenizerFast:
         ) from error
 
 
+# transformers writes a number beyond it where a tokenizer states no length.
+_NO_LENGTH = 10**6
+
+
 def _load(folder: Path) -> CLIPTokenizerFast:
     whole, words, config, added = (
         read_json(folder / name) if (folder / name).is_file() else {}
@@ -48,6 +52,12 @@ def _load(folder: Path) -> CLIPTokenizerFast:
     )
     pairs = _merges(folder)
     _check_kind(folder, whole, words, config)
+    length = config.get("model_max_length")
+    if isinstance(length, (str, bool)) or (isinstance(length, float) and length < _NO_LENGTH):
+        raise AdapterError(
+            f"the tokenizer in {folder} has model_max_length {json.dumps(length)}, expected a whole number; correct "
+            "tokenizer_config.json"
+        )
     if not whole and not (words and pairs is not None):
         raise AdapterError(
             f"{folder} holds neither {WHOLE} nor {VOCABULARY} with {MERGES}; download the base again"

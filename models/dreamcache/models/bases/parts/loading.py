@@ -21,6 +21,30 @@ _CLIP_NAMES = {r"^(embeddings|encoder|final_layer_norm)\.": r"text_model.\1."}
 
 _NUMBERS = {int: "whole number", float: "number"}
 
+# Entries of transformers' CLIPTextConfig, which has no type hints, that a text encoder computes with.
+_OF_TEXT: dict[str, type] = {
+    "hidden_size": int,
+    "intermediate_size": int,
+    "num_hidden_layers": int,
+    "num_attention_heads": int,
+    "max_position_embeddings": int,
+    "vocab_size": int,
+    "eos_token_id": int,
+    "layer_norm_eps": float,
+}
+
+CONFIG_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What the classes' arithmetic raises on a wrong entry."""
+
 
 def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
     """A model in float32.
@@ -35,7 +59,7 @@ def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
         AdapterError: a config that the class cannot read, or weights that are not those that the config asks for.
         OSError: a file cannot be read (diffusers and transformers say which).
     """
-    _check_numbers(kind, part)
+    check_numbers(kind, part)
     _check_shards(part, variant)
     arguments: dict[str, Any] = {"use_safetensors": True, "variant": variant or None, dtype: torch.float32}
     if issubclass(kind, PreTrainedModel):
@@ -45,18 +69,8 @@ def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
             model, report = kind.from_pretrained(
                 part, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
             )
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        ImportError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:  # the class's arithmetic on a wrong entry
-        unknown = f"{error} is not known" if isinstance(error, KeyError) else reason(error)
-        raise _unreadable(part, unknown) from error
+    except CONFIG_ERRORS as error:
+        raise _unreadable(part, why_unreadable(error)) from error
     layers = getattr(model.config, "num_hidden_layers", None)
     unread = [key for key in report["unexpected_keys"] if not without_meaning(key, layers)]
     refuse_missing(str(part), report["missing_keys"], unread, vae=part.name == "vae")
@@ -67,17 +81,35 @@ def load_part(kind: Any, part: Path, variant: str, dtype: str) -> Any:
     return model
 
 
+def why_unreadable(error: Exception) -> str:
+    """What one of `CONFIG_ERRORS` says, in one line."""
+    return f"{error} is not known" if isinstance(error, KeyError) else reason(error)
+
+
 def _unreadable(part: Path, why: str) -> AdapterError:
     return AdapterError(f"{part} cannot be read ({why}); correct its config.json, or download it again")
 
 
-def _check_numbers(kind: Any, part: Path) -> None:
-    """Raises: AdapterError naming an entry that is nothing or text where the class only takes a number."""
+def check_numbers(kind: Any, part: Path) -> None:
+    """Refuse a config with something else where its class only takes a number.
+
+    Args:
+        kind: class of the part.
+        part: its folder, with ``config.json``.
+
+    Raises:
+        AdapterError: names the entry.
+    """
     config = read_json(part / "config.json")
-    for name, hint in get_type_hints(inspect.unwrap(kind.__init__)).items():
+    of_text = issubclass(kind, PreTrainedModel)
+    hints = _OF_TEXT if of_text else get_type_hints(inspect.unwrap(kind.__init__))
+    for name, hint in hints.items():
         value = config.get(name, 0)
         # A class that does not know an entry's null may read a config of one that does, but for counts.
-        if hint in _NUMBERS and (isinstance(value, str) or (value is None and hint is int)):
+        wrong = isinstance(value, str) or (value is None and hint is int)
+        if of_text:
+            wrong = isinstance(value, bool) or not isinstance(value, (int, hint))
+        if hint in _NUMBERS and wrong:
             raise _unreadable(part, f"{name} is {json.dumps(value)[:40]}, expected a {_NUMBERS[hint]}")
 
 

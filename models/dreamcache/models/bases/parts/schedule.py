@@ -11,7 +11,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
@@ -60,6 +61,13 @@ _ORDINARY: dict[str, Any] = {
     "use_flow_sigmas": False,
 }
 
+# By an argument's type: what is no value of it, and what is.
+_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((str, list, dict), "true or false"),
+    int: ((str, list, dict, float), "a whole number"),
+    float: ((str, list, dict), "a number"),
+}
+
 
 def read_schedule(name: str, config: Mapping[str, Any], *, repaired: bool = True) -> dict[str, Any]:
     """A scheduler_config.json with nothing left out, as diffusers' pipeline would use it.
@@ -90,6 +98,7 @@ def read_schedule(name: str, config: Mapping[str, Any], *, repaired: bool = True
     steps = config.get("num_train_timesteps", 1)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise AdapterError(_refusal(name, "num_train_timesteps", steps, "a whole number above 0"))
+    _check_types(name, scheduler, config)
     try:
         with quiet_diffusers():
             # diffusers only looks at the class's name; the entries may be another class's.
@@ -122,6 +131,19 @@ def check_scheduler_class(name: str, kind: str) -> None:
     raise AdapterError(
         f"the scheduler of {name} is a {kind}, expected one of {', '.join(sorted({*KNOWN, *READ_AS}))}; {mend}"
     )
+
+
+def _check_types(name: str, scheduler: Any, config: Mapping[str, Any]) -> None:
+    """Raises: AdapterError for text or a fraction in a place for yes or no, a count or a number.
+
+    diffusers takes every text for yes, "false" too, and repairs no count that is written as a fraction.
+    """
+    for entry, hint in get_type_hints(inspect.unwrap(scheduler.__init__)).items():
+        value = config.get(entry)
+        kinds = set(get_args(hint)) if get_origin(hint) in (Union, UnionType) else {hint}
+        for kind, (refused, expected) in _TYPES.items():
+            if kind in kinds and str not in kinds and isinstance(value, refused):
+                raise AdapterError(_refusal(name, entry, value, expected))
 
 
 def ddim_of(schedule: Mapping[str, Any]) -> DDIMScheduler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,13 +66,14 @@ def check_config(part: Path, kind: str, listed_as: str | None = None) -> None:
         return
     config = read_json(path)
     listed = config.get("architectures") or []
-    stated = config.get("_class_name") or next(iter([listed] if isinstance(listed, str) else listed), None)
+    stated = config.get("_class_name") or next(iter(listed if isinstance(listed, list) else [listed]), None)
     expected = _CLASSES[kind]
     for found in (stated, listed_as) if kind == "vae" else (stated,):
         if found is not None and found not in expected:
-            what = f" ({_WHAT[found]})" if found in _WHAT else ""
+            named = found if isinstance(found, str) else json.dumps(found)[:40]
+            what = f" ({_WHAT[named]})" if named in _WHAT else ""
             raise AdapterError(
-                f"{part} is a {found}{what}, expected {' or '.join(expected[:2])}; give another "
+                f"{part} is a {named}{what}, expected {' or '.join(expected[:2])}; give another "
                 f"{'VAE' if kind == 'vae' else 'base'}"
             )
     if kind == "vae" and None not in (stated, listed_as) and stated != listed_as:
