@@ -113,6 +113,7 @@ def _sdxl() -> Iterator[AlteredBase]:
         ("vae/config.json", {"force_upcast": True}),
         ("vae/config.json", {"scaling_factor": 0.13025}),
         ("vae/config.json", {"latents_mean": [0.1] * 4, "latents_std": [1.0] * 4}),
+        ("unet/config.json", {"addition_time_embed_dim": None}),
         ("unet/config.json", {"sample_size": None}),
         ("unet/config.json", {"sample_size": [8, 8]}),
         ("text_encoder_2/config.json", {"num_hidden_layers": 1}),

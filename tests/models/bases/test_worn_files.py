@@ -12,7 +12,7 @@ from edited_files import edit
 from joined_files import other_kl
 from ldm_layout import write_ldm_checkpoint
 from safetensors.torch import load_file, save_file
-from tiny_models import MINI_SHAPED, add_tokens, tiny_unet
+from tiny_models import MINI_SHAPED, add_tokens, tiny_unet, write_tiny_sdxl
 from transformers import CLIPTokenizer
 
 from dreamcache.models.bases.base import load_base
@@ -195,3 +195,10 @@ def test_configs_lent_to_a_checkpoint_are_held_to_the_same(
     with pytest.raises(AdapterError, match=message) as raised:
         load_base(checkpoint, config=folder)
     assert "\n" not in str(raised.value)
+
+
+def test_a_width_that_sdxl_needs_is_named(tmp_path: Path) -> None:
+    base = write_tiny_sdxl(tmp_path / "sdxl")
+    edit(base / "unet/config.json", addition_time_embed_dim=None)
+    with pytest.raises(AdapterError, match="its addition_time_embed_dim is null, expected a whole number"):
+        load_base(base)

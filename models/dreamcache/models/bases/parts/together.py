@@ -114,6 +114,12 @@ def _check_added_conditions(name: str, parts: Parts) -> None:
         )
     if parts.second is None:
         return
+    for entry in ("addition_time_embed_dim", "projection_class_embeddings_input_dim"):
+        if config[entry] is None:
+            raise AdapterError(
+                f"the UNet of {name} reads text and sizes (addition_embed_type text_time) and its {entry} is null, "
+                "expected a whole number; correct unet/config.json"
+            )
     given = int(parts.second.encoder.config.projection_dim)
     given += len(time_ids(0, 0)) * int(config.addition_time_embed_dim)
     if (reads := int(config.projection_class_embeddings_input_dim)) != given:
