@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def write_onnx(
         sampling,
         precision=options.precision,
         judged=source.weights == "trained",
+        portable=options.attention == "both",
     )
     stages("text encoder and VAE")
     components = export_components(base, folder, architecture)
@@ -117,7 +119,8 @@ def write_onnx(
     stages("golden tensors")
     golden = write_golden(folder, graphs, TorchModel(base, conditioned, architecture, approximations))
     parity = _with_choice(parity, written)
-    return _further_forms(folder, graphs, parity, golden, options, stages)
+    own_layers = [] if written.portable is None else [spec.file for spec in (unet.denoiser, unet.cache)]
+    return _further_forms(folder, graphs, parity, golden, options, own_layers, stages)
 
 
 def _further_forms(
@@ -126,6 +129,7 @@ def _further_forms(
     parity: ParityReport,
     golden: Stored,
     options: OnnxOptions,
+    own_layers: Sequence[str],
     stages: Stages,
 ) -> tuple[Graphs, ParityReport]:
     """Portable graphs, and what a browser needs."""
@@ -133,7 +137,7 @@ def _further_forms(
     if options.attention == "both":
         stages("portable graphs")
         graphs = add_portable(folder, graphs)
-        check_portable(folder, graphs, golden, least_db)
+        check_portable(folder, graphs, golden, least_db, own_layers)
     if options.precision in FOR_BROWSERS:
         parity = with_needs(parity, folder, graphs, golden, least_db)
     return graphs, parity
@@ -158,6 +162,8 @@ def _with_choice(parity: ParityReport, written: Written) -> ParityReport:
     choice = written.choice
     if choice is None:
         return parity
+    if written.portable is not None:
+        parity = parity.model_copy(update={"notes": (*parity.notes, written.portable.note())})
     if choice.score is None:
         note = "random weights: every layer in its fastest 8-bit format, gates reported and not enforced"
         return parity.model_copy(update={"layers": written.formats, "notes": (*parity.notes, note)})

@@ -22,6 +22,7 @@ from dreamcache.export.int8.rewrite import quantise
 from dreamcache.export.int8.text_and_vae import quantise_components
 from dreamcache.export.int8.unet import Effort
 from dreamcache.export.int8.weights import QuantisedWeight, quantise_weight
+from dreamcache.export.parity.golden import worst_db
 from dreamcache.export.parity.report import measure_parity
 from dreamcache.export.parts import unet as unet_export
 from dreamcache.models.bases.base import load_base
@@ -29,7 +30,13 @@ from dreamcache.models.checkpoint import load_adapters, save_adapters
 from dreamcache.models.conditioned import ConditionedUNet
 from dreamcache.runtime.bundle.contract import Contract, ParityReport
 from dreamcache.runtime.bundle.folder import open_bundle
-from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
+from dreamcache.runtime.bundle.golden import read_golden
+from dreamcache.runtime.bundle.parity import (
+    CONDITION_TOLERANCE,
+    MIN_DEVICE_PSNR_DB,
+    MIN_INT8_LATENT_DB,
+    psnr_db,
+)
 from dreamcache.runtime.checks import verify_bundle
 
 QUICK = Effort(calibration=(1, 6), judged=(1, 6), fine=False)
@@ -88,6 +95,37 @@ def test_graphs_hold_what_the_report_says(eight: Path, tiny_bundle: Path) -> Non
         assert wrong == set()
     sizes = [(folder / "unet/weights.data").stat().st_size for folder in (eight, tiny_bundle)]
     assert sizes[0] < 0.9 * sizes[1]
+
+
+def test_the_portable_form_multiplies_between_quantize_and_dequantize(eight: Path) -> None:
+    contract = open_bundle(eight).contract
+    products = {name for name, kind in contract.parity.layers.items() if kind == "int8 dynamic"}
+    assert any("products of the portable form have fixed ranges" in note for note in contract.parity.notes)
+    for name in ("denoiser", "cache", "plain", "shallow"):
+        spec = contract.graphs.by_name()[name]
+        assert spec.portable is not None
+        own, portable = (ir.load(eight / file) for file in (spec.file, spec.portable))
+        found = {node.name: node for node in portable.graph if node.name in products}
+        static = [node for node in found.values() if node.op_type == "MatMul"]
+        assert len(static) > len(found) / 2
+        for node in static:
+            assert [value.producer().op_type for value in node.inputs] == ["DequantizeLinear"] * 2
+        assert operators(own).count("MatMulInteger") > operators(portable).count("MatMulInteger")
+        codes = [
+            {
+                value.const_value.offset
+                for value in graph.graph.initializers.values()
+                if isinstance(value.const_value, ir.ExternalTensor) and value.dtype == ir.DataType.INT8
+            }
+            for graph in (portable, own)
+        ]
+        assert codes[0] <= codes[1], "weights that the other form does not read"
+    cases = {
+        name: case for name, case in read_golden(open_bundle(eight)).items() if name in ("denoiser", "cache")
+    }
+    assert len(cases) == 2
+    for name, case in cases.items():
+        assert worst_db(name, case, eight / str(case.spec.portable)) >= MIN_DEVICE_PSNR_DB
 
 
 def in_bits(model: ir.Model, bits: int) -> ir.Model:

@@ -17,12 +17,13 @@ from dreamcache.export.int8.layer_search import (
     LATENT_MARGIN_DB,
     Formats,
     LayerChoice,
-    _fewest,
     choose_layers,
+    fewest,
     margin_db,
     passes,
 )
 from dreamcache.export.int8.layers import Layer
+from dreamcache.export.int8.portable_form import PortableChoice, choose_portable
 from dreamcache.export.int8.trajectories import Score, TrajectoryRecord, compare
 from dreamcache.export.int8.weights import quantise_weight
 from dreamcache.runtime.bundle.parity import CONDITION_TOLERANCE, MIN_INT8_LATENT_DB, psnr_db
@@ -144,11 +145,41 @@ def test_the_least_count_is_found_in_few_steps(needed: int) -> None:
         asked.append(count)
         return Score((LEAST_DB + count - needed,), 1.0, 1.0)
 
-    assert _fewest(7, score) == (needed, Score((LEAST_DB,), 1.0, 1.0))
+    assert fewest(7, score) == (needed, Score((LEAST_DB,), 1.0, 1.0))
     assert len(asked) <= 7
     assert len(set(asked)) == len(asked)
     with pytest.raises(ExportError, match=r"final latent is 31\.0 dB"):
-        _fewest(needed, lambda _: Score((31.0,), 1.0, 1.0))
+        fewest(needed, lambda _: Score((31.0,), 1.0, 1.0))
+
+
+def portable(network: SmallNetwork, judged: bool = True) -> tuple[LayerChoice, PortableChoice]:
+    choice = chosen(network)
+    judge = network if judged else None
+    return choice, choose_portable(judge, choice, layers(network.shares), True, lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_the_portable_form_has_fixed_ranges_where_they_pass() -> None:
+    network = SmallNetwork({"mid_block.attentions.0.a": 1e-3, "mid_block.attentions.1.b": 1e-3, LAST: 1.0})
+    choice, found = portable(network)
+    assert {choice.formats[name] for name in network.shares} == {"dynamic"}
+    assert found.kept == ()
+    assert found.formats == choice.formats | dict.fromkeys(list(network.shares)[:2], "static")
+    assert found.score == network.score(found.formats)
+    assert "groups with ranges of each call: none" in found.note()
+
+
+def test_the_fewest_products_of_the_portable_form_keep_ranges_of_each_call() -> None:
+    large, small = "mid_block.attentions.0.a", "mid_block.attentions.1.b"
+    network = SmallNetwork({large: 1.0, small: 1e-3, LAST: 1.0})
+    choice, found = portable(network)
+    assert not passes(network.score(choice.formats | {large: "static"}))
+    assert found.kept == ("mid_block.attentions.0, products",)
+    assert found.formats == choice.formats | {small: "static"}
+    assert passes(found.score)
+    assert f"{found.score.final_db:.1f} dB" in found.note()
+    _, unjudged = portable(network, judged=False)
+    assert unjudged.formats == choice.formats | {large: "static", small: "static"}
+    assert unjudged.note() == "products of the portable form have fixed ranges"
 
 
 def test_margins() -> None:

@@ -187,6 +187,35 @@ def test_gemm_keeps_its_bias_and_its_side(transposed: int) -> None:
     assert psnr_db(expected, flipped) < 40
 
 
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_a_static_product_rounds_its_input_and_weight_alone(transposed: int) -> None:
+    weight, bias = one_tap_each().reshape(27, 27), 10 * np.arange(27, dtype=np.float32)
+    build = Layers(x=(4, 27))
+    y = build("Gemm", "block.proj", build.inputs["x"], weight, bias, transB=transposed)
+    model = build.model(y=(y, (4, 27)))
+    rows = whole_numbers(4, 27)
+    expected, changed = run(model, x=rows), in_8_bits(model, "static", WHOLE)
+    assert not {"DynamicQuantizeLinear", "MatMulInteger", "Gemm"} & set(operators(changed))
+    if transposed:
+        np.testing.assert_array_equal(run(changed, x=rows), expected)
+    assert psnr_db(expected, run(changed, x=rows)) > 60
+    narrow = Range(WHOLE.low / 4, WHOLE.high / 4)
+    assert psnr_db(expected, run(in_8_bits(model, "static", narrow), x=rows)) < 20
+
+
+def test_static_products_quantise_an_activation_once() -> None:
+    build = Layers(x=(1, 5, 24))
+    x = build.inputs["x"]
+    key = build("MatMul", "block.to_k", x, normal(24, 24))
+    value = build("MatMul", "block.to_v", x, normal(24, 24, seed=1))
+    model = build.model(y=(build("Add", "sum", key, value), (1, 5, 24)))
+    wide, tokens = Range(-4.0, 4.0), normal(1, 5, 24, seed=2)
+    changed = in_8_bits(model, "static", wide, wide, wide)
+    assert operators(changed).count("QuantizeLinear") == 1
+    assert operators(changed).count("MatMul") == 2
+    assert psnr_db(run(model, x=tokens), run(changed, x=tokens)) > 38
+
+
 def test_an_embedding_is_off_by_half_a_step_of_its_row() -> None:
     table = normal(1024, 1024)
     table[7] *= 100

@@ -26,15 +26,24 @@ _FUSED = "MultiHeadAttention"
 
 
 def add_portable(folder: Path, graphs: Graphs) -> Graphs:
-    """Write the portable form of every graph with fused attention below `folder`; the graphs that name it."""
+    """Write the portable form of every graph with fused attention below `folder`; the graphs that name it.
+
+    It is made of the file of that name where there is one (8 bits have layers of their own in it), else of the graph.
+    """
     found = {}
     for name, spec in graphs.by_name().items():
-        model = ir.load(folder / spec.file)
-        if write_attention_out(model):
-            portable = Path(spec.file).with_suffix(".portable.onnx").as_posix()
+        portable = portable_file(spec.file)
+        begun = (folder / portable).exists()
+        model = ir.load(folder / (portable if begun else spec.file))
+        if write_attention_out(model) or begun:
             ir.save(model, folder / portable)
             found[name] = spec.model_copy(update={"portable": portable})
     return graphs.model_copy(update=found)
+
+
+def portable_file(file: str) -> str:
+    """The portable form of "unet/model.onnx" is "unet/model.portable.onnx"."""
+    return Path(file).with_suffix(".portable.onnx").as_posix()
 
 
 def write_attention_out(model: ir.Model) -> int:

@@ -112,20 +112,29 @@ def squared_error(values: Array, interval: Range) -> float:
     return float(np.mean((values - (codes - zero) * scale) ** 2))
 
 
-def expose_activations(model: ir.Model, path: Path) -> dict[str, list[str]]:
+def expose_activations(model: ir.Model, path: Path, *, products: bool = False) -> dict[str, list[str]]:
     """Write to `path` a copy of a graph that gives every convolution's input and output too.
 
+    Args:
+        model: left as it is.
+        path: where the copy goes.
+        products: whether it gives the inputs of matrix products as well.
+
     Returns:
-        By tensor, whose input or output it is (see `formats.input_of`).
+        By tensor, whose input or output it is (see `input_of`).
     """
     copy = model.clone()
-    convolutions = {name for name, layer in find_layers(copy).items() if layer.kind == "convolution"}
+    layers = find_layers(copy)
     observed: dict[str, list[str]] = {}
     outputs = {value.name for value in copy.graph.outputs}
     for node in copy.graph:
-        if node.name is None or node.name not in convolutions:
+        layer = layers.get(node.name or "")
+        if layer is None or layer.kind == "embedding" or (layer.kind == "product" and not products):
             continue
-        for value, place in ((node.inputs[0], input_of(node.name)), (node.outputs[0], output_of(node.name))):
+        places = [(node.inputs[0], input_of(layer.name))]
+        if layer.kind == "convolution":
+            places.append((node.outputs[0], output_of(layer.name)))
+        for value, place in places:
             assert value is not None
             assert value.name is not None
             if value.name not in observed and value.name not in outputs:

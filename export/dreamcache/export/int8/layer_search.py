@@ -137,11 +137,11 @@ def choose_layers(
     score = judge.score(dynamic)
     kept: list[str] = []
     if not passes(score):
-        alone = _alone(judge, groups, "dynamic", progress)
+        alone = each_alone(judge, groups, "dynamic", progress)
         order = sorted(groups, key=lambda group: margin_db(alone[group]))
         progress("keeping sensitive layers", 0, 1)
         # One group at least goes to 8 bits: a bundle in full precision should not be called int8.
-        count, score = _fewest(
+        count, score = fewest(
             len(order) - 1, lambda kept: judge.score(_without(dynamic, groups, order[:kept]))
         )
         kept = order[:count]
@@ -159,7 +159,7 @@ def choose_layers(
         score = judge.score(everything)
         if passes(score):
             return LayerChoice(everything, tuple(kept), {}, score)
-    alone = _alone(judge, convolutions, "static", progress)
+    alone = each_alone(judge, convolutions, "static", progress)
     order = sorted(convolutions, key=lambda group: margin_db(alone[group]))
 
     def with_dynamic(count: int) -> Formats:
@@ -169,11 +169,11 @@ def choose_layers(
 
     progress("choosing fast convolutions", 0, 1)
     if order:
-        count, score = _fewest(len(order), lambda count: judge.score(with_dynamic(count)))
+        count, score = fewest(len(order), lambda count: judge.score(with_dynamic(count)))
         dynamic = with_dynamic(count)
     if fine:
         products = {group: names for group, names in groups.items() if group not in convolutions}
-        alone |= _alone(judge, products, "dynamic", progress)
+        alone |= each_alone(judge, products, "dynamic", progress)
     sensitivity = {
         group: round(alone[group].final_db, 2) for group in sorted(alone, key=lambda g: margin_db(alone[g]))
     }
@@ -193,7 +193,7 @@ def margin_db(score: Score) -> float:
     return min(score.final_db, -20.0 * log10(max(score.condition_error, 1e-9)))
 
 
-def _alone(
+def each_alone(
     judge: LayerJudge, groups: Mapping[str, list[str]], how: Format, progress: StageProgress
 ) -> dict[str, Score]:
     """The score of each group in 8 bits by itself."""
@@ -209,7 +209,7 @@ def _without(formats: Formats, groups: Mapping[str, list[str]], kept: Sequence[s
     return {name: how for name, how in formats.items() if name not in names}
 
 
-def _fewest(most: int, score: Callable[[int], Score]) -> tuple[int, Score]:
+def fewest(most: int, score: Callable[[int], Score]) -> tuple[int, Score]:
     """The least count from 0 to `most` whose score passes, by doubling and then halving.
 
     Raises:

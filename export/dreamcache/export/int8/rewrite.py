@@ -2,11 +2,12 @@
 
 ``static``, for convolutions: QuantizeLinear and DequantizeLinear on every side, with ranges from calibration, which
 ONNX Runtime fuses into QLinearConv and other providers understand. Fastest; its output is rounded too, which is what
-costs most. A Relu behind it is the range's lower end. ``dynamic``: DynamicQuantizeLinear and MatMulInteger, activations
-quantised by their own range as they come and the sum left in full. For matrix products, and for convolutions whose
-patches are unfolded into rows of a product: 1.1 to 1.5 times the time of the static one, and 5 to 8 dB more. (The
-operator that does this for convolutions, ConvInteger, is slower than fp32.) Weights are symmetric, one scale for each
-output channel; activations are unsigned and asymmetric, one scale a tensor.
+costs most. A Relu behind it is the range's lower end. For matrix products: the same on input and weight alone, in the
+portable form. ``dynamic``: DynamicQuantizeLinear and MatMulInteger, activations quantised by their own range as they
+come and the sum left in full. For matrix products, and for convolutions whose patches are unfolded into rows of a
+product: 1.1 to 1.5 times the time of the static one, and 5 to 8 dB more. (The operator that does this for
+convolutions, ConvInteger, is slower than fp32.) Weights are symmetric, one scale for each output channel; activations
+are unsigned and asymmetric, one scale a tensor.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def quantise(
         model: in full precision; left as it is.
         chosen: by layer; those that the graph does not hold are passed over.
         weights: of at least the chosen layers.
-        ranges: of every static convolution, see `input_of` and `output_of`.
+        ranges: of every static layer's input, and of a convolution's output, see `input_of` and `output_of`.
     """
     copy = model.clone()
     layers = find_layers(copy)
@@ -54,7 +55,8 @@ def quantise(
         if layer.kind == "embedding":
             writer.embedding(node, layer.name, weight)
         elif layer.kind == "product":
-            writer.product(node, layer.name, weight)
+            write = writer.static_product if chosen[layer.name] == "static" else writer.product
+            write(node, layer.name, weight)
         elif chosen[layer.name] == "static":
             writer.convolution(node, layer.name, weight)
         else:
@@ -78,6 +80,19 @@ class _Writer(LayerWriter):
         assert activation is not None
         codes, scale, zero = self._codes_of(node, activation)
         result = self._multiply(node, name, codes, scale, zero, weight.codes, weight.scales)
+        self._finish_product(node, result)
+
+    def static_product(self, node: ir.Node, name: str, weight: QuantisedWeight) -> None:
+        """Input and weight rounded, the sum left in full."""
+        activation = node.inputs[0]
+        assert activation is not None
+        inputs = [
+            self._static(node, activation, self.ranges[input_of(name)]),
+            self._weight(node, name, weight, axis=1),
+        ]
+        self._finish_product(node, self.add(node, "MatMul", inputs, name=name).outputs[0])
+
+    def _finish_product(self, node: ir.Node, result: ir.Value) -> None:
         if node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None:
             result = self.add(node, "Add", [result, node.inputs[2]]).outputs[0]
         self.replace(node, result)
@@ -157,15 +172,7 @@ class _Writer(LayerWriter):
         inside = self.positive.get(activation, self.ranges[input_of(name)])
         outside = self.ranges[output_of(name)]
         weight = _with_room_for_bias(weight, _constant_bias(node), inside)
-        codes = self.constant(f"{name}.codes", weight.codes)
-        scales = self.constant(f"{name}.scales", weight.scales)
-        # One for each layer: where ONNX Runtime turns weights unsigned, it writes a zero point anew for each.
-        none = self.constant(f"{name}.zeros", np.zeros(len(weight.scales), np.int8))
-        axis = [ir.AttrInt64("axis", 0)]
-        inputs = [
-            self._static(node, activation, inside),
-            self.add(node, "DequantizeLinear", [codes, scales, none], attributes=axis).outputs[0],
-        ]
+        inputs = [self._static(node, activation, inside), self._weight(node, name, weight, axis=0)]
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             inputs.append(self._bias(node, name, weight.scales * inside.scale))
         convolved = self.add(node, "Conv", inputs, attributes=list(node.attributes.values()), name=name)
@@ -179,6 +186,15 @@ class _Writer(LayerWriter):
         self.replace(relu, result)
         self.graph.remove(node, safe=True)
         self.positive[result] = positive
+
+    def _weight(self, node: ir.Node, name: str, weight: QuantisedWeight, axis: int) -> ir.Value:
+        """The weight in floats; axis: of its output channels."""
+        codes = self.constant(f"{name}.codes", weight.codes)
+        scales = self.constant(f"{name}.scales", weight.scales)
+        # One for each layer: where ONNX Runtime turns weights unsigned, it writes a zero point anew for each.
+        zeros = self.constant(f"{name}.zeros", np.zeros(len(weight.scales), np.int8))
+        along = [ir.AttrInt64("axis", axis)]
+        return self.add(node, "DequantizeLinear", [codes, scales, zeros], attributes=along).outputs[0]
 
     def _bias(self, node: ir.Node, name: str, scales: Float) -> ir.Value:
         bias = _constant_bias(node)

@@ -26,6 +26,7 @@ from dreamcache.export.int8.calibration import (
     output_of,
     ranges_by_layer,
 )
+from dreamcache.export.int8.layer_search import fastest
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
 from dreamcache.export.int8.rewrite import quantise
 from dreamcache.export.int8.trajectories import Array, middle_square, on_white
@@ -136,7 +137,7 @@ def _rewrite(folder: Path, specs: Mapping[str, GraphSpec], ranges: Mapping[str, 
         }
         nodes = {node.name: node for node in model.graph}
         weights = {name: quantise_weight(layer, weight_of(nodes[name])) for name, layer in layers.items()}
-        shared[path.name] = quantise(model, dict.fromkeys(layers, "static"), weights, own)
+        shared[path.name] = quantise(model, fastest(layers).formats, weights, own)
     first = next(iter(specs.values()))
     place, (weights_file,) = (folder / first.file).parent, first.weights
     rewrite_shared(place, shared, Path(weights_file).name)

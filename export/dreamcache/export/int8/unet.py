@@ -18,8 +18,9 @@ from dreamcache.export.int8.calibration import (
     open_observed,
     ranges_by_layer,
 )
-from dreamcache.export.int8.layer_search import LayerChoice, LayerJudge, choose_layers, fastest
+from dreamcache.export.int8.layer_search import Formats, LayerChoice, LayerJudge, choose_layers, fastest
 from dreamcache.export.int8.layers import Layer, find_layers, weight_of
+from dreamcache.export.int8.portable_form import PortableChoice, choose_portable
 from dreamcache.export.int8.rewrite import quantise
 from dreamcache.export.int8.trajectories import Array, TrajectorySampler
 from dreamcache.export.int8.weights import QuantisedWeight, quantise_weight
@@ -52,6 +53,8 @@ class QuantisedUnet:
         choice: which layers went to 8 bits.
         formats: of every layer, for the parity report.
         drawn: scaled latents [1, z, h, w] of pictures that the base drew.
+        portable: what the portable forms of denoiser and caching graph are made of, still with fused attention, and the
+            choice for them; None where none was asked for.
     """
 
     denoiser: ir.Model
@@ -59,6 +62,7 @@ class QuantisedUnet:
     choice: LayerChoice
     formats: dict[str, str]
     drawn: tuple[Array, ...]
+    portable: tuple[ir.Model, ir.Model, PortableChoice] | None
 
 
 SMALL = Effort(calibration=(4, 20), judged=(1, 20), fine=True)
@@ -74,6 +78,8 @@ def quantise_unet(
     sampling: TrajectorySampler,
     effort: Effort,
     progress: StageProgress,
+    *,
+    portable: bool,
 ) -> QuantisedUnet:
     """Both graphs with the chosen layers in 8 bits.
 
@@ -84,6 +90,7 @@ def quantise_unet(
         sampling: how trajectories are drawn.
         effort: how many.
         progress: called with what is done, and how much of how much.
+        portable: whether a portable form is wanted.
 
     Raises:
         ExportError: activations are not finite, or no layer can go to 8 bits.
@@ -91,26 +98,28 @@ def quantise_unet(
     write_shared(folder, {"denoiser.onnx": denoiser[0], "cache.onnx": cache[0]}, "weights.data")
     models = (denoiser[0], cache[0])
     layers = {name: layer for model in models for name, layer in find_layers(model).items()}
-    drawn, references, ranges = _calibrate(folder, denoiser, cache, sampling, effort, progress)
+    drawn, references, ranges = _calibrate(folder, denoiser, cache, sampling, effort, progress, portable)
     weights = _weights(models, layers)
     trajectories, steps = effort.judged
+    judge: LayerJudge | None = None
     if trajectories == 0:
         choice = fastest(layers)
     else:
         judged = {index: references[index] for index in range(trajectories)}
         judge = LayerJudge(folder, denoiser, cache, weights, ranges, sampling, judged, steps)
         choice = choose_layers(judge, layers, effort.fine, progress)
-    chosen = [
-        quantise(model, choice.formats, weights, ranges[name])
-        for name, model in zip(("denoiser", "cache"), models, strict=True)
-    ]
-    return QuantisedUnet(
-        chosen[0],
-        chosen[1],
-        choice,
-        format_names(layers, choice),
-        drawn,
-    )
+
+    def rewritten(formats: Formats) -> tuple[ir.Model, ir.Model]:
+        return (
+            quantise(denoiser[0], formats, weights, ranges["denoiser"]),
+            quantise(cache[0], formats, weights, ranges["cache"]),
+        )
+
+    other: tuple[ir.Model, ir.Model, PortableChoice] | None = None
+    if portable:
+        chosen = choose_portable(judge, choice, layers, effort.fine, progress)
+        other = (*rewritten(chosen.formats), chosen)
+    return QuantisedUnet(*rewritten(choice.formats), choice, format_names(layers, choice), drawn, other)
 
 
 def format_names(layers: Mapping[str, Layer], choice: LayerChoice) -> dict[str, str]:
@@ -125,12 +134,13 @@ def _calibrate(
     sampling: TrajectorySampler,
     effort: Effort,
     progress: StageProgress,
+    portable: bool,
 ) -> tuple[tuple[Array, ...], dict[int, Array], dict[str, dict[str, Range]]]:
-    """Pictures that the base drew, references of them, and by graph the range of a convolution's input and output."""
+    """Pictures that the base drew, references of them, and by graph the ranges of what feeds and leaves layers."""
     trajectories, steps = effort.calibration
     observers = {"denoiser": Observer(), "cache": Observer()}
     observed = {
-        name: expose_activations(model, folder / f"{name}-observed.onnx")
+        name: expose_activations(model, folder / f"{name}-observed.onnx", products=portable)
         for name, (model, _) in (("denoiser", denoiser), ("cache", cache))
     }
     total, done = 2 * trajectories * steps, 0

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from dreamcache.export.graphs.derived import derive_plain, derive_shallow
 from dreamcache.export.graphs.fp16 import store_half
 from dreamcache.export.graphs.fp16_arithmetic import HalfArithmetic
+from dreamcache.export.graphs.portable import portable_file
 from dreamcache.export.graphs.shared_weights import write_shared
 from dreamcache.export.graphs.trace import export_graph, free_tokens
 from dreamcache.export.int8.layer_search import LayerChoice
+from dreamcache.export.int8.portable_form import PortableChoice
 from dreamcache.export.int8.trajectories import PROMPTS, TrajectorySampler
 from dreamcache.export.int8.unet import LARGE, SMALL, UNJUDGED, quantise_unet
 from dreamcache.export.int8.weights_alone import with_weights_in_8_bits
@@ -80,12 +82,14 @@ class Written:
         choice: which layers went to 8 bits; None in full precision.
         formats: of every layer, by its name; empty in full precision.
         drawn: scaled latents of pictures that the base drew on the way; none in full precision.
+        portable: which layers of the portable form went to 8 bits, and how; None where it is the same graph.
     """
 
     disk: tuple[int, int]
     choice: LayerChoice | None = None
     formats: dict[str, str] = field(default_factory=dict)
     drawn: tuple[NDArray[np.float32], ...] = ()
+    portable: PortableChoice | None = None
 
 
 def declare_unet(architecture: Architecture) -> UnetSpecs:
@@ -111,6 +115,7 @@ def export_unet(
     *,
     precision: Precision = "fp32",
     judged: bool = True,
+    portable: bool = False,
 ) -> Written:
     """Write every graph of the UNet below `folder`, on one weights file.
 
@@ -125,6 +130,7 @@ def export_unet(
         sampling: how to draw the trajectories that decide about 8 bits; None is full precision.
         precision: of the graphs.
         judged: False for random weights, which draw nothing that 8 bits could lose.
+        portable: whether 8 bits get a portable form of their own (`graphs.portable.add_portable` finishes it).
 
     Raises:
         ExportError: a graph cannot be exported, or not in 8 bits.
@@ -149,11 +155,13 @@ def export_unet(
     exact.mkdir()
     effort = (LARGE if is_large(base) else SMALL) if judged else UNJUDGED
     quantised = quantise_unet(
-        exact, (denoiser, specs.denoiser), (cache, specs.cache), sampling, effort, progress
+        exact, (denoiser, specs.denoiser), (cache, specs.cache), sampling, effort, progress, portable=portable
     )
-    disk = _write(place, quantised.denoiser, quantised.cache, specs)
+    other = None if quantised.portable is None else quantised.portable[:2]
+    disk = _write(place, quantised.denoiser, quantised.cache, specs, portable=other)
     shutil.rmtree(exact)
-    return Written(disk, quantised.choice, quantised.formats, quantised.drawn)
+    chosen = None if quantised.portable is None else quantised.portable[2]
+    return Written(disk, quantised.choice, quantised.formats, quantised.drawn, chosen)
 
 
 def make_sampler(
@@ -181,17 +189,25 @@ def _write(
     cache: ir.Model,
     specs: UnetSpecs,
     finish: Callable[[ir.Model], ir.Model] | None = None,
+    portable: tuple[ir.Model, ir.Model] | None = None,
 ) -> tuple[int, int]:
+    named = _with_derived(denoiser, cache, specs)
+    if finish is not None:
+        named = {name: finish(model) for name, model in named.items()}
+    if portable is not None:
+        named |= {portable_file(name): model for name, model in _with_derived(*portable, specs).items()}
+    shared = write_shared(place, named, Path(WEIGHTS_FILE).name)
+    sizes = [(place / Path(spec.file).name).stat().st_size for spec in (specs.denoiser, specs.cache)]
+    return sum(sizes) + shared.weights_bytes, sizes[0] + shared.first_weights_bytes
+
+
+def _with_derived(denoiser: ir.Model, cache: ir.Model, specs: UnetSpecs) -> dict[str, ir.Model]:
+    """Every graph of the UNet by the name of its file."""
     free_tokens(denoiser, specs.denoiser.inputs)
     plain = derive_plain(denoiser, specs.plain.inputs, specs.plain.outputs)
     shallow = derive_shallow(denoiser, specs.shallow.inputs, specs.shallow.outputs)
     models = {specs.denoiser: denoiser, specs.cache: cache, specs.plain: plain, specs.shallow: shallow}
-    named = {
-        Path(spec.file).name: model if finish is None else finish(model) for spec, model in models.items()
-    }
-    shared = write_shared(place, named, Path(WEIGHTS_FILE).name)
-    sizes = [(place / Path(spec.file).name).stat().st_size for spec in (specs.denoiser, specs.cache)]
-    return sum(sizes) + shared.weights_bytes, sizes[0] + shared.first_weights_bytes
+    return {Path(spec.file).name: model for spec, model in models.items()}
 
 
 def _spec(file: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> GraphSpec:
