@@ -16,6 +16,7 @@ from PIL import Image
 from dreamcache.models.bases.base import MINI_ADAPTERS, MINI_DIR, load_base
 from dreamcache.models.checkpoint import load_adapters, read_adapters
 from dreamcache.runtime.bundle.folder import open_bundle
+from dreamcache.runtime.checks import verify_bundle
 from dreamcache.runtime.web.certificate import temporary_context
 
 if TYPE_CHECKING:
@@ -199,3 +200,26 @@ def test_verify_passes_and_fails_once_a_weight_is_touched(bundle: Path) -> None:
     done = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "weights.data" in done.stdout + done.stderr
+
+
+def test_the_runner_s_own_bundle_is_right_in_a_second_engine() -> None:
+    pytest.importorskip("openvino")
+    checks = {check.name: check for check in verify_bundle("mini", ["openvino"])}
+    assert [name for name, check in checks.items() if not check.passed] == []
+    assert {"golden cache", "golden denoiser", "golden shallow", "effect of the reference"} <= set(checks)
+
+
+def test_no_portable_graph_pads_with_a_computed_value() -> None:
+    """OpenVINO 2026.4 takes that for something else: 6 dB from PyTorch."""
+    shipped = open_bundle("mini")
+    graphs = shipped.contract.graphs.by_name()
+    for spec in (graphs[name] for name in ("cache", "denoiser", "shallow", "plain")):
+        assert computed_pads(shipped.path(spec.file)) > 0
+        assert computed_pads(shipped.path(str(spec.portable))) == 0
+
+
+def computed_pads(file: Path) -> int:
+    import onnx_ir as ir
+
+    pads = [node for node in ir.load(file).graph if node.op_type == "Pad" and len(node.inputs) > 2]
+    return sum(node.inputs[2] is not None and node.inputs[2].const_value is None for node in pads)

@@ -62,14 +62,15 @@ def convolution(weight: Array, bias: Array, attributes: dict[str, Any]) -> tuple
     return build.model(y=(y, shape)), shape
 
 
-def in_8_bits(model: ir.Model, how: Format, *ranges: Range, weights: Any = None) -> ir.Model:
+def in_8_bits(
+    model: ir.Model, how: Format, *ranges: Range, weights: Any = None, pad_first: bool = False
+) -> ir.Model:
     layers = find_layers(model)
     nodes = {node.name: node for node in model.graph}
     found = {name: quantise_weight(layer, weight_of(nodes[name])) for name, layer in layers.items()}
     places = [place(name) for name in layers for place in (input_of, output_of)]
-    return quantise(
-        model, dict.fromkeys(layers, how), weights or found, dict(zip(places, ranges, strict=False))
-    )
+    by_place = dict(zip(places, ranges, strict=False))
+    return quantise(model, dict.fromkeys(layers, how), weights or found, by_place, pad_first=pad_first)
 
 
 def in_3_bits(model: ir.Model) -> dict[str, QuantisedWeight]:
@@ -95,6 +96,27 @@ def test_an_unfolded_convolution_covers_what_the_convolution_does(kind: str) -> 
     if kind == "asymmetric":
         other, _ = convolution(one_tap_each(), bias, turned)
         assert np.abs(run(other, x=picture)[:, :, :4, :5] - received[:, :, :4, :5]).max() > 100
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_padding_before_8_bits_is_the_same_and_right_in_openvino(kind: str) -> None:
+    openvino = pytest.importorskip("openvino")
+    model, _ = convolution(normal(16, 3, 3, 3), normal(16, seed=1), CONVOLUTIONS[kind])
+    picture = normal(2, 3, 9, 7, seed=2)
+    expected, first = run(model, x=picture), in_8_bits(model, "dynamic", pad_first=True)
+    np.testing.assert_array_equal(run(first, x=picture), run(in_8_bits(model, "dynamic"), x=picture))
+    core = openvino.Core()
+
+    def in_openvino(changed: ir.Model) -> Array:
+        content = ir.serde.serialize_model(changed).SerializeToString()
+        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        request = core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()
+        request.infer({"x": picture})
+        return np.array(request.get_output_tensor(0).data)
+
+    assert psnr_db(expected, in_openvino(first)) > 42
+    misplaced = in_openvino(in_8_bits(model, "dynamic", pad_first=True))[:, ::-1]
+    assert psnr_db(expected, misplaced) < 20
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)

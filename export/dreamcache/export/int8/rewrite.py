@@ -35,6 +35,8 @@ def quantise(
     chosen: Mapping[str, Format],
     weights: Mapping[str, QuantisedWeight],
     ranges: Mapping[str, Range],
+    *,
+    pad_first: bool = False,
 ) -> ir.Model:
     """A copy of a graph with the chosen layers in 8 bits.
 
@@ -43,10 +45,12 @@ def quantise(
         chosen: by layer; those that the graph does not hold are passed over.
         weights: of at least the chosen layers.
         ranges: of every static layer's input, and of a convolution's output, see `input_of` and `output_of`.
+        pad_first: pad what an unfolded convolution reads before it is quantised, which gives the same codes: OpenVINO
+            2026.4 takes no computed value to pad with.
     """
     copy = model.clone()
     layers = find_layers(copy)
-    writer = _Writer(copy, ranges)
+    writer = _Writer(copy, ranges, pad_first)
     for node in list(copy.graph):
         layer = layers.get(node.name or "")
         if layer is None or layer.name not in chosen:
@@ -68,9 +72,9 @@ def quantise(
 class _Writer(LayerWriter):
     """Rewrites nodes of one graph; a tensor that feeds several layers is quantised once."""
 
-    def __init__(self, model: ir.Model, ranges: Mapping[str, Range]) -> None:
+    def __init__(self, model: ir.Model, ranges: Mapping[str, Range], pad_first: bool) -> None:
         super().__init__(model)
-        self.ranges = ranges
+        self.ranges, self.pad_first = ranges, pad_first
         self.dynamic: dict[ir.Value, tuple[ir.Value, ir.Value, ir.Value]] = {}
         self.static: dict[ir.Value, ir.Value] = {}
         self.positive: dict[ir.Value, Range] = {}
@@ -108,9 +112,13 @@ class _Writer(LayerWriter):
             (size + pads[axis] + pads[axis + 2] - extent) // strides[axis] + 1
             for axis, (size, extent) in enumerate(((height, rows), (width, columns)))
         )
+        if any(pads) and self.pad_first:
+            border = self._integers([0, 0, *pads[:2], 0, 0, *pads[2:]])
+            nothing = self.constant("nothing", np.array(0, np.float32))
+            activation = self.add(node, "Pad", [activation, border, nothing]).outputs[0]
         codes, scale, zero = self._codes_of(node, activation)
         codes = self._transpose(node, codes, [0, 2, 3, 1])
-        if any(pads):
+        if any(pads) and not self.pad_first:
             border = self._integers([0, pads[0], pads[1], 0, 0, pads[2], pads[3], 0])
             codes = self.add(node, "Pad", [codes, border, zero]).outputs[0]
         parts = []

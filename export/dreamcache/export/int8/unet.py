@@ -109,16 +109,16 @@ def quantise_unet(
         judge = LayerJudge(folder, denoiser, cache, weights, ranges, sampling, judged, steps)
         choice = choose_layers(judge, layers, effort.fine, progress)
 
-    def rewritten(formats: Formats) -> tuple[ir.Model, ir.Model]:
+    def rewritten(formats: Formats, pad_first: bool = False) -> tuple[ir.Model, ir.Model]:
         return (
-            quantise(denoiser[0], formats, weights, ranges["denoiser"]),
-            quantise(cache[0], formats, weights, ranges["cache"]),
+            quantise(denoiser[0], formats, weights, ranges["denoiser"], pad_first=pad_first),
+            quantise(cache[0], formats, weights, ranges["cache"], pad_first=pad_first),
         )
 
     other: tuple[ir.Model, ir.Model, PortableChoice] | None = None
     if portable:
         chosen = choose_portable(judge, choice, layers, effort.fine, progress)
-        other = (*rewritten(chosen.formats), chosen)
+        other = (*rewritten(chosen.formats, pad_first=True), chosen)
     return QuantisedUnet(*rewritten(choice.formats), choice, format_names(layers, choice), drawn, other)
 
 
