@@ -4,7 +4,7 @@
     python benchmarks/openvino_weights.py BUNDLE --json openvino.json
 
 The bundle's denoiser in its portable form, fp32 (`dreamcache export --precision fp32`), is compressed by nncf: weights
-alone (INT8, symmetric, by channel), or weights and activations of all layers or of the convolutions, with ranges of the bundle's golden inputs. All
+alone (INT8, symmetric, by channel), or weights and activations, whose ranges come from the bundle's golden inputs. All
 variants are open together and their calls alternate, round by round; so a large bundle needs as many times its memory.
 """
 
@@ -15,7 +15,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,6 @@ from dreamcache.runtime.sessions.openvino import engine_settings
 from dreamcache.runtime.sessions.system_memory import read_memory
 
 Cases = Mapping[str, GoldenCase]
-
-
-def quantised(model: Any, cases: Cases, but: Sequence[str] = ()) -> Any:
-    """Weights and activations of a model in 8 bits, with ranges of the golden inputs. but: operators left as they are."""
-    return nncf.quantize(
-        model,
-        nncf.Dataset([case.inputs() for case in cases.values()]),
-        model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=len(cases),
-        ignored_scope=nncf.IgnoredScope(types=list(but)) if but else None,
-    )
-
-
 # By name: how the model is changed, and whether OpenVINO may compute in the CPU's own 16 bits.
 VARIANTS: dict[str, tuple[Callable[[Any, Cases], Any], bool]] = {
     "fp32": (lambda model, _: model, False),
@@ -55,8 +42,15 @@ VARIANTS: dict[str, tuple[Callable[[Any, Cases], Any], bool]] = {
         lambda model, _: nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_SYM),
         True,
     ),
-    "convolutions in 8 bits, bf16": (lambda model, cases: quantised(model, cases, but=["MatMul"]), True),
-    "weights and activations in 8 bits, bf16": (lambda model, cases: quantised(model, cases), True),
+    "weights and activations in 8 bits, bf16": (
+        lambda model, cases: nncf.quantize(
+            model,
+            nncf.Dataset([case.inputs() for case in cases.values()]),
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(cases),
+        ),
+        True,
+    ),
 }
 
 

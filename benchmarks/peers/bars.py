@@ -34,6 +34,7 @@ from peers.torch_baseline import Call, TorchBaseline, averaged
 Samples = dict[str, list[float]]
 
 BUNDLES = ("fp32", "int8", "pooled", "tiny")
+PATHS = ("int8", "OpenVINO bf16", "OpenVINO int8")
 GUIDED_CALLS = 60
 
 
@@ -58,8 +59,8 @@ class Bar:
 
 
 def paths_of(group: str, name: str, over: str, under: Mapping[str, float], most: float) -> Iterator[Bar]:
-    """A bar for either path: 8 bits on ONNX Runtime's CPU provider, and bf16 by OpenVINO (`--math fast`)."""
-    for path in ("int8", "OpenVINO bf16"):
+    """A bar for each path: 8 bits on ONNX Runtime's CPU provider, bf16 by OpenVINO, and both (`--math fast`)."""
+    for path in PATHS:
         told = {one.replace("PATH", path): count for one, count in under.items()}
         yield Bar(group, f"{name}, {path}", {f"{path} {over}": 1}, told, most)
 
@@ -69,6 +70,13 @@ BARS: tuple[Bar, ...] = (
     *paths_of("steps", "step over the limit", "step", {"limit": 1}, 2.0),
     Bar("steps", "int8 step over fp32 step, CPU provider", {"int8 step": 1}, {"fp32 step": 1}, 0.50),
     Bar("steps", "int8 --kv-downsample 2 over fp32", {"int8 pooled step": 1}, {"fp32 step": 1}, 0.36),
+    Bar(
+        "steps",
+        "int8 --kv-downsample 2 by OpenVINO over fp32",
+        {"OpenVINO int8 pooled step": 1},
+        {"fp32 step": 1},
+        0.36,
+    ),
     *paths_of("steps", "step over plain step", "step", {"PATH plain step": 1}, 1.06),
     *paths_of("decode", "VAE decode over a step", "decode", {"PATH step": 1}, 1.0),
     *paths_of("decode", "VAE decode, graph kept open, over a step", "decode, kept", {"PATH step": 1}, 1.0),
@@ -156,7 +164,10 @@ def calls_of(
         }
     paths = {"int8": runners.open(given.int8)}
     if has_openvino() and cpu_has_bf16():
-        paths["OpenVINO bf16"] = runners.open(given.fp32, fast=True)
+        paths |= {
+            "OpenVINO bf16": runners.open(given.fp32, fast=True),
+            "OpenVINO int8": runners.open(given.int8, fast=True),
+        }
     if group == "picture":
         return calls | {f"{path} picture": picture(one, steps=20) for path, one in paths.items()}
     calls |= {f"{path} step": graph(one, "denoiser") for path, one in paths.items()}
@@ -167,6 +178,8 @@ def calls_of(
     calls |= {f"{path} plain step": graph(one, "plain") for path, one in paths.items()}
     calls["fp32 step"] = graph(runners.open(given.fp32), "denoiser")
     calls["int8 pooled step"] = graph(runners.open(given.pooled), "denoiser")
+    if "OpenVINO int8" in paths:
+        calls["OpenVINO int8 pooled step"] = graph(runners.open(given.pooled, fast=True), "denoiser")
     return calls | {"limit": baseline.limit}
 
 
