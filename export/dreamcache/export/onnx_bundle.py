@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -118,9 +117,7 @@ def write_onnx(
         parity = parity.model_copy(update={"psnr_db": {**parity.psnr_db, "segmenter": segmenter[1]}})
     stages("golden tensors")
     golden = write_golden(folder, graphs, TorchModel(base, conditioned, architecture, approximations))
-    parity = _with_choice(parity, written)
-    own_layers = [] if written.portable is None else [spec.file for spec in (unet.denoiser, unet.cache)]
-    return _further_forms(folder, graphs, parity, golden, options, own_layers, stages)
+    return _further_forms(folder, graphs, _with_choice(parity, written), golden, options, written, stages)
 
 
 def _further_forms(
@@ -129,7 +126,7 @@ def _further_forms(
     parity: ParityReport,
     golden: Stored,
     options: OnnxOptions,
-    own_layers: Sequence[str],
+    written: Written,
     stages: Stages,
 ) -> tuple[Graphs, ParityReport]:
     """Portable graphs, and what a browser needs."""
@@ -137,6 +134,7 @@ def _further_forms(
     if options.attention == "both":
         stages("portable graphs")
         graphs = add_portable(folder, graphs)
+        own_layers = () if written.portable is None else (graphs.denoiser.file, graphs.cache.file)
         check_portable(folder, graphs, golden, least_db, own_layers)
     if options.precision in FOR_BROWSERS:
         parity = with_needs(parity, folder, graphs, golden, least_db)
