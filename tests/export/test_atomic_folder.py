@@ -10,14 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from killed import lives_through
 
 from dreamcache.export import atomic_folder
 from dreamcache.export.atomic_folder import MARKER, _old_place, check_place, filled_folder
 from dreamcache.runtime.bundle.contract import CONTRACT_NAME
 from dreamcache.runtime.errors import OutputError
 from dreamcache.runtime.sessions.system import held_file
-
-CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
 
 
 def _fill(folder: Path, word: str) -> None:
@@ -34,25 +33,12 @@ def _words(folder: Path) -> set[str]:
 
 def _export_killed_at(change: int, out: Path) -> bool:
     """Replace `out` in a process that dies right before its n-th change; whether it lived to the end."""
-    child = os.fork()
-    if child == 0:
-        seen = 0
 
-        def hook(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal seen
-            opened = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+")
-            if event in CHANGES or opened:
-                seen += 1
-                if seen > change:
-                    os._exit(9)
-
-        sys.addaudithook(hook)
+    def export() -> None:
         with filled_folder(out, overwrite=True) as folder:
             _fill(folder, "new")
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) in (0, 9)
-    return os.waitstatus_to_exitcode(status) == 0
+
+    return lives_through(change, export)
 
 
 def _next_run_goes_on(out: Path) -> None:

@@ -110,9 +110,7 @@ def test_padding_before_8_bits_is_the_same_and_right_in_openvino(kind: str) -> N
     def in_openvino(changed: ir.Model) -> Array:
         content = ir.serde.serialize_model(changed).SerializeToString()
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
-        request = core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()
-        request.infer({"x": picture})
-        return np.array(request.get_output_tensor(0).data)
+        return np.array(core.compile_model(core.read_model(content), "CPU", settings)({"x": picture})[0])
 
     assert psnr_db(expected, in_openvino(first)) > 42
     misplaced = in_openvino(in_8_bits(model, "dynamic", pad_first=True))[:, ::-1]
@@ -178,12 +176,16 @@ def test_a_channel_without_weights_keeps_its_bias() -> None:
     assert np.abs(expected[:, 1]).min() > 1.0
 
 
-def test_products_quantise_an_activation_once() -> None:
+def two_products() -> ir.Model:
+    """Of one activation [1, 5, 24], added up."""
     build = Layers(x=(1, 5, 24))
-    x = build.inputs["x"]
-    key = build("MatMul", "block.to_k", x, normal(24, 24))
-    value = build("MatMul", "block.to_v", x, normal(24, 24, seed=1))
-    model = build.model(y=(build("Add", "sum", key, value), (1, 5, 24)))
+    key = build("MatMul", "block.to_k", build.inputs["x"], normal(24, 24))
+    value = build("MatMul", "block.to_v", build.inputs["x"], normal(24, 24, seed=1))
+    return build.model(y=(build("Add", "sum", key, value), (1, 5, 24)))
+
+
+def test_products_quantise_an_activation_once() -> None:
+    model = two_products()
     changed = in_8_bits(model, "dynamic")
     assert operators(changed).count("DynamicQuantizeLinear") == 1
     assert operators(changed).count("MatMulInteger") == 2
@@ -192,12 +194,17 @@ def test_products_quantise_an_activation_once() -> None:
     assert psnr_db(run(model, x=tokens), run(changed, x=-tokens)) < 10
 
 
-@pytest.mark.parametrize("transposed", [0, 1])
-def test_gemm_keeps_its_bias_and_its_side(transposed: int) -> None:
+def gemm(transposed: int) -> tuple[ir.Model, Array, Array]:
+    """A product of [4, 27] with its weight and bias."""
     weight, bias = one_tap_each().reshape(27, 27), 10 * np.arange(27, dtype=np.float32)
     build = Layers(x=(4, 27))
     y = build("Gemm", "block.proj", build.inputs["x"], weight, bias, transB=transposed)
-    model = build.model(y=(y, (4, 27)))
+    return build.model(y=(y, (4, 27))), weight, bias
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_gemm_keeps_its_bias_and_its_side(transposed: int) -> None:
+    model, weight, bias = gemm(transposed)
     assert find_layers(model)["block.proj"].transposed == bool(transposed)
     rows = whole_numbers(4, 27)
     expected = run(model, x=rows)
@@ -211,10 +218,7 @@ def test_gemm_keeps_its_bias_and_its_side(transposed: int) -> None:
 
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_a_static_product_rounds_its_input_and_weight_alone(transposed: int) -> None:
-    weight, bias = one_tap_each().reshape(27, 27), 10 * np.arange(27, dtype=np.float32)
-    build = Layers(x=(4, 27))
-    y = build("Gemm", "block.proj", build.inputs["x"], weight, bias, transB=transposed)
-    model = build.model(y=(y, (4, 27)))
+    model, _, _ = gemm(transposed)
     rows = whole_numbers(4, 27)
     expected, changed = run(model, x=rows), in_8_bits(model, "static", WHOLE)
     assert not {"DynamicQuantizeLinear", "MatMulInteger", "Gemm"} & set(operators(changed))
@@ -226,11 +230,7 @@ def test_a_static_product_rounds_its_input_and_weight_alone(transposed: int) -> 
 
 
 def test_static_products_quantise_an_activation_once() -> None:
-    build = Layers(x=(1, 5, 24))
-    x = build.inputs["x"]
-    key = build("MatMul", "block.to_k", x, normal(24, 24))
-    value = build("MatMul", "block.to_v", x, normal(24, 24, seed=1))
-    model = build.model(y=(build("Add", "sum", key, value), (1, 5, 24)))
+    model = two_products()
     wide, tokens = Range(-4.0, 4.0), normal(1, 5, 24, seed=2)
     changed = in_8_bits(model, "static", wide, wide, wide)
     assert operators(changed).count("QuantizeLinear") == 1

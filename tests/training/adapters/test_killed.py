@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import random
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -17,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from killed import lives_through
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_training import TINY, checkpoint, furthest, train, train_announced, weights
@@ -109,28 +107,6 @@ def content(folder: Path) -> dict[str, tuple[dict[str, str], dict[str, bytes]]]:
     return found
 
 
-def killed_at(change: int, action: Callable[[], None]) -> bool:
-    """Whether a process that dies right before its n-th change of a file system lives through an action."""
-    child = os.fork()
-    if child == 0:
-        seen = 0
-
-        def hook(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal seen
-            opened = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+")
-            if event in ("os.rename", "os.remove") or opened:
-                seen += 1
-                if seen > change:
-                    os._exit(9)
-
-        sys.addaudithook(hook)
-        action()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) in (0, 9)
-    return status == 0
-
-
 def test_killed_at_every_change_of_its_last_files(tiny_base: Path, tmp_path: Path) -> None:
     """What is kept at the end: the old checkpoint and adapters or the new ones, each whole; the next run goes on."""
     train(tiny_base, tmp_path / "half", validation=0, steps=2)
@@ -145,7 +121,7 @@ def test_killed_at_every_change_of_its_last_files(tiny_base: Path, tmp_path: Pat
         folder = tmp_path / str(change)
         shutil.copytree(tmp_path / "half", folder)
         trainers[0].folder = folder
-        lived = killed_at(change, trainers[0]._save)
+        lived = lives_through(change, trainers[0]._save)
         left = content(folder)
         assert all(left[name] in (old[name], new[name]) for name in new), f"before change {change}"
         found.add(tuple(left[name] == new[name] for name in new))
